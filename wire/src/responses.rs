@@ -1,0 +1,300 @@
+//! Views of the Responses protocol: the few fields of requests and events that a proxy reads.
+//!
+//! Shapes measured with Codex 0.140 to 0.169 (November 2026). A view borrows the bytes it looks at and
+//! changes nothing; what is missing or of another type is simply not there.
+
+use std::borrow::Cow;
+
+use crate::json::Value;
+
+/// The body of a `POST …/responses`, or a WebSocket message of type `response.create`.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestView<'a> {
+    text: &'a [u8],
+    body: Value<'a>,
+}
+
+impl<'a> RequestView<'a> {
+    /// A view of the JSON text of a request.
+    #[must_use]
+    pub fn new(text: &'a [u8]) -> Self {
+        Self { text, body: Value::new(text) }
+    }
+
+    /// Whether this is a WebSocket message that asks for a response.
+    #[must_use]
+    pub fn is_create(self) -> bool {
+        self.field("type").is_some_and(|kind| kind == "response.create")
+    }
+
+    /// The response that this request continues. Over HTTP Codex never sends one; over WebSocket every
+    /// request of a chain but the first has it.
+    #[must_use]
+    pub fn previous_response_id(self) -> Option<Cow<'a, str>> {
+        self.rare(&["previous_response_id"])
+    }
+
+    /// The model's name.
+    #[must_use]
+    pub fn model(self) -> Option<Cow<'a, str>> {
+        self.field("model")
+    }
+
+    /// Whether this WebSocket request only warms the connection up; its failure is invisible to the
+    /// user.
+    #[must_use]
+    pub fn is_warm_up(self) -> bool {
+        self.has("generate") && self.body.get("generate").and_then(Value::as_bool) == Some(false)
+    }
+
+    /// The turn state, which on a WebSocket travels in the message instead of a header.
+    #[must_use]
+    pub fn turn_state(self) -> Option<Cow<'a, str>> {
+        self.rare(&["client_metadata", TURN_STATE])
+    }
+
+    /// The conversation's session.
+    #[must_use]
+    pub fn session_id(self) -> Option<Cow<'a, str>> {
+        self.rare(&["client_metadata", "session_id"])
+    }
+
+    /// The key of the prompt cache: Codex puts the thread id here, in every mode.
+    #[must_use]
+    pub fn prompt_cache_key(self) -> Option<Cow<'a, str>> {
+        self.rare(&["prompt_cache_key"])
+    }
+
+    /// Whether the input holds items that only the account that made them can read: reasoning and
+    /// compaction items with `encrypted_content`.
+    #[must_use]
+    pub fn has_encrypted_content(self) -> bool {
+        memchr::memmem::find_iter(self.text, br#""encrypted_content""#).any(|at| {
+            let rest = &self.text[at + br#""encrypted_content""#.len()..];
+            let value = rest.trim_ascii_start().strip_prefix(b":").map(<[u8]>::trim_ascii_start);
+            value.is_some_and(|value| value.starts_with(b"\"") && !value.starts_with(b"\"\""))
+        })
+    }
+
+    /// Whether this request asks for a compaction on the ordinary route: its last input item is a
+    /// `compaction_trigger`.
+    #[must_use]
+    pub fn is_compaction(self) -> bool {
+        self.has("compaction_trigger")
+            && self.body.get("input").is_some_and(|input| {
+                let last = input.elements().last().and_then(|item| item.get("type"));
+                last.and_then(Value::as_str).is_some_and(|kind| kind == "compaction_trigger")
+            })
+    }
+
+    fn field(self, key: &str) -> Option<Cow<'a, str>> {
+        self.body.get(key).and_then(Value::as_str)
+    }
+
+    /// A field that most requests do not have: the text is searched for the last key before the object
+    /// is walked. (A key spelled with escapes is not found; no client writes one.)
+    fn rare(self, path: &[&str]) -> Option<Cow<'a, str>> {
+        let present = path.last().is_some_and(|key| self.has(key));
+        if present { self.body.at(path).and_then(Value::as_str) } else { None }
+    }
+
+    fn has(self, word: &str) -> bool {
+        memchr::memmem::find(self.text, word.as_bytes()).is_some()
+    }
+}
+
+/// The name of the turn state, as a header and as a key of `client_metadata`.
+pub const TURN_STATE: &str = "x-codex-turn-state";
+
+/// What kind of event this is; only the kinds that a proxy treats in their own way are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    /// `response.created`: the response has an id.
+    Created,
+    /// `response.in_progress`.
+    InProgress,
+    /// `response.queued`.
+    Queued,
+    /// `response.metadata`: headers that a WebSocket has no other place for.
+    Metadata,
+    /// `codex.rate_limits`: the account's windows.
+    RateLimits,
+    /// `response.completed`: the only end that Codex takes for success.
+    Completed,
+    /// `response.failed`.
+    Failed,
+    /// `response.incomplete`.
+    Incomplete,
+    /// `error`: on a WebSocket with a `status`, treated as that HTTP status.
+    Error,
+    /// Any other event, output among them.
+    Other,
+}
+
+impl EventKind {
+    fn parse(name: &str) -> Self {
+        match name {
+            "response.created" => Self::Created,
+            "response.in_progress" => Self::InProgress,
+            "response.queued" => Self::Queued,
+            "response.metadata" => Self::Metadata,
+            "codex.rate_limits" => Self::RateLimits,
+            "response.completed" => Self::Completed,
+            "response.failed" => Self::Failed,
+            "response.incomplete" => Self::Incomplete,
+            "error" => Self::Error,
+            _ => Self::Other,
+        }
+    }
+
+    /// Whether the event comes before any output: nothing of the answer is known yet.
+    #[must_use]
+    pub fn precedes_output(self) -> bool {
+        matches!(self, Self::Created | Self::InProgress | Self::Queued | Self::Metadata | Self::RateLimits)
+    }
+
+    /// Whether the event ends its response.
+    #[must_use]
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Incomplete | Self::Error)
+    }
+}
+
+/// How many tokens a response took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TokenUsage {
+    /// Tokens of the input, cached ones included.
+    pub input: i64,
+    /// Tokens of the input that were cached.
+    pub cached: i64,
+    /// Tokens of the output, reasoning included.
+    pub output: i64,
+    /// All tokens, as the backend counts them.
+    pub total: i64,
+}
+
+/// The data of an SSE event, or a WebSocket message from upstream.
+#[derive(Debug, Clone, Copy)]
+pub struct EventView<'a> {
+    event: Value<'a>,
+    /// What kind of event it is.
+    pub kind: EventKind,
+}
+
+impl<'a> EventView<'a> {
+    /// A view of an event. What is no JSON object, or has no type, is of kind [`EventKind::Other`].
+    #[must_use]
+    pub fn new(text: &'a [u8]) -> Self {
+        let event = Value::new(text);
+        let kind = event.get("type").and_then(Value::as_str);
+        Self { event, kind: kind.map_or(EventKind::Other, |kind| EventKind::parse(&kind)) }
+    }
+
+    /// The id of the response that the event is about.
+    #[must_use]
+    pub fn response_id(self) -> Option<Cow<'a, str>> {
+        self.event.at(&["response", "id"]).and_then(Value::as_str)
+    }
+
+    /// The error object: of the response that failed, or of the event itself.
+    #[must_use]
+    pub fn error(self) -> Option<Value<'a>> {
+        let nested = self.event.at(&["response", "error"]);
+        nested.or_else(|| self.event.get("error")).filter(|error| error.is_object())
+    }
+
+    /// The HTTP status that an `error` message stands for; without one Codex ignores most of them.
+    #[must_use]
+    pub fn status(self) -> Option<u16> {
+        let status = self.event.get("status").or_else(|| self.event.get("status_code"));
+        status.and_then(Value::as_i64).and_then(|status| u16::try_from(status).ok())
+    }
+
+    /// A header that the event carries, as `response.metadata` and error messages do.
+    #[must_use]
+    pub fn header(self, name: &str) -> Option<Cow<'a, str>> {
+        let headers = self.event.get("headers")?;
+        let entry =
+            headers.entries().find(|(key, _)| key.as_str().is_some_and(|key| key.eq_ignore_ascii_case(name)));
+        entry.and_then(|(_, value)| value.as_str())
+    }
+
+    /// The tokens that the response took.
+    #[must_use]
+    pub fn usage(self) -> Option<TokenUsage> {
+        let usage = self.event.at(&["response", "usage"]).filter(|usage| usage.is_object())?;
+        let count = |path: &[&str]| usage.at(path).and_then(Value::as_i64).unwrap_or_default();
+        Some(TokenUsage {
+            input: count(&["input_tokens"]),
+            cached: count(&["input_tokens_details", "cached_tokens"]),
+            output: count(&["output_tokens"]),
+            total: count(&["total_tokens"]),
+        })
+    }
+
+    /// The event itself, for what has no accessor here.
+    #[must_use]
+    pub fn value(self) -> Value<'a> {
+        self.event
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fields_of_a_request_are_read() {
+        let text = br#"{"type":"response.create","model":"gpt-5.5","previous_response_id":"resp_1",
+            "input":[{"type":"reasoning","encrypted_content" : "gAAA"},{"type":"compaction_trigger"}],
+            "include":["reasoning.encrypted_content"],"prompt_cache_key":"t1","generate":false,
+            "client_metadata":{"session_id":"s1","x-codex-turn-state":"ts"}}"#;
+        let view = RequestView::new(text);
+        assert!(view.is_create() && view.is_warm_up() && view.is_compaction());
+        assert!(view.has_encrypted_content());
+        assert_eq!(view.previous_response_id().as_deref(), Some("resp_1"));
+        assert_eq!(view.model().as_deref(), Some("gpt-5.5"));
+        assert_eq!(view.turn_state().as_deref(), Some("ts"));
+        assert_eq!(view.session_id().as_deref(), Some("s1"));
+        assert_eq!(view.prompt_cache_key().as_deref(), Some("t1"));
+    }
+
+    #[test]
+    fn what_only_looks_like_a_field_is_none() {
+        let view = RequestView::new(
+            br#"{"input":[{"previous_response_id":"x","text":"\"encrypted_content\":\"y\""},
+            {"encrypted_content":null},{"encrypted_content":""}],"include":["reasoning.encrypted_content"],
+            "previous_response_id":null,"generate":"false","text":"compaction_trigger"}"#,
+        );
+        assert_eq!(view.previous_response_id(), None);
+        assert!(!view.has_encrypted_content() && !view.is_warm_up() && !view.is_compaction());
+        assert!(!view.is_create());
+        for text in ["", "[]", "null", "\"x\"", "{", "\u{0}"] {
+            let view = RequestView::new(text.as_bytes());
+            assert_eq!((view.previous_response_id(), view.model()), (None, None), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_fields_of_events_are_read() {
+        let completed = EventView::new(
+            br#"{"type":"response.completed","response":{"id":"r","usage":{"input_tokens":10,
+            "input_tokens_details":{"cached_tokens":4},"output_tokens":2,"total_tokens":12}}}"#,
+        );
+        assert!(completed.kind.is_terminal() && !completed.kind.precedes_output());
+        assert_eq!(completed.response_id().as_deref(), Some("r"));
+        let usage = TokenUsage { input: 10, cached: 4, output: 2, total: 12 };
+        assert_eq!(completed.usage(), Some(usage));
+        let error = EventView::new(
+            br#"{"type":"error","status_code":429,"error":{"type":"usage_limit_reached"},
+            "headers":{"X-Codex-Turn-State":"ts","n":1}}"#,
+        );
+        assert_eq!((error.kind, error.status()), (EventKind::Error, Some(429)));
+        assert_eq!(error.header("x-codex-turn-state").as_deref(), Some("ts"));
+        assert_eq!(error.header("n"), None);
+        assert!(error.error().is_some());
+        for text in ["", "[DONE]", "[]", "{\"type\":7}", "{\"type\":\"response.output_item.added\"}"] {
+            assert_eq!(EventView::new(text.as_bytes()).kind, EventKind::Other, "{text:?}");
+        }
+    }
+}

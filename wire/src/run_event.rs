@@ -1,0 +1,127 @@
+//! The events of a proxy's run log: what a line of `prodex-runtime-*.jsonl` can say.
+//!
+//! A line is `{"timestamp","event","fields"}`. The names are those the field already uses, so that tools
+//! read the logs of either proxy; no field ever holds a secret, a prompt or a body. Machines read these
+//! events, never the text of a log message.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+/// Text that is borrowed when written and owned when read.
+pub type Text<'a> = Cow<'a, str>;
+
+/// What happened.
+///
+/// `request` numbers the requests of one run; durations are milliseconds, times seconds since the epoch.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", content = "fields", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the fields are named for what they hold; the variants say what happened")]
+pub enum RunEvent<'a> {
+    /// The proxy listens.
+    RuntimeProxyStarted { version: Text<'a>, listen: Text<'a>, tls: bool, profiles: usize, workers: usize },
+    /// No further connection is accepted; those in flight may end.
+    DrainStarted { active: usize },
+    /// The proxy is about to exit.
+    DrainFinished { aborted: usize, ms: u64 },
+    /// A request was refused before any upstream was asked.
+    RequestRefused { request: u64, status: u16, reason: Text<'a> },
+    /// So many requests are in flight that another is refused.
+    RuntimeProxyActiveLimitReached { request: u64, active: usize, limit: usize },
+    /// A request without an owner got a profile.
+    SelectionPick { request: u64, route: Text<'a>, profile: Text<'a>, reason: Text<'a>, candidates: usize },
+    /// A request without an owner stays with the current profile.
+    SelectionKeepCurrent { request: u64, route: Text<'a>, profile: Text<'a> },
+    /// A request goes to the profile that owns its conversation.
+    SelectionKeepAffinity { request: u64, route: Text<'a>, profile: Text<'a>, affinity: Text<'a> },
+    /// The current profile cannot serve now.
+    SelectionSkipCurrent { request: u64, profile: Text<'a>, reason: Text<'a> },
+    /// The owner cannot serve now and the conversation may move.
+    SelectionSkipAffinity { request: u64, profile: Text<'a>, affinity: Text<'a>, reason: Text<'a> },
+    /// The response of this profile goes to the client; nothing rotates from here on.
+    ProfileCommit { request: u64, route: Text<'a>, profile: Text<'a>, status: u16, attempts: u32, ms: u64 },
+    /// No further profile may be tried for this request.
+    PrecommitBudgetExhausted { request: u64, attempts: u32, ms: u64 },
+    /// The profile is left out until a time.
+    ProfileRetryBackoff { request: u64, profile: Text<'a>, reason: Text<'a>, until: i64 },
+    /// The profile's account is used up until a time.
+    ProfileQuotaQuarantine { request: u64, profile: Text<'a>, code: Text<'a>, until: i64 },
+    /// The refusal of an account goes to the client, because no other profile may serve.
+    UpstreamUsageLimitPassthrough { request: u64, profile: Text<'a>, status: u16 },
+    /// A profile's token was renewed, or someone else had already done it.
+    ProfileRefreshOk { profile: Text<'a>, adopted: bool, ms: u64 },
+    /// A profile's token could not be renewed.
+    ProfileRefreshError { profile: Text<'a>, reason: Text<'a>, parked: bool },
+    /// Where a profile's traffic goes was learnt.
+    ProfileOrigin { profile: Text<'a>, origin: Text<'a>, routing: Option<Text<'a>> },
+    /// The continued response is unknown to the account that was asked.
+    PreviousResponseNotFound { request: u64, profile: Text<'a>, route: Text<'a>, injected: bool },
+    /// A conversation moved to another account with its full history.
+    ContinuationMigrated { request: u64, from: Text<'a>, to: Text<'a> },
+    /// The upstream could not be reached in time.
+    UpstreamConnectTimeout { request: u64, profile: Text<'a>, ms: u64 },
+    /// The upstream's name could not be resolved.
+    UpstreamConnectDnsError { request: u64, profile: Text<'a>, error: Text<'a> },
+    /// The TLS handshake with the upstream failed.
+    UpstreamTlsHandshakeError { request: u64, profile: Text<'a>, error: Text<'a> },
+    /// The upstream could not be reached.
+    UpstreamConnectError { request: u64, profile: Text<'a>, error: Text<'a> },
+    /// An exchange ended after its response was committed. `outcome` is `complete`, `client_gone`,
+    /// `upstream_cut` or `idle`.
+    StreamComplete { request: u64, profile: Text<'a>, outcome: Text<'a>, bytes: u64, events: u64, ms: u64 },
+    /// The upstream broke off.
+    StreamReadError { request: u64, profile: Text<'a>, error: Text<'a> },
+    /// The client could not be written to.
+    LocalWriterError { request: u64, error: Text<'a> },
+    /// The tokens that a response took.
+    TokenUsage { request: u64, profile: Text<'a>, input: i64, cached: i64, output: i64, total: i64 },
+    /// Something about the traffic is not as this version knows it.
+    CompatWarning { request: u64, warning: Text<'a>, detail: Text<'a> },
+    /// Lines were lost because the disk did not keep up.
+    LogDropped { lines: u64 },
+}
+
+/// A line of a run log.
+#[derive(Debug, Serialize)]
+pub struct Line<'a> {
+    /// RFC 3339 in UTC with milliseconds.
+    pub timestamp: &'a str,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: &'a RunEvent<'a>,
+}
+
+/// A line of a run log as a reader takes it: any event, of this version or another.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct RawLine {
+    /// RFC 3339.
+    pub timestamp: String,
+    /// The event's name.
+    pub event: String,
+    /// What it says.
+    #[serde(default)]
+    pub fields: serde_json::Map<String, serde_json::Value>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_written_and_read() {
+        let event = RunEvent::SelectionKeepAffinity {
+            request: 7,
+            route: "responses".into(),
+            profile: "work".into(),
+            affinity: "session".into(),
+        };
+        let line = Line { timestamp: "2026-11-20T05:56:40.692Z", event: &event };
+        let text = serde_json::to_string(&line).unwrap();
+        insta::assert_snapshot!(text, @r#"{"timestamp":"2026-11-20T05:56:40.692Z","event":"selection_keep_affinity","fields":{"request":7,"route":"responses","profile":"work","affinity":"session"}}"#);
+        let raw: RawLine = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            (raw.event.as_str(), raw.fields["profile"].as_str()),
+            ("selection_keep_affinity", Some("work"))
+        );
+    }
+}
