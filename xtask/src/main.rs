@@ -1,3 +1,102 @@
-//! The project's tasks.
+//! The tasks of this project: reads the command line, runs one command, turns its verdict into an exit code.
+//!
+//! One file per command; a command reads its arguments, calls into a library or its own modules, and reports.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+mod exit;
+
+mod test_fast;
+
+mod tidy;
+
+mod step;
+
+use exit::Exit;
+
+/// The tasks of this project.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = EXAMPLES, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    task: Option<Task>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    TestFast(test_fast::Args),
+    Tidy(tidy::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let verdict = match &cli.task {
+        Some(Task::TestFast(args)) => test_fast::run(args),
+        Some(Task::Tidy(args)) => tidy::run(args, &Cli::command()),
+        None => Cli::command().print_help().map(|()| Exit::Good).map_err(anyhow::Error::from),
+    };
+    match verdict {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            Exit::Environment.into()
+        }
+    }
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask test-fast                  the tests of the whole workspace
+  cargo xtask test-fast -- -p wire sse   the tests of one crate whose path contains \"sse\"
+  cargo xtask tidy                       the rules that neither a type nor a lint can hold
+  cargo xtask tidy --bless               rewrite the map in ARCHITECTURE.md, then check
+
+Exit codes: 0 good; 1 findings; 2 usage; 3 environment; 4 nothing selected; 130 interrupted.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_model_of_the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_is_one_screen_with_examples() {
+        let help = Cli::command().render_help().to_string();
+        assert!(help.lines().count() <= 40, "{help}");
+        insta::assert_snapshot!(help, @r#"
+        The tasks of this project
+
+        Usage: cargo xtask [COMMAND]
+
+        Commands:
+          test-fast  Run the tests of the workspace
+          tidy       Check the rules that neither a type nor a lint can hold
+          help       Print this message or the help of the given subcommand(s)
+
+        Options:
+          -h, --help  Print help
+
+        Examples:
+          cargo xtask test-fast                  the tests of the whole workspace
+          cargo xtask test-fast -- -p wire sse   the tests of one crate whose path contains "sse"
+          cargo xtask tidy                       the rules that neither a type nor a lint can hold
+          cargo xtask tidy --bless               rewrite the map in ARCHITECTURE.md, then check
+
+        Exit codes: 0 good; 1 findings; 2 usage; 3 environment; 4 nothing selected; 130 interrupted.
+        "#);
+    }
+
+    #[test]
+    fn an_unknown_flag_is_an_error_of_usage() {
+        for line in ["tidy --bles", "test-fast --jbos 2", "test-fast --jobs 0", "tidyy"] {
+            let words = ["cargo xtask"].into_iter().chain(line.split(' '));
+            let error = Cli::try_parse_from(words).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+}
