@@ -14,11 +14,13 @@ mod tidy;
 
 mod step;
 
+mod terminal;
+
 use exit::Exit;
 
 /// The tasks of this project.
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = EXAMPLES, max_term_width = 100)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = EXAMPLES, max_term_width = 90)]
 struct Cli {
     #[command(subcommand)]
     task: Option<Task>,
@@ -35,12 +37,12 @@ fn main() -> ExitCode {
     let verdict = match &cli.task {
         Some(Task::TestFast(args)) => test_fast::run(args),
         Some(Task::Tidy(args)) => tidy::run(args, &Cli::command()),
-        None => Cli::command().print_help().map(|()| Exit::Good).map_err(anyhow::Error::from),
+        None => terminal::result(&Cli::command().render_help().to_string()).map(|()| Exit::Good),
     };
     match verdict {
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            terminal::progress(&format!("error: {error:#}"));
             Exit::Environment.into()
         }
     }
@@ -49,11 +51,12 @@ fn main() -> ExitCode {
 const EXAMPLES: &str = "\
 Examples:
   cargo xtask test-fast                  the tests of the whole workspace
-  cargo xtask test-fast -- -p wire sse   the tests of one crate whose path contains \"sse\"
-  cargo xtask tidy                       the rules that neither a type nor a lint can hold
-  cargo xtask tidy --bless               rewrite the map in ARCHITECTURE.md, then check
+  cargo xtask test-fast -- -p wire sse   the tests of one crate with a word
+  cargo xtask tidy                       the rules no type and no lint can hold
+  cargo xtask tidy --bless               rewrite ARCHITECTURE.md's map, then check
 
-Exit codes: 0 good; 1 findings; 2 usage; 3 environment; 4 nothing selected; 130 interrupted.";
+Exit codes: 0 good; 1 findings; 2 usage; 3 environment; 4 nothing selected;
+130 interrupted.";
 
 #[cfg(test)]
 mod tests {
@@ -68,7 +71,7 @@ mod tests {
     fn the_help_is_one_screen_with_examples() {
         let help = Cli::command().render_help().to_string();
         assert!(help.lines().count() <= 40, "{help}");
-        insta::assert_snapshot!(help, @r#"
+        insta::assert_snapshot!(help, @r"
         The tasks of this project
 
         Usage: cargo xtask [COMMAND]
@@ -83,12 +86,13 @@ mod tests {
 
         Examples:
           cargo xtask test-fast                  the tests of the whole workspace
-          cargo xtask test-fast -- -p wire sse   the tests of one crate whose path contains "sse"
-          cargo xtask tidy                       the rules that neither a type nor a lint can hold
-          cargo xtask tidy --bless               rewrite the map in ARCHITECTURE.md, then check
+          cargo xtask test-fast -- -p wire sse   the tests of one crate with a word
+          cargo xtask tidy                       the rules no type and no lint can hold
+          cargo xtask tidy --bless               rewrite ARCHITECTURE.md's map, then check
 
-        Exit codes: 0 good; 1 findings; 2 usage; 3 environment; 4 nothing selected; 130 interrupted.
-        "#);
+        Exit codes: 0 good; 1 findings; 2 usage; 3 environment; 4 nothing selected;
+        130 interrupted.
+        ");
     }
 
     #[test]

@@ -111,7 +111,7 @@ impl Steps {
         }
         let sender = self.sender.clone();
         thread::spawn(move || wait(child, &sender));
-        Ok(Running { group, events: &self.events, is_open, interrupted: None, line })
+        Ok(Running { group, events: &self.events, is_open, interrupted: None, has_exited: false, line })
     }
 }
 
@@ -122,6 +122,7 @@ struct Running<'a> {
     is_open: bool,
     /// When the first interrupt came.
     interrupted: Option<Instant>,
+    has_exited: bool,
     line: &'a mut dyn FnMut(&str),
 }
 
@@ -131,7 +132,10 @@ impl Running<'_> {
         loop {
             let limit = self.interrupted.map(|since| STOPPING.saturating_sub(since.elapsed()));
             match self.next(limit) {
-                Some(Event::Exited(status)) => return status.context("failed to wait for the program"),
+                Some(Event::Exited(status)) => {
+                    self.has_exited = true;
+                    return status.context("failed to wait for the program");
+                }
                 Some(Event::Interrupt(signal)) if self.interrupted.is_none() => {
                     self.interrupted = Some(Instant::now());
                     self.signal(signal);
@@ -171,6 +175,15 @@ impl Running<'_> {
     fn signal(&self, signal: Signal) {
         // An error means that the group is gone already, which is what a signal is to bring about.
         let _ = killpg(self.group, signal);
+    }
+}
+
+impl Drop for Running<'_> {
+    /// A step that is given up half-way, because what handles its lines panicked, ends as well.
+    fn drop(&mut self) {
+        if !self.has_exited {
+            self.signal(Signal::SIGKILL);
+        }
     }
 }
 

@@ -3,16 +3,16 @@
 //! This file is the command's contract: arguments, report, closing line, exit code. How tests are built, run
 //! and counted is the engine's, `libtest`, and may be replaced without a change here.
 
-use std::io::Write;
 use std::num::NonZeroUsize;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 
 use crate::exit::Exit;
 use crate::step::Steps;
+use crate::terminal;
 
 mod libtest;
 
@@ -84,14 +84,14 @@ struct Binary {
 pub(crate) fn run(args: &Args) -> Result<Exit> {
     let since = Instant::now();
     let jobs = args.jobs.unwrap_or_else(default_jobs);
-    let mut screen = Screen { is_json: args.json };
-    let ran = libtest::run(&Steps::new()?, jobs, &args.extra, &mut screen)?;
+    let screen = Screen { is_json: args.json };
+    let ran = libtest::run(&Steps::new()?, jobs, &args.extra, &screen)?;
     let report = Report::of(ran, since.elapsed());
     let text = if args.json { serde_json::to_string_pretty(&report)? } else { report.closing_line() };
     if args.json {
-        eprintln!("{}", report.closing_line());
+        terminal::progress(&report.closing_line());
     }
-    writeln!(std::io::stdout(), "{text}").context("failed to write the report")?;
+    terminal::result(&text)?;
     Ok(report.outcome.exit())
 }
 
@@ -108,13 +108,18 @@ struct Screen {
 
 impl Screen {
     /// Life signs: they are not part of the result.
-    fn progress(&mut self, line: &str) {
-        eprintln!("{line}");
+    fn progress(&self, line: &str) {
+        terminal::progress(line);
     }
 
     /// What a failing test wrote: part of the result, unless that is a JSON document.
-    fn failure(&mut self, line: &str) {
-        if self.is_json { eprintln!("{line}") } else { println!("{line}") }
+    fn failure(&self, line: &str) {
+        if self.is_json {
+            terminal::progress(line);
+        } else {
+            // When this cannot be written, the closing line cannot either, and says so.
+            let _ = terminal::result(line);
+        }
     }
 }
 
@@ -206,12 +211,12 @@ impl Outcome {
 const EXAMPLES: &str = "\
 Examples:
   cargo xtask test-fast
-  cargo xtask test-fast -- -p wire                  one crate
-  cargo xtask test-fast -- --test it affinity       one test target, tests whose path contains a word
-  cargo xtask test-fast -- sse -- --nocapture       arguments for the test binaries after a second --
+  cargo xtask test-fast -- -p wire              one crate
+  cargo xtask test-fast -- --test it owner      one target, tests with a word
+  cargo xtask test-fast -- sse -- --nocapture   arguments for test binaries
 
-Exit codes: 0 all passed; 1 a test or the build failed; 2 usage; 3 environment; 4 no test was selected;
-130 interrupted.";
+Exit codes: 0 all passed; 1 a test or the build failed; 2 usage; 3 environment;
+4 no test was selected; 130 interrupted.";
 
 #[cfg(test)]
 mod tests {

@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::exit::Exit;
+use crate::terminal;
 
 mod project;
 
@@ -93,11 +93,11 @@ struct Report {
 pub(crate) fn run(args: &Args, model: &clap::Command) -> Result<Exit> {
     let mut project = Project::open(model.clone())?;
     if args.bless && bless(&mut project)? {
-        eprintln!("tidy: rewrote the map in {}", map::DOCUMENT);
+        terminal::progress(&format!("tidy: rewrote the map in {}", map::DOCUMENT));
     }
     let report = Report::of(&project);
-    let text = if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.text() };
-    std::io::stdout().write_all(text.as_bytes()).context("failed to write the report")?;
+    let text = if args.json { serde_json::to_string_pretty(&report)? } else { report.text() };
+    terminal::result(&text)?;
     Ok(if report.findings.is_empty() { Exit::Good } else { Exit::Findings })
 }
 

@@ -20,7 +20,7 @@ use output::{Output, Seen};
 const REFUSED: i32 = 1;
 
 /// Builds the tests, runs them, and counts.
-pub(super) fn run(steps: &Steps, jobs: NonZeroUsize, extra: &[String], screen: &mut Screen) -> Result<Ran> {
+pub(super) fn run(steps: &Steps, jobs: NonZeroUsize, extra: &[String], screen: &Screen) -> Result<Ran> {
     let built = steps.show(&mut cargo_test("--no-run", jobs, extra))?;
     let end = match built.status.code() {
         _ if built.is_interrupted => End::Interrupted,
@@ -66,7 +66,7 @@ fn selects_packages(extra: &[String]) -> bool {
     for_cargo.into_iter().any(|arg| arg.starts_with("-p") || arg.starts_with("--package"))
 }
 
-fn show(seen: Vec<Seen>, screen: &mut Screen) {
+fn show(seen: Vec<Seen>, screen: &Screen) {
     for seen in seen {
         match seen {
             Seen::Progress(line) => screen.progress(&line),
