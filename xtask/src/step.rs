@@ -22,6 +22,9 @@ mod orphans;
 /// How long a step may take to stop when it was asked to, before it is killed.
 const STOPPING: Duration = Duration::from_secs(5);
 
+/// How long a kill may take before it is repeated.
+const KILLING: Duration = Duration::from_millis(100);
+
 /// How long the rest of a step's tree may outlive the program that was started.
 const LEAVING: Duration = Duration::from_secs(1);
 
@@ -85,8 +88,13 @@ impl Steps {
         orphans::adopt(true).context("failed to become the parent of a step's orphans")?;
         let mut running = self.start(command.stdout(writer).stderr(error), Some(reader), &mut line)?;
         let status = running.until_exit()?;
-        let patience = if running.interrupted.is_some() { Duration::ZERO } else { LEAVING };
-        let left_behind = orphans::clear(running.group, patience);
+        let mut left_behind = Vec::new();
+        if running.interrupted.is_some() {
+            // What has to be killed after an interrupt had no chance to leave.
+            orphans::clear(running.group, Duration::ZERO);
+        } else {
+            left_behind = orphans::clear(running.group, LEAVING);
+        }
         orphans::adopt(false).context("failed to leave orphans to others again")?;
         running.until_closed();
         Ok(running.ended(status, left_behind))
@@ -130,7 +138,7 @@ impl Running<'_> {
     /// Handles events until the program has exited.
     fn until_exit(&mut self) -> Result<ExitStatus> {
         loop {
-            let limit = self.interrupted.map(|since| STOPPING.saturating_sub(since.elapsed()));
+            let limit = self.interrupted.map(|since| STOPPING.saturating_sub(since.elapsed()).max(KILLING));
             match self.next(limit) {
                 Some(Event::Exited(status)) => {
                     self.has_exited = true;

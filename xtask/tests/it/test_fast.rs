@@ -200,7 +200,8 @@ fn an_interrupt_ends_the_tests_and_everything_they_started() {
 
     let output = program.wait_with_output().expect("the program ends");
     assert_eq!(output.status.code(), Some(130), "{output:?}");
-    assert!(closing_line(&output).ends_with("; interrupted"), "{output:?}");
+    let expected = "(1 binary); broke off: sample src/lib.rs; interrupted";
+    assert!(closing_line(&output).ends_with(expected), "{output:?}");
     for process in processes.split_whitespace() {
         assert!(is_gone(process.parse().expect("an id")), "{process} still runs");
     }
