@@ -87,6 +87,30 @@ impl<'a> RequestView<'a> {
             })
     }
 
+    /// The text without the turn state in its `client_metadata`; every other byte stays. None if there is
+    /// none to take out.
+    #[must_use]
+    pub fn without_turn_state(self) -> Option<Vec<u8>> {
+        let metadata = self.body.get("client_metadata")?;
+        let key = metadata.entries().find(|(key, _)| key.as_str().is_some_and(|key| key == TURN_STATE));
+        let (key, value) = key?;
+        let start = offset(self.text, key.raw());
+        let end = offset(self.text, value.raw()) + value.raw().len();
+        // With the entry goes the comma behind it, or, if it is the last one, the comma before it.
+        let behind = self.text[end..].iter().position(|byte| !byte.is_ascii_whitespace()).map(|at| end + at);
+        let (start, end) = match behind {
+            Some(at) if self.text[at] == b',' => (start, at + 1),
+            _ => {
+                let before = self.text[..start].iter().rposition(|byte| !byte.is_ascii_whitespace());
+                match before {
+                    Some(at) if self.text[at] == b',' => (at, end),
+                    _ => (start, end),
+                }
+            }
+        };
+        Some([&self.text[..start], &self.text[end..]].concat())
+    }
+
     fn field(self, key: &str) -> Option<Cow<'a, str>> {
         self.body.get(key).and_then(Value::as_str)
     }
@@ -101,6 +125,11 @@ impl<'a> RequestView<'a> {
     fn has(self, word: &str) -> bool {
         memchr::memmem::find(self.text, word.as_bytes()).is_some()
     }
+}
+
+/// Where `part`, a slice of `text`, begins in it.
+fn offset(text: &[u8], part: &[u8]) -> usize {
+    (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize)
 }
 
 /// The name of the turn state, as a header and as a key of `client_metadata`.
@@ -272,6 +301,29 @@ mod tests {
         for text in ["", "[]", "null", "\"x\"", "{", "\u{0}"] {
             let view = RequestView::new(text.as_bytes());
             assert_eq!((view.previous_response_id(), view.model()), (None, None), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_turn_state_is_taken_out_and_nothing_else() {
+        for (text, expected) in [
+            (r#"{"client_metadata":{"x-codex-turn-state":"t"}}"#, r#"{"client_metadata":{}}"#),
+            (
+                r#"{"client_metadata":{"x-codex-turn-state" : "t" , "a":1}}"#,
+                r#"{"client_metadata":{ "a":1}}"#,
+            ),
+            (r#"{"client_metadata":{"a":1, "x-codex-turn-state":"t"} }"#, r#"{"client_metadata":{"a":1} }"#),
+            (
+                r#"{"client_metadata":{"a":1,"x-codex-turn-state":"t,\"}","b":2}}"#,
+                r#"{"client_metadata":{"a":1,"b":2}}"#,
+            ),
+        ] {
+            let view = RequestView::new(text.as_bytes());
+            assert_eq!(view.without_turn_state().unwrap(), expected.as_bytes(), "{text}");
+        }
+        for text in [r#"{"client_metadata":{"a":"x-codex-turn-state"}}"#, r#"{"x-codex-turn-state":"t"}"#, ""]
+        {
+            assert_eq!(RequestView::new(text.as_bytes()).without_turn_state(), None, "{text}");
         }
     }
 

@@ -1,0 +1,285 @@
+//! What a response tells beside its bytes: who owns it from now on, what it cost, how it ended.
+//!
+//! A tap looks at the bytes as they pass and never delays or changes them. What it cannot read, a stream
+//! with an overlong event or an unknown encoding, passes all the same.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use wire::http1::ResponseHead;
+use wire::limits::{windows_of_event, windows_of_headers};
+use wire::responses::{EventKind, EventView, TURN_STATE};
+use wire::run_event::RunEvent;
+use wire::sse;
+
+use crate::admission::Permit;
+use crate::commit::refusal::{Refusal, refusal_of_event};
+use crate::pipeline::Proxy;
+use crate::profile::{InFlight, Now};
+use crate::state::Tie;
+
+/// Longest event that is looked at. Completed events repeat the whole output; what is needed of them
+/// comes first.
+const MAX_EVENT: usize = 1024 * 1024;
+
+/// How an exchange ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Every byte of the response reached the client's socket.
+    Complete,
+    /// The client went away.
+    ClientGone,
+    /// The upstream broke off.
+    UpstreamCut,
+    /// The upstream was silent for too long.
+    Idle,
+    /// The client did not read for too long.
+    SlowClient,
+}
+
+impl Outcome {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::ClientGone => "client_gone",
+            Self::UpstreamCut => "upstream_cut",
+            Self::Idle => "idle",
+            Self::SlowClient => "slow_client",
+        }
+    }
+}
+
+/// The account of one exchange: dropped when it ends, which is when it is logged.
+#[derive(Debug)]
+pub struct Account {
+    proxy: Arc<Proxy>,
+    /// The request's number.
+    pub request: u64,
+    route: &'static str,
+    in_flight: InFlight,
+    permit: Option<Permit>,
+    started: Instant,
+    bytes: u64,
+    events: u64,
+    outcome: Outcome,
+    terminal: Option<EventKind>,
+    /// The response whose owner was recorded last, so that each is recorded once.
+    bound: Option<Box<str>>,
+    is_committed: bool,
+}
+
+impl Account {
+    /// Opens the account of an exchange that a profile serves. `request` is its number and `route` what
+    /// it is called in the log.
+    #[must_use]
+    pub fn open(proxy: &Arc<Proxy>, request: u64, route: &'static str, in_flight: InFlight) -> Self {
+        Self {
+            proxy: Arc::clone(proxy),
+            request,
+            route,
+            in_flight,
+            permit: None,
+            started: Instant::now(),
+            bytes: 0,
+            events: 0,
+            outcome: Outcome::ClientGone,
+            terminal: None,
+            bound: None,
+            is_committed: false,
+        }
+    }
+
+    /// The profile's name.
+    #[must_use]
+    pub fn profile(&self) -> &Arc<str> {
+        &self.in_flight.profile().name
+    }
+
+    /// The proxy.
+    #[must_use]
+    pub fn proxy(&self) -> &Arc<Proxy> {
+        &self.proxy
+    }
+
+    /// The response goes to the client from here on. `attempts` says how many it took; the permit is held
+    /// until its last byte.
+    pub fn commit(&mut self, status: u16, attempts: u32, permit: Option<Permit>) {
+        self.is_committed = true;
+        self.permit = permit;
+        self.proxy.control.log.record(&RunEvent::ProfileCommit {
+            request: self.request,
+            route: self.route.into(),
+            profile: (&**self.profile()).into(),
+            status,
+            attempts,
+            ms: milliseconds(self.started),
+        });
+    }
+
+    /// Takes what the head of a successful response says about the account and the turn.
+    pub fn observe_head(&self, head: &ResponseHead) {
+        if let Some(turn_state) = head.get_str(TURN_STATE) {
+            self.proxy.bindings.bind(Tie::TurnState, turn_state, self.profile());
+        }
+        self.observe_windows(windows_of_headers(head.fields()));
+    }
+
+    /// Makes the profile the owner of the session, and the one that fresh requests stay with: a turn of
+    /// the conversation is its own.
+    pub fn bind_session(&self, session: Option<&str>) {
+        let profile = self.profile();
+        if let Some(session) = session {
+            self.proxy.bindings.bind(Tie::Session, session, profile);
+        }
+        self.proxy.profiles.set_current(profile);
+        self.in_flight.profile().health().serve();
+    }
+
+    /// Looks at an event of the response.
+    pub fn event(&mut self, event: EventView<'_>) {
+        self.events += 1;
+        match event.kind {
+            EventKind::Other => return,
+            EventKind::Metadata => {
+                if let Some(turn_state) = event.header(TURN_STATE) {
+                    self.proxy.bindings.bind(Tie::TurnState, &turn_state, self.profile());
+                }
+            }
+            EventKind::RateLimits => self.observe_windows(windows_of_event(event.value())),
+            EventKind::Failed | EventKind::Error => self.observe_failure(event),
+            EventKind::Completed => {
+                self.in_flight.profile().quota().serve();
+                self.record_usage(event);
+            }
+            EventKind::Created | EventKind::InProgress | EventKind::Queued | EventKind::Incomplete => {}
+        }
+        if event.kind.is_terminal() {
+            self.terminal = Some(event.kind);
+        }
+        if let Some(id) = event.response_id()
+            && self.bound.as_deref() != Some(&*id)
+        {
+            self.proxy.bindings.bind(Tie::Response, &id, self.profile());
+            self.bound = Some(id.into());
+        }
+    }
+
+    /// The event that ended the response, if one has.
+    #[must_use]
+    pub fn terminal(&self) -> Option<EventKind> {
+        self.terminal
+    }
+
+    /// Counts bytes that were handed to the client's socket.
+    pub fn forwarded(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+    }
+
+    /// Whether no byte of the response has been handed over yet.
+    #[must_use]
+    pub fn is_untouched(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Says how the exchange ended. A client that leaves after the last event has got all it wanted.
+    pub fn close(&mut self, outcome: Outcome) {
+        self.outcome = match outcome {
+            Outcome::ClientGone if self.terminal.is_some() => Outcome::Complete,
+            outcome => outcome,
+        };
+    }
+
+    /// Logs an error of the upstream's connection.
+    pub fn read_error(&self, error: &str) {
+        self.proxy.control.log.record(&RunEvent::StreamReadError {
+            request: self.request,
+            profile: (&**self.profile()).into(),
+            error: error.into(),
+        });
+    }
+
+    fn observe_windows(&self, windows: Vec<wire::limits::Window>) {
+        self.in_flight.profile().quota().observe(windows, Now::read());
+    }
+
+    /// A failure that came too late to rotate still says that the account is used up.
+    fn observe_failure(&self, event: EventView<'_>) {
+        if self.is_committed
+            && let Some(refusal @ Refusal::Quota { .. }) = refusal_of_event(event, Now::read().unix)
+        {
+            self.proxy.note_refusal(self.request, self.in_flight.profile(), &refusal);
+        }
+    }
+
+    fn record_usage(&self, event: EventView<'_>) {
+        let Some(usage) = event.usage() else { return };
+        self.proxy.control.log.record(&RunEvent::TokenUsage {
+            request: self.request,
+            profile: (&**self.profile()).into(),
+            input: usage.input,
+            cached: usage.cached,
+            output: usage.output,
+            total: usage.total,
+        });
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        if !self.is_committed {
+            return;
+        }
+        self.close(self.outcome);
+        self.proxy.control.log.record(&RunEvent::StreamComplete {
+            request: self.request,
+            profile: (&*self.in_flight.profile().name).into(),
+            outcome: self.outcome.name().into(),
+            bytes: self.bytes,
+            events: self.events,
+            ms: milliseconds(self.started),
+        });
+    }
+}
+
+fn milliseconds(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The tap on the body of a response: finds its events, if it is a stream of them.
+#[derive(Debug)]
+pub struct Tap {
+    decoder: Option<sse::Decoder>,
+}
+
+impl Tap {
+    /// A tap for the body behind this head.
+    #[must_use]
+    pub fn new(head: &ResponseHead) -> Self {
+        Self { decoder: is_event_stream(head).then(|| sse::Decoder::new(MAX_EVENT)) }
+    }
+
+    /// Whether events can be found.
+    #[must_use]
+    pub fn sees_events(&self) -> bool {
+        self.decoder.is_some()
+    }
+
+    /// Looks at payload that passes.
+    pub fn look(&mut self, payload: &[u8], mut each: impl FnMut(EventView<'_>)) {
+        let Some(decoder) = &mut self.decoder else { return };
+        if decoder.feed(payload, |event| each(EventView::new(event.data))).is_err() {
+            self.decoder = None;
+        }
+    }
+}
+
+/// Whether the body is a stream of events that can be read as it comes.
+fn is_event_stream(head: &ResponseHead) -> bool {
+    let is_stream = head.get_str("content-type").is_some_and(|value| {
+        value
+            .get(.."text/event-stream".len())
+            .is_some_and(|kind| kind.eq_ignore_ascii_case("text/event-stream"))
+    });
+    let is_plain = head.get("content-encoding").is_none_or(|value| value.eq_ignore_ascii_case(b"identity"));
+    is_stream && is_plain
+}

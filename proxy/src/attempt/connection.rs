@@ -1,0 +1,156 @@
+//! Connections to upstreams: opened, and kept for the next request by the thread that opened them.
+//!
+//! A connection is registered with one thread's reactor, so each thread has its own idle ones. Before
+//! an idle connection is used it is looked at: one that the upstream has ended, or that has bytes
+//! nobody asked for, is not used.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::config::Origin;
+use crate::error::{ConnectStep, Error};
+use crate::stream::Stream;
+
+/// Most idle connections per thread and origin.
+const MAX_IDLE: usize = 256;
+
+/// Where a connection leads: what of an origin the connection depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Peer {
+    host: String,
+    port: u16,
+    is_tls: bool,
+}
+
+impl Peer {
+    /// The peer of an origin.
+    #[must_use]
+    pub fn of(origin: &Origin) -> Self {
+        Self { host: origin.dial_host().to_owned(), port: origin.port(), is_tls: origin.is_tls() }
+    }
+}
+
+/// The upstream connections of one thread.
+#[derive(Debug)]
+pub struct Connections {
+    tls: Arc<rustls::ClientConfig>,
+    connect_timeout: Duration,
+    keep_alive: Duration,
+    idle: Mutex<HashMap<Peer, Vec<(Instant, Stream)>>>,
+}
+
+impl Connections {
+    /// No connections yet.
+    #[must_use]
+    pub fn new(tls: Arc<rustls::ClientConfig>, connect_timeout: Duration, keep_alive: Duration) -> Self {
+        Self { tls, connect_timeout, keep_alive, idle: Mutex::default() }
+    }
+
+    /// An idle connection that is still good, the one used last first.
+    #[must_use]
+    pub fn reuse(&self, peer: &Peer) -> Option<Stream> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let streams = idle.get_mut(peer)?;
+        let now = Instant::now();
+        while let Some((since, mut stream)) = streams.pop() {
+            if now.duration_since(since) > self.keep_alive {
+                // Those below it are older still.
+                streams.clear();
+                return None;
+            }
+            if is_quiet(&mut stream) {
+                return Some(stream);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection whose exchange has ended for the next request.
+    pub fn keep(&self, peer: Peer, stream: Stream) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let streams = idle.entry(peer).or_default();
+        let now = Instant::now();
+        streams.retain(|(since, _)| now.duration_since(*since) <= self.keep_alive);
+        if streams.len() < MAX_IDLE {
+            streams.push((now, stream));
+        }
+    }
+
+    /// Closes the connections that have been idle for too long. Says whether any are left.
+    pub fn sweep(&self) -> bool {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        idle.retain(|_, streams| {
+            streams.retain_mut(|(since, stream)| {
+                now.duration_since(*since) <= self.keep_alive && is_quiet(stream)
+            });
+            !streams.is_empty()
+        });
+        !idle.is_empty()
+    }
+
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// When the peer cannot be reached within the time for connecting.
+    pub async fn open(&self, origin: &Origin) -> Result<Stream, Error> {
+        let problem = |step, problem: String| Error::Connect { origin: origin.to_string(), step, problem };
+        match tokio::time::timeout(self.connect_timeout, self.open_unbounded(origin)).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err((step, error))) => Err(problem(step, error)),
+            Err(_) => {
+                let limit = format!("no connection within {:?}", self.connect_timeout);
+                Err(problem(ConnectStep::Timeout, limit))
+            }
+        }
+    }
+
+    async fn open_unbounded(&self, origin: &Origin) -> Result<Stream, (ConnectStep, String)> {
+        let mut last = (ConnectStep::Resolve, "the name has no address".to_owned());
+        let mut connected = None;
+        for address in resolve(origin).await.map_err(|error| (ConnectStep::Resolve, error.to_string()))? {
+            match TcpStream::connect(address).await {
+                Ok(tcp) => {
+                    connected = Some(tcp);
+                    break;
+                }
+                Err(error) => last = (ConnectStep::Connect, error.to_string()),
+            }
+        }
+        let tcp = connected.ok_or(last)?;
+        tcp.set_nodelay(true).map_err(|error| (ConnectStep::Connect, error.to_string()))?;
+        if !origin.is_tls() {
+            return Ok(Stream::Plain(tcp));
+        }
+        let tls_error = |error: String| (ConnectStep::Tls, error);
+        let name = rustls::pki_types::ServerName::try_from(origin.dial_host().to_owned());
+        let name = name.map_err(|error| tls_error(error.to_string()))?;
+        let connector = TlsConnector::from(Arc::clone(&self.tls));
+        let tls = connector.connect(name, tcp).await.map_err(|error| tls_error(error.to_string()))?;
+        Ok(Stream::Opened(Box::new(tls)))
+    }
+}
+
+/// The addresses of an origin's host; one that is an address needs no resolver.
+async fn resolve(origin: &Origin) -> std::io::Result<Vec<SocketAddr>> {
+    if let Ok(address) = origin.dial_host().parse() {
+        return Ok(vec![SocketAddr::new(address, origin.port())]);
+    }
+    Ok(tokio::net::lookup_host((origin.dial_host(), origin.port())).await?.collect())
+}
+
+/// Whether the peer has neither ended the connection nor sent anything.
+fn is_quiet(stream: &mut Stream) -> bool {
+    let mut byte = [0];
+    let mut buffer = ReadBuf::new(&mut byte);
+    let mut context = Context::from_waker(Waker::noop());
+    matches!(Pin::new(stream).poll_read(&mut context, &mut buffer), Poll::Pending)
+}

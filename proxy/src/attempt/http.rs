@@ -1,0 +1,144 @@
+//! An exchange over HTTP/1.1 up to the head of its response.
+
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::io::{AsyncWrite as _, AsyncWriteExt as _};
+use wire::http1::{BodyDecoder, BodyLength, ResponseHead};
+
+use super::Identity;
+use super::connection::{Connections, Peer};
+use super::headers::{self, Form};
+use crate::error::Error;
+use crate::exchange::Exchange;
+use crate::stream::{Stream, read_some};
+
+/// How long an upstream that stops reading a request has to say why.
+const EARLY_RESPONSE: Duration = Duration::from_secs(2);
+
+/// A response whose body has not been read.
+#[derive(Debug)]
+pub struct Response {
+    /// Its head.
+    pub head: ResponseHead,
+    /// Its body.
+    pub body: Body,
+}
+
+/// The body of a response, and the connection it comes on.
+#[derive(Debug)]
+pub struct Body {
+    /// The connection.
+    pub stream: Stream,
+    /// Where it leads.
+    pub peer: Peer,
+    /// How the body's length was given.
+    pub length: BodyLength,
+    /// How much of the body is to come.
+    pub decoder: BodyDecoder,
+    /// Bytes that were read with the head and belong to the body, or to nothing.
+    pub read: Vec<u8>,
+    /// Whether the connection may be used again when the body has ended.
+    pub keeps_alive: bool,
+}
+
+/// Sends a request and reads the head of its response, on an idle connection if there is a good one.
+///
+/// # Errors
+/// When the upstream cannot be reached, does not answer in time or breaks off.
+pub async fn send(
+    connections: &Connections,
+    exchange: &Exchange,
+    identity: &Identity,
+    limit: Duration,
+) -> Result<Response, Error> {
+    let peer = Peer::of(&identity.origin);
+    let head = headers::request(exchange, identity, Form::Http);
+    if let Some(stream) = connections.reuse(&peer) {
+        match send_on(stream, &head, exchange, identity, limit).await {
+            // The upstream may end an idle connection at the very moment that it is used. When it does
+            // so without a byte of response, the request was not taken, and a new connection is due.
+            Err(Error::Broken { .. }) => {}
+            result => return result,
+        }
+    }
+    let stream = connections.open(&identity.origin).await?;
+    send_on(stream, &head, exchange, identity, limit).await
+}
+
+async fn send_on(
+    mut stream: Stream,
+    head: &[u8],
+    exchange: &Exchange,
+    identity: &Identity,
+    limit: Duration,
+) -> Result<Response, Error> {
+    let broken = |problem: String| Error::Broken { origin: identity.origin.to_string(), problem };
+    let timeout = || Error::Timeout { origin: identity.origin.to_string(), limit };
+    let exchanged = async {
+        // An upstream may refuse a request before it has read all of it.
+        let written = write_both(&mut stream, head, &exchange.body).await;
+        let was_written = written.is_ok();
+        let mut read = Vec::new();
+        let response = match written {
+            Ok(()) => read_head(&mut stream, &mut read).await,
+            Err(error) => tokio::time::timeout(EARLY_RESPONSE, read_head(&mut stream, &mut read))
+                .await
+                .unwrap_or_else(|_| Err(error.to_string())),
+        };
+        response.map(|response| (response, read, was_written))
+    };
+    let exchanged = tokio::time::timeout(limit, exchanged).await.map_err(|_| timeout())?;
+    let (head, read, was_written) = exchanged.map_err(broken)?;
+    let length =
+        head.body_length(exchange.head.method() == "HEAD").map_err(|error| broken(error.to_string()))?;
+    let body = Body {
+        peer: Peer::of(&identity.origin),
+        decoder: length.decoder(),
+        keeps_alive: was_written && head.keeps_alive(),
+        stream,
+        length,
+        read,
+    };
+    Ok(Response { head, body })
+}
+
+/// Writes a head and the body behind it, in one piece where the socket takes it.
+async fn write_both(stream: &mut Stream, mut head: &[u8], mut body: &[u8]) -> std::io::Result<()> {
+    while !head.is_empty() || !body.is_empty() {
+        let written = std::future::poll_fn(|context| {
+            let slices = [IoSlice::new(head), IoSlice::new(body)];
+            Pin::new(&mut *stream).poll_write_vectored(context, &slices)
+        })
+        .await?;
+        if written == 0 {
+            return Err(std::io::ErrorKind::WriteZero.into());
+        }
+        let of_head = written.min(head.len());
+        head = &head[of_head..];
+        body = &body[written - of_head..];
+    }
+    stream.flush().await
+}
+
+/// Reads the head of the response; what came behind it is left in `read`. Informational responses are
+/// skipped, but for the one that switches protocols.
+pub(super) async fn read_head(stream: &mut Stream, read: &mut Vec<u8>) -> Result<ResponseHead, String> {
+    loop {
+        match ResponseHead::parse(read).map_err(|error| error.to_string())? {
+            Some((head, end)) => {
+                read.drain(..end);
+                if head.status() >= 200 || head.status() == 101 {
+                    return Ok(head);
+                }
+            }
+            None => {
+                let count = read_some(stream, read).await.map_err(|error| error.to_string())?;
+                if count == 0 {
+                    return Err("the connection ended".to_owned());
+                }
+            }
+        }
+    }
+}

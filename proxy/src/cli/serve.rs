@@ -1,0 +1,255 @@
+//! `prodex serve`: the proxy as a long-lived server.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde_json::json;
+use tokio::io::AsyncReadExt as _;
+use tokio::signal::unix::{SignalKind, signal};
+use wire::run_event::RunEvent;
+
+use super::{Exit, Failure, Home};
+use crate::config::{Config, Overrides};
+use crate::control::Control;
+use crate::guard::Guard;
+use crate::pipeline::Proxy;
+use crate::profile::store::Store;
+use crate::profile::{Pool, Profile};
+use crate::secret::Secret;
+use crate::server::authority::{Authority, TlsError, client_config};
+use crate::server::{Listeners, run};
+use crate::telemetry::RunLog;
+
+/// Run the proxy as a server until it is told to stop
+///
+/// Every request must carry the capability of this launch, which the base URLs contain; they are printed
+/// when the proxy is ready. SIGTERM drains: no further connection is accepted, those in flight may end.
+///
+/// Example: prodex serve --print-ready
+#[derive(Debug, clap::Args)]
+pub(super) struct Serve {
+    #[command(flatten)]
+    pub(super) home: Home,
+    #[command(flatten)]
+    pub(super) options: Options,
+    /// Print one line with everything a launcher needs, as JSON behind `prodex-ready `
+    #[arg(long)]
+    print_ready: bool,
+    /// Serve without the capability: everybody on this machine may use the profiles (for a laboratory)
+    #[arg(long)]
+    no_auth: bool,
+    /// Stop when standard input ends: a launcher that dies takes the proxy with it
+    #[arg(long, hide = true)]
+    until_stdin_ends: bool,
+}
+
+/// What `serve` and `run` have in common.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct Options {
+    /// Send everything to this origin instead of the vendors' (for a laboratory)
+    #[arg(long, value_name = "URL")]
+    pub(super) upstream: Option<String>,
+    /// The loopback address to listen on [default: 127.0.0.1:0, a free port]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) listen: Option<String>,
+    /// Listen with TLS, under a private authority that is made for this home
+    #[arg(long)]
+    pub(super) tls: bool,
+}
+
+impl Options {
+    pub(super) fn overrides(&self) -> Overrides {
+        let upstream = self.upstream.clone().map(|upstream| ("upstream", upstream));
+        let listen = self.listen.clone().map(|listen| ("listen", listen));
+        upstream.into_iter().chain(listen).collect()
+    }
+}
+
+impl From<TlsError> for Failure {
+    fn from(error: TlsError) -> Self {
+        Self::of(Exit::Environment, &error)
+    }
+}
+
+impl Serve {
+    pub(super) fn execute(self) -> Result<Exit, Failure> {
+        let config = self.home.config(&self.options.overrides())?;
+        let profiles = load_profiles(&config)?;
+        let log = open_log(&config)?;
+        let upstream_tls = Arc::new(client_config(config.upstream_ca.as_deref())?);
+        let authority = self.options.tls.then(|| Authority::open(&config.home)).transpose()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Failure::of(Exit::Environment, &error))?;
+        let control = Arc::new(Control::new(config, Arc::clone(&log), upstream_tls));
+        let result = runtime.block_on(self.serve(control, profiles, authority.as_ref()));
+        log.close();
+        result
+    }
+
+    async fn serve(
+        self,
+        control: Arc<Control>,
+        profiles: Pool,
+        authority: Option<&Authority>,
+    ) -> Result<Exit, Failure> {
+        let listen = control.config.listen;
+        let listeners = Listeners::bind(listen).await.map_err(|error| {
+            let advice = "stop what listens there, or choose another with --listen (port 0 takes a free one)";
+            Failure::new(Exit::Environment, format!("cannot listen on {listen}: {error}; {advice}"))
+        })?;
+        let tls = authority.map(Authority::server_config).transpose()?.map(Arc::new);
+        let capability = if self.no_auth { None } else { Some(random_capability()?) };
+        let urls = Urls::new(listeners.address, tls.is_some(), capability.as_ref());
+        let count = profiles.profiles().len();
+        let proxy = Arc::new(Proxy::new(control, Guard::new(capability), profiles, tls.is_some()));
+        proxy.control.log.record(&RunEvent::RuntimeProxyStarted {
+            version: env!("CARGO_PKG_VERSION").into(),
+            listen: listeners.address.to_string().into(),
+            tls: tls.is_some(),
+            profiles: count,
+            workers: proxy.control.config.worker_count(),
+        });
+        self.announce(&proxy, &urls, authority, count);
+        tokio::spawn(drain_on_signal(Arc::clone(&proxy)));
+        if self.until_stdin_ends {
+            tokio::spawn(drain_on_stdin(Arc::clone(&proxy)));
+        }
+        let aborted =
+            run(&proxy, listeners, tls).await.map_err(|error| Failure::of(Exit::Environment, &error))?;
+        // A renewed token that is not written yet would be lost.
+        proxy.control.tasks.close();
+        let _ = tokio::time::timeout(proxy.control.config.control_timeout, proxy.control.tasks.wait()).await;
+        if aborted > 0 {
+            eprintln!("prodex: {aborted} requests were cut off at the end of the drain");
+        }
+        Ok(Exit::Ok)
+    }
+
+    /// Says where the proxy is: to a launcher on standard output, to a person on standard error.
+    fn announce(&self, proxy: &Proxy, urls: &Urls, authority: Option<&Authority>, profiles: usize) {
+        let log = proxy.control.log.path();
+        if self.print_ready {
+            let ready = json!({
+                "pid": std::process::id(),
+                "base_url": urls.base,
+                "codex": {"chatgpt_base_url": urls.chatgpt, "openai_base_url": urls.openai},
+                "anthropic_base_url": null,
+                "gemini_base_url": null,
+                "ca_cert": authority.map(|authority| &authority.certificate),
+                "log": log,
+            });
+            let mut out = std::io::stdout().lock();
+            // Whoever asked for the line and does not read it has not started anything that matters.
+            let _ = writeln!(out, "prodex-ready {ready}").and_then(|()| out.flush());
+            return;
+        }
+        eprintln!("prodex: serving {profiles} profile(s); stop with Ctrl-C");
+        eprintln!(
+            "  codex -c 'chatgpt_base_url=\"{}\"' -c 'openai_base_url=\"{}\"'",
+            urls.chatgpt, urls.openai
+        );
+        if let Some(authority) = authority {
+            eprintln!("  with CODEX_CA_CERTIFICATE={}", authority.certificate.display());
+        }
+        if let Some(log) = log {
+            eprintln!("  run log: {}", log.display());
+        }
+    }
+}
+
+/// The URLs that clients are given.
+struct Urls {
+    base: String,
+    chatgpt: String,
+    openai: String,
+}
+
+impl Urls {
+    /// Over plain HTTP the two base URLs of Codex have different origins: with one, 0.160 and newer
+    /// would follow the answer of `accounts/check` past the proxy (measured; see `workspace`).
+    fn new(address: SocketAddr, is_tls: bool, capability: Option<&Secret>) -> Self {
+        let prefix = capability.map(|capability| format!("/k/{}", capability.expose())).unwrap_or_default();
+        let scheme = if is_tls { "https" } else { "http" };
+        let url = |host: &str, path: &str| format!("{scheme}://{host}:{}{prefix}{path}", address.port());
+        let host = if address.is_ipv4() { "127.0.0.1" } else { "[::1]" };
+        let first = if is_tls { "localhost" } else { host };
+        Self {
+            base: url(host, ""),
+            chatgpt: url(first, "/backend-api"),
+            openai: url("localhost", "/backend-api/codex"),
+        }
+    }
+}
+
+fn random_capability() -> Result<Secret, Failure> {
+    Secret::random()
+        .map_err(|error| Failure::new(Exit::Environment, format!("there is no randomness: {error}")))
+}
+
+fn open_log(config: &Config) -> Result<Arc<RunLog>, Failure> {
+    let directory = config.log_directory();
+    let log = RunLog::open(&directory).map_err(|error| {
+        let problem = format!("cannot write a run log in {}: {error}", directory.display());
+        Failure::new(Exit::Environment, format!("{problem}; set log_dir, or PRODEX_RUNTIME_LOG_DIR"))
+    })?;
+    Ok(Arc::new(log))
+}
+
+/// Reads the profiles. One that cannot be used is named and left out; without any there is nothing to
+/// serve.
+pub(super) fn load_profiles(config: &Config) -> Result<Pool, Failure> {
+    let store = Store::new(&config.home);
+    let mut profiles = Vec::new();
+    let mut failures = Vec::new();
+    for name in store.names()? {
+        match store.read(&name) {
+            Ok(stored) => profiles.push(Profile::new(&stored.name, stored.credentials)),
+            Err(error) => failures.push(Failure::from(error).message),
+        }
+    }
+    if profiles.is_empty() && failures.is_empty() {
+        let home = config.home.display();
+        let advice = "run `prodex profile import` to take over the login that Codex has";
+        return Err(Failure::new(Exit::NoProfile, format!("there are no profiles in {home}; {advice}")));
+    }
+    if profiles.is_empty() {
+        return Err(Failure::new(
+            Exit::NoProfile,
+            format!("no profile can be used: {}", failures.join("; ")),
+        ));
+    }
+    for failure in failures {
+        eprintln!("prodex: a profile is left out: {failure}");
+    }
+    Ok(Pool::new(profiles, store.current()?.as_deref()))
+}
+
+/// Drains at the first signal and exits at the second.
+async fn drain_on_signal(proxy: Arc<Proxy>) {
+    let signals = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+    let [Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)] = signals else {
+        eprintln!("prodex: signals cannot be received; stop the proxy with SIGKILL");
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
+        }
+        if proxy.draining.is_cancelled() {
+            proxy.control.log.close();
+            std::process::exit(130);
+        }
+        proxy.draining.cancel();
+    }
+}
+
+/// Drains when standard input ends.
+async fn drain_on_stdin(proxy: Arc<Proxy>) {
+    let mut input = tokio::io::stdin();
+    let mut bytes = [0; 64];
+    while !matches!(input.read(&mut bytes).await, Ok(0) | Err(_)) {}
+    proxy.draining.cancel();
+}

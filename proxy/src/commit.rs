@@ -1,0 +1,190 @@
+//! The point from which a response is the client's: before it another profile may still be asked, after
+//! it nothing rotates.
+//!
+//! The head of a stream is held together with the events that come before any output; the first other
+//! event commits, and so does the limit of what the client tolerates. What was held is forwarded first,
+//! in the bytes it came in. [`Committed`] owns the exchange from there on.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+use wire::http1::{FramingError, ResponseHead};
+use wire::responses::EventView;
+
+use crate::accounting::{Account, Tap};
+use crate::attempt::http::{Body, Response};
+use crate::error::Error;
+use crate::exchange::Exchange;
+use crate::pipeline::Proxy;
+use crate::profile::Now;
+use crate::stream::poll_read_scratch;
+
+pub mod refusal;
+
+use refusal::{Refusal, may_be_refusal, refusal_of_event, refusal_of_response};
+
+/// Longest error body that is read to find out whose fault the error is.
+const MAX_ERROR_BODY: usize = 64 * 1024;
+
+/// How long an upstream may take to send an error body.
+const ERROR_BODY_TIME: Duration = Duration::from_secs(5);
+
+/// A response that will go to the client, and all that is needed to send it.
+#[derive(Debug)]
+pub struct Committed {
+    /// The response's head.
+    pub head: ResponseHead,
+    /// Its body; what has been read of it is in `held`.
+    pub body: Body,
+    /// The bytes of the body that have been read, with their framing.
+    pub held: Vec<u8>,
+    /// Looks at what passes.
+    pub tap: Tap,
+    /// The exchange's account.
+    pub account: Account,
+}
+
+/// What became of a response before it was committed.
+#[derive(Debug)]
+pub enum Judged {
+    /// It goes to the client.
+    Accepted(Box<Committed>),
+    /// It is the refusal of an account; it goes to the client if nobody else serves.
+    Refused(Refusal, Box<Committed>),
+}
+
+/// What the events of a stream say about its fate; the first that says anything counts.
+#[derive(Debug, Default)]
+enum Verdict {
+    #[default]
+    Open,
+    Output,
+    Refusal(Refusal),
+}
+
+impl Verdict {
+    fn take(&mut self, event: EventView<'_>, now: i64) {
+        if matches!(self, Self::Open) && !event.kind.precedes_output() {
+            *self = refusal_of_event(event, now).map_or(Self::Output, Self::Refusal);
+        }
+    }
+}
+
+/// Reads as much of a response as is needed to know whether it is the refusal of an account.
+///
+/// # Errors
+/// When the upstream breaks off before anything could be committed.
+pub async fn judge(
+    proxy: &Proxy,
+    exchange: &Exchange,
+    account: Account,
+    response: Response,
+) -> Result<Judged, Error> {
+    let Response { head, mut body } = response;
+    let origin = exchange.routed.api;
+    let read = std::mem::take(&mut body.read);
+    let tap = Tap::new(&head);
+    let mut committed = Box::new(Committed { head, body, held: Vec::new(), tap, account });
+    let now = Now::read().unix;
+    let mut verdict = Verdict::default();
+    let broken =
+        |problem: String| Error::Broken { origin: proxy.control.origin(origin).to_string(), problem };
+    committed.hold(&read, |event| verdict.take(event, now)).map_err(|error| broken(error.to_string()))?;
+    if committed.head.status() >= 400 {
+        return Ok(judge_error(committed, now).await);
+    }
+    let config = &proxy.control.config;
+    let hold = exchange.routed.client.hold_limit(config);
+    if !committed.tap.sees_events() || hold.is_zero() {
+        return Ok(Judged::Accepted(committed));
+    }
+    let deadline = Instant::now() + hold;
+    loop {
+        match verdict {
+            Verdict::Output => return Ok(Judged::Accepted(committed)),
+            Verdict::Refusal(refusal) => return Ok(Judged::Refused(refusal, committed)),
+            Verdict::Open => {}
+        }
+        let is_done = committed.body.decoder.is_done() || !committed.tap.sees_events();
+        if is_done || committed.held.len() >= config.hold_bytes.bytes() {
+            return Ok(Judged::Accepted(committed));
+        }
+        let reading = committed.read_and_hold(|event| verdict.take(event, now));
+        match timeout_at(deadline, reading).await {
+            Err(_) => return Ok(Judged::Accepted(committed)),
+            Ok(Err(error)) => return Err(broken(error.to_string())),
+            Ok(Ok(0)) if committed.body.decoder.may_end_at_close() => return Ok(Judged::Accepted(committed)),
+            Ok(Ok(0)) => return Err(broken("the stream ended before any output".to_owned())),
+            Ok(Ok(_)) => {}
+        }
+    }
+}
+
+/// Reads the body of an error, where it matters whose fault it is.
+async fn judge_error(mut committed: Box<Committed>, now: i64) -> Judged {
+    if !may_be_refusal(committed.head.status()) {
+        return Judged::Accepted(committed);
+    }
+    let deadline = Instant::now() + ERROR_BODY_TIME;
+    while !committed.body.decoder.is_done() && committed.held.len() <= MAX_ERROR_BODY {
+        let reading = committed.read_and_hold(|_| {});
+        match timeout_at(deadline, reading).await {
+            Ok(Ok(count)) if count > 0 => {}
+            // What there is can be judged; the relay meets the same end.
+            _ => break,
+        }
+    }
+    let mut body = Vec::new();
+    // What is held has been decoded once without an error.
+    let _ =
+        committed.body.length.decoder().decode(&committed.held, |payload| body.extend_from_slice(payload));
+    match refusal_of_response(&committed.head, &body, now) {
+        Some(refusal) => Judged::Refused(refusal, committed),
+        None => Judged::Accepted(committed),
+    }
+}
+
+impl Committed {
+    /// Keeps bytes of the body and looks at what they carry.
+    fn hold(&mut self, bytes: &[u8], mut each: impl FnMut(EventView<'_>)) -> Result<(), FramingError> {
+        let Self { body, held, tap, account, .. } = self;
+        hold(body, held, tap, account, bytes, &mut each)
+    }
+
+    /// Reads once, keeps what came and looks at it. Says how many bytes came; 0 at the end.
+    async fn read_and_hold(&mut self, mut each: impl FnMut(EventView<'_>)) -> io::Result<usize> {
+        let Self { body, held, tap, account, .. } = self;
+        std::future::poll_fn(|context| {
+            let Body { stream, .. } = body;
+            let mut copy = Vec::new();
+            let read = poll_read_scratch(stream, context, |bytes| copy.extend_from_slice(bytes));
+            read.map(|read| {
+                read?;
+                hold(body, held, tap, account, &copy, &mut each).map_err(io::Error::other)?;
+                Ok(copy.len())
+            })
+        })
+        .await
+    }
+}
+
+fn hold(
+    body: &mut Body,
+    held: &mut Vec<u8>,
+    tap: &mut Tap,
+    account: &mut Account,
+    bytes: &[u8],
+    each: &mut impl FnMut(EventView<'_>),
+) -> Result<(), FramingError> {
+    let decoded = body.decoder.decode(bytes, |payload| {
+        tap.look(payload, |event| {
+            account.event(event);
+            each(event);
+        });
+    })?;
+    held.extend_from_slice(&bytes[..decoded.consumed]);
+    // Bytes behind the end of the body answer nothing: the connection is not used again.
+    body.keeps_alive &= decoded.consumed == bytes.len();
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! Whether an error is the account's own, so that another account may be asked.
+//!
+//! Told by payload, as the backend states it (`wire::limits`). An error without evidence about the
+//! account, a plain 429 among them, is nobody's refusal and passes to the client untouched.
+
+use wire::http1::ResponseHead;
+use wire::limits::{ErrorCode, ErrorView, windows_of_headers};
+use wire::responses::{EventKind, EventView};
+
+/// The refusal of an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// Its quota is used up, or its plan does not have what is asked.
+    Quota {
+        /// The backend's word for it.
+        code: String,
+        /// When it is lifted, in seconds since the epoch.
+        resets_at: Option<i64>,
+    },
+    /// Its token is not good. The client must not see this: it would spend its own refresh token.
+    Auth,
+    /// It is closed, suspended or unpaid.
+    Account {
+        /// The backend's word for it.
+        code: String,
+    },
+    /// The model has no capacity; another account may be served elsewhere. Says nothing about this one.
+    Overload,
+}
+
+/// Whether a response with this status can be the refusal of an account at all.
+#[must_use]
+pub fn may_be_refusal(status: u16) -> bool {
+    matches!(status, 401 | 402 | 403 | 429 | 503)
+}
+
+/// The refusal that a response states.
+#[must_use]
+pub fn refusal_of_response(head: &ResponseHead, body: &[u8], now: i64) -> Option<Refusal> {
+    let status = head.status();
+    let error = ErrorView::of_body(body);
+    if status == 401 {
+        return Some(Refusal::Auth);
+    }
+    let stated = error.and_then(|error| refusal_of_error(status, error, now));
+    stated.or_else(|| match status {
+        402 => Some(Refusal::Account { code: code_of(error, "payment_required") }),
+        // The limit of requests per minute is the account's own if its windows are full.
+        429 if is_exhausted(head) => Some(Refusal::Quota {
+            code: code_of(error, "rate_limit_exceeded"),
+            resets_at: reset_of(head, now),
+        }),
+        _ => None,
+    })
+}
+
+/// The refusal that an event states: a failed response, or an error message on a WebSocket.
+#[must_use]
+pub fn refusal_of_event(event: EventView<'_>, now: i64) -> Option<Refusal> {
+    if !matches!(event.kind, EventKind::Failed | EventKind::Error) {
+        return None;
+    }
+    let status = event.status().unwrap_or_default();
+    if status == 401 {
+        return Some(Refusal::Auth);
+    }
+    let error = event.error().map(ErrorView::of_object);
+    let stated = error.and_then(|error| refusal_of_error(status, error, now));
+    stated.or_else(|| (status == 402).then(|| Refusal::Account { code: code_of(error, "payment_required") }))
+}
+
+fn refusal_of_error(status: u16, error: ErrorView<'_>, now: i64) -> Option<Refusal> {
+    match error.code() {
+        ErrorCode::UsageLimitReached
+        | ErrorCode::UsageNotIncluded
+        | ErrorCode::InsufficientQuota
+        | ErrorCode::CreditBalanceExhausted => {
+            Some(Refusal::Quota { code: code_of(Some(error), "quota"), resets_at: error.resets_at(now) })
+        }
+        ErrorCode::AccountDeactivated | ErrorCode::DeactivatedWorkspace => {
+            Some(Refusal::Account { code: code_of(Some(error), "account") })
+        }
+        ErrorCode::TokenInvalid => Some(Refusal::Auth),
+        ErrorCode::ServerIsOverloaded => Some(Refusal::Overload),
+        ErrorCode::SlowDown if status == 503 => Some(Refusal::Overload),
+        _ => None,
+    }
+}
+
+fn code_of(error: Option<ErrorView<'_>>, otherwise: &str) -> String {
+    let name = error.and_then(ErrorView::name);
+    name.map_or_else(|| otherwise.to_owned(), |name| name.chars().take(60).collect())
+}
+
+fn is_exhausted(head: &ResponseHead) -> bool {
+    windows_of_headers(head.fields()).iter().any(|window| window.used_percent >= 100.0)
+}
+
+/// When the last of the full windows starts anew.
+fn reset_of(head: &ResponseHead, now: i64) -> Option<i64> {
+    let windows = windows_of_headers(head.fields());
+    let full = windows.iter().filter(|window| window.used_percent >= 100.0);
+    full.filter_map(|window| window.resets_at).filter(|at| *at > now).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(status: u16, fields: &str, body: &str) -> Option<Refusal> {
+        let head = format!("HTTP/1.1 {status} X\r\n{fields}\r\n");
+        let (head, _) = ResponseHead::parse(head.as_bytes()).unwrap().unwrap();
+        refusal_of_response(&head, body.as_bytes(), 1000)
+    }
+
+    fn event(text: &str) -> Option<Refusal> {
+        refusal_of_event(EventView::new(text.as_bytes()), 1000)
+    }
+
+    fn quota(code: &str, resets_at: Option<i64>) -> Option<Refusal> {
+        Some(Refusal::Quota { code: code.to_owned(), resets_at })
+    }
+
+    fn account(code: &str) -> Option<Refusal> {
+        Some(Refusal::Account { code: code.to_owned() })
+    }
+
+    #[test]
+    fn refusals_of_accounts_are_known_by_their_payload() {
+        let limit = r#"{"error":{"type":"usage_limit_reached","resets_in_seconds":60}}"#;
+        assert_eq!(response(429, "", limit), quota("usage_limit_reached", Some(1060)));
+        let credit = r#"{"error":{"code":"insufficient_quota"}}"#;
+        assert_eq!(response(429, "", credit), quota("insufficient_quota", None));
+        let full = "x-codex-primary-used-percent: 100\r\nx-codex-primary-reset-at: 1500\r\n";
+        let rate = r#"{"error":{"code":"rate_limit_exceeded"}}"#;
+        assert_eq!(response(429, full, rate), quota("rate_limit_exceeded", Some(1500)));
+        assert_eq!(response(401, "", "<html>"), Some(Refusal::Auth));
+        assert_eq!(
+            response(402, "", r#"{"detail":{"code":"deactivated_workspace"}}"#),
+            account("deactivated_workspace")
+        );
+        assert_eq!(response(402, "", ""), account("payment_required"));
+        assert_eq!(
+            response(403, "", r#"{"error":{"code":"account_deactivated"}}"#),
+            account("account_deactivated")
+        );
+        assert_eq!(response(403, "", r#"{"error":{"code":"token_revoked"}}"#), Some(Refusal::Auth));
+        assert_eq!(
+            response(503, "", r#"{"error":{"code":"server_is_overloaded"}}"#),
+            Some(Refusal::Overload)
+        );
+    }
+
+    #[test]
+    fn errors_without_evidence_are_nobodys_refusal() {
+        for (status, body) in [
+            (429, r#"{"error":{"code":"rate_limit_exceeded","message":"slow"}}"#),
+            (429, "Too Many Requests"),
+            (403, "<html>challenge</html>"),
+            (403, r#"{"error":{"message":"no"}}"#),
+            (503, r#"{"detail":"unavailable"}"#),
+            (400, r#"{"error":{"code":"context_length_exceeded"}}"#),
+        ] {
+            assert_eq!(response(status, "", body), None, "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn events_state_refusals_too() {
+        assert_eq!(
+            event(r#"{"type":"error","status":429,"error":{"type":"usage_limit_reached","resets_at":2000}}"#),
+            quota("usage_limit_reached", Some(2000))
+        );
+        assert_eq!(
+            event(r#"{"type":"response.failed","response":{"error":{"code":"insufficient_quota"}}}"#),
+            quota("insufficient_quota", None)
+        );
+        assert_eq!(event(r#"{"type":"error","status":401,"error":{}}"#), Some(Refusal::Auth));
+        for text in [
+            r#"{"type":"response.failed","response":{"error":{"code":"context_length_exceeded"}}}"#,
+            r#"{"type":"response.failed","response":{"error":null}}"#,
+            r#"{"type":"response.completed","response":{"error":{"code":"insufficient_quota"}}}"#,
+            r#"{"type":"error","status":400,"error":{"code":"previous_response_not_found"}}"#,
+        ] {
+            assert_eq!(event(text), None, "{text}");
+        }
+    }
+}

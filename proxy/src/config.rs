@@ -1,0 +1,384 @@
+//! The settings: one field each, with default, environment name, range and meaning together.
+//!
+//! Values come from `prodex.toml` in the home, then the environment, then flags; each later one wins.
+//! Unknown keys and malformed values are errors that name the place. Nothing else reads the environment.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+mod value;
+
+pub use value::{ByteSize, Origin};
+use value::{FromText, parse_within};
+
+/// A setting as people see it.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// The key in `prodex.toml`.
+    pub name: &'static str,
+    /// The environment variable.
+    pub env: &'static str,
+    /// The default, as it would be written.
+    pub default: &'static str,
+    /// The allowed values: `least..=most`, or a description.
+    pub range: &'static str,
+    /// What it means.
+    pub doc: &'static str,
+}
+
+/// What is wrong with a setting, and where it was found.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("failed to read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is no TOML.
+    #[error("{path}: {message}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and what is wrong there.
+        message: String,
+    },
+    /// There is no such setting.
+    #[error("{place}: unknown setting `{name}`{hint}")]
+    Unknown {
+        /// File and line, or the variable.
+        place: String,
+        /// The key as written.
+        name: String,
+        /// A setting with a similar name.
+        hint: String,
+    },
+    /// The value is not one of those allowed.
+    #[error("{place}: `{name}` cannot be {value:?}: {problem} (allowed: {range})")]
+    Value {
+        /// File and line, or the variable.
+        place: String,
+        /// The setting.
+        name: &'static str,
+        /// The value as written.
+        value: String,
+        /// What is wrong with it.
+        problem: String,
+        /// What is allowed.
+        range: &'static str,
+    },
+    /// Neither `PRODEX_HOME` nor `HOME` is set.
+    #[error("there is no home directory: set PRODEX_HOME, or HOME")]
+    NoHome,
+}
+
+macro_rules! settings {
+    ($( $(#[doc = $doc:literal])+ $name:ident: $type:ty = $default:literal, $env:literal, $range:literal; )+) => {
+        /// The settings of a run. `settings!` below holds them all.
+        #[derive(Debug, Clone)]
+        pub struct Config {
+            /// Where profiles, state and settings live: `PRODEX_HOME`, or `.prodex` in the home directory.
+            pub home: PathBuf,
+            $( $(#[doc = $doc])+ pub $name: $type, )+
+        }
+
+        /// Every setting, in the order of the reference page.
+        pub const SETTINGS: &[Setting] = &[$( Setting {
+            name: stringify!($name), env: $env, default: $default, range: $range,
+            doc: concat!($($doc, "\n"),+),
+        } ),+];
+
+        impl Config {
+            /// The defaults, for a home.
+            ///
+            /// # Errors
+            /// Never for the defaults as they stand; a test sees to that.
+            fn defaults(home: PathBuf) -> Result<Self, ConfigError> {
+                Ok(Self { home, $( $name: check(stringify!($name), $default, $range, "default")? ),+ })
+            }
+
+            /// Sets one setting from text.
+            fn set(&mut self, name: &str, value: &str, place: &str) -> Result<(), ConfigError> {
+                match name {
+                    $( stringify!($name) => self.$name = check(stringify!($name), value, $range, place)?, )+
+                    _ => {
+                        let (name, place) = (name.to_owned(), place.to_owned());
+                        return Err(ConfigError::Unknown { hint: similar(&name), place, name });
+                    }
+                }
+                Ok(())
+            }
+        }
+    };
+}
+
+settings! {
+    /// The address to listen on; port 0 takes a free one. The other loopback address is taken with it.
+    listen: SocketAddr = "127.0.0.1:0", "PRODEX_LISTEN", "127.0.0.1 or [::1], with a port";
+    /// Send everything to this origin instead of the vendors': for a laboratory or a mock. The token
+    /// endpoint is then `/oauth/token` there, too, so that nothing leaves for anywhere else.
+    upstream: Option<Origin> = "", "PRODEX_UPSTREAM", "an http or https URL without query";
+    /// Where requests with a ChatGPT login go.
+    chatgpt_url: Origin = "https://chatgpt.com", "PRODEX_CHATGPT_URL", "an http or https URL without query";
+    /// Where requests with an API key go.
+    openai_url: Origin = "https://api.openai.com", "PRODEX_OPENAI_URL", "an http or https URL without query";
+    /// Where tokens of ChatGPT logins are renewed.
+    refresh_url: Origin = "https://auth.openai.com/oauth/token", "PRODEX_REFRESH_URL",
+        "an http or https URL without query";
+    /// A PEM file with further certificate authorities to trust upstream.
+    upstream_ca: Option<PathBuf> = "", "PRODEX_UPSTREAM_CA", "a path";
+    /// Where the run log is written; by default `logs` in the home.
+    log_dir: Option<PathBuf> = "", "PRODEX_RUNTIME_LOG_DIR", "a path";
+    /// The program that `prodex run` starts.
+    codex: PathBuf = "codex", "PRODEX_CODEX", "a path, or a name to look up in PATH";
+    /// Threads that serve connections; 0 means one per processor core, at most 8.
+    workers: usize = "0", "PRODEX_WORKERS", "0..=64";
+    /// Most requests in flight at once; further ones are refused with 503.
+    max_active: usize = "8192", "PRODEX_MAX_ACTIVE", "1..=100000";
+    /// Longest request body. It is kept until a response is committed, so that it can be sent again.
+    max_request_body: ByteSize = "64MiB", "PRODEX_MAX_REQUEST_BODY", "1KiB..=1GiB";
+    /// How long connecting to an upstream may take, TLS handshake included.
+    connect_timeout: Duration = "10s", "PRODEX_CONNECT_TIMEOUT", "10ms..=5m";
+    /// How long an upstream may take to begin its response to a model call.
+    response_timeout: Duration = "15m", "PRODEX_RESPONSE_TIMEOUT", "10ms..=1h";
+    /// The same for calls that a turn does not depend on, such as plugin lists. Unanswered they keep
+    /// Codex waiting for up to 30 s.
+    side_response_timeout: Duration = "8s", "PRODEX_SIDE_RESPONSE_TIMEOUT", "10ms..=5m";
+    /// How long an upstream may be silent within a response. Codex itself gives up after 5 minutes.
+    stream_idle_timeout: Duration = "15m", "PRODEX_STREAM_IDLE_TIMEOUT", "10ms..=1h";
+    /// How long a client may take from the first byte of a request's head to its last, and between two
+    /// pieces of its body.
+    request_timeout: Duration = "30s", "PRODEX_REQUEST_TIMEOUT", "10ms..=10m";
+    /// How long a client's connection stays open without a request.
+    keep_alive: Duration = "2m", "PRODEX_KEEP_ALIVE", "100ms..=1h";
+    /// How long an unused upstream connection is kept for the next request.
+    upstream_keep_alive: Duration = "55s", "PRODEX_UPSTREAM_KEEP_ALIVE", "0s..=10m";
+    /// How long a client may take to read what it was sent before its stream is given up.
+    write_timeout: Duration = "2m", "PRODEX_WRITE_TIMEOUT", "10ms..=1h";
+    /// How long the beginning of a Codex stream is held so that a refusal before the first output can
+    /// still move to another profile. Measured: Codex 0.169 waits 90 s for response headers and more.
+    hold_codex: Duration = "90s", "PRODEX_HOLD_CODEX", "0s..=5m";
+    /// The same for a client that is not known.
+    hold_unknown: Duration = "250ms", "PRODEX_HOLD_UNKNOWN", "0s..=5m";
+    /// How much of the beginning of a stream is held at most.
+    hold_bytes: ByteSize = "256KiB", "PRODEX_HOLD_BYTES", "1KiB..=16MiB";
+    /// Most upstream attempts for one request.
+    max_attempts: u32 = "12", "PRODEX_MAX_ATTEMPTS", "1..=100";
+    /// No further attempt begins when the first one failed so long ago.
+    attempt_window: Duration = "3s", "PRODEX_ATTEMPT_WINDOW", "0s..=5m";
+    /// Most upstream attempts for a request that continues a conversation.
+    max_continuation_attempts: u32 = "24", "PRODEX_MAX_CONTINUATION_ATTEMPTS", "1..=100";
+    /// The same for a request that continues a conversation.
+    continuation_window: Duration = "12s", "PRODEX_CONTINUATION_WINDOW", "0s..=5m";
+    /// How long renewing a token, or asking where a profile's traffic goes, may take.
+    control_timeout: Duration = "20s", "PRODEX_CONTROL_TIMEOUT", "10ms..=5m";
+    /// How long a drain waits for requests in flight.
+    drain_timeout: Duration = "30s", "PRODEX_DRAIN_TIMEOUT", "0s..=1h";
+}
+
+/// Values that flags give; they win over file and environment.
+pub type Overrides = Vec<(&'static str, String)>;
+
+impl Config {
+    /// Reads the settings from the home's `prodex.toml`, the given environment, and flags. `home` is
+    /// what `--home` says.
+    ///
+    /// # Errors
+    /// For the first unreadable, unknown or malformed setting, with its place.
+    pub fn load(
+        home: Option<&Path>,
+        environment: &dyn Fn(&str) -> Option<String>,
+        flags: &Overrides,
+    ) -> Result<Self, ConfigError> {
+        let home = match home {
+            Some(home) => home.to_owned(),
+            None => default_home(environment)?,
+        };
+        let path = home.join("prodex.toml");
+        let mut config = Self::defaults(home)?;
+        for (name, value, place) in read_file(&path)? {
+            config.set(&name, &value, &place)?;
+        }
+        for setting in SETTINGS {
+            if let Some(value) = environment(setting.env).filter(|value| !value.is_empty()) {
+                config.set(setting.name, &value, setting.env)?;
+            }
+        }
+        for (name, value) in flags {
+            config.set(name, value, &format!("--{}", name.replace('_', "-")))?;
+        }
+        Ok(config)
+    }
+
+    /// Where the run log is written.
+    #[must_use]
+    pub fn log_directory(&self) -> PathBuf {
+        self.log_dir.clone().unwrap_or_else(|| self.home.join("logs"))
+    }
+
+    /// How many threads serve connections.
+    #[must_use]
+    pub fn worker_count(&self) -> usize {
+        match self.workers {
+            0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(8)),
+            workers => workers,
+        }
+    }
+
+    /// Where tokens of ChatGPT logins are renewed.
+    #[must_use]
+    pub fn token_endpoint(&self) -> Origin {
+        match &self.upstream {
+            Some(upstream) => upstream.join("/oauth/token"),
+            None => self.refresh_url.clone(),
+        }
+    }
+}
+
+/// The process environment, for [`Config::load`].
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the one reader of the environment")]
+pub fn process_environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn default_home(environment: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf, ConfigError> {
+    let set = |name: &str| environment(name).filter(|value| !value.is_empty());
+    let home = set("PRODEX_HOME").map(PathBuf::from);
+    home.or_else(|| set("HOME").map(|home| Path::new(&home).join(".prodex"))).ok_or(ConfigError::NoHome)
+}
+
+fn check<T: FromText>(
+    name: &'static str,
+    value: &str,
+    range: &'static str,
+    place: &str,
+) -> Result<T, ConfigError> {
+    parse_within(value, range).map_err(|problem| ConfigError::Value {
+        place: place.to_owned(),
+        name,
+        value: value.to_owned(),
+        problem,
+        range,
+    })
+}
+
+/// The keys and values of the settings file with their places; nothing if there is no file.
+#[expect(clippy::disallowed_methods, reason = "the settings are read once, before anything listens")]
+fn read_file(path: &Path) -> Result<Vec<(String, String, String)>, ConfigError> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
+    };
+    let syntax = |message: String| ConfigError::Syntax { path: path.to_owned(), message };
+    let table = toml::de::DeTable::parse(&text).map_err(|error| syntax(error.to_string()))?;
+    let mut entries = Vec::new();
+    for (key, value) in table.get_ref() {
+        let line = text[..key.span().start].matches('\n').count() + 1;
+        let place = format!("{}:{line}", path.display());
+        let value = match value.get_ref() {
+            toml::de::DeValue::String(value) => value.to_string(),
+            toml::de::DeValue::Boolean(value) => value.to_string(),
+            toml::de::DeValue::Integer(value) => value.to_string(),
+            other => {
+                let kind = other.type_str();
+                return Err(syntax(format!("line {line}: `{}` cannot be of type {kind}", key.get_ref())));
+            }
+        };
+        entries.push((key.get_ref().to_string(), value, place));
+    }
+    Ok(entries)
+}
+
+/// Points to a setting whose name is a few letters away.
+fn similar(name: &str) -> String {
+    let distance = |other: &str| {
+        let (one, two): (Vec<char>, Vec<char>) = (name.chars().collect(), other.chars().collect());
+        let mut row: Vec<usize> = (0..=two.len()).collect();
+        for (i, left) in one.iter().enumerate() {
+            let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+            for (j, right) in two.iter().enumerate() {
+                let replaced = diagonal + usize::from(left != right);
+                diagonal = row[j + 1];
+                row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+            }
+        }
+        row[two.len()]
+    };
+    let nearest = SETTINGS.iter().map(|setting| (distance(setting.name), setting.name)).min();
+    match nearest {
+        Some((distance, nearest)) if distance <= 3 => format!("; did you mean `{nearest}`?"),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests may touch the disk")]
+mod tests {
+    use super::*;
+
+    fn load(file: &str, environment: &[(&str, &str)], flags: &Overrides) -> Result<Config, String> {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("prodex.toml"), file).unwrap();
+        let environment = |name: &str| {
+            environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        };
+        let result = Config::load(Some(home.path()), &environment, flags);
+        result.map_err(|error| error.to_string().replace(&home.path().display().to_string(), "HOME"))
+    }
+
+    #[test]
+    fn the_defaults_are_allowed_values() {
+        let config = load("", &[], &Vec::new()).unwrap();
+        assert_eq!(config.max_request_body.bytes(), 64 << 20);
+        assert_eq!(config.token_endpoint().to_string(), "https://auth.openai.com/oauth/token");
+        assert!(config.upstream.is_none());
+    }
+
+    #[test]
+    fn flags_win_over_the_environment_and_that_over_the_file() {
+        let file = "max_attempts = 3\nkeep_alive = \"5s\"\nconnect_timeout = \"1s\"";
+        let environment = [("PRODEX_KEEP_ALIVE", "6s"), ("PRODEX_CONNECT_TIMEOUT", "2s")];
+        let flags = vec![("connect_timeout", "3s".to_owned())];
+        let config = load(file, &environment, &flags).unwrap();
+        assert_eq!(config.max_attempts, 3);
+        assert_eq!(config.keep_alive, Duration::from_secs(6));
+        assert_eq!(config.connect_timeout, Duration::from_secs(3));
+    }
+
+    #[test]
+    fn a_mock_upstream_takes_the_tokens_too() {
+        let flags = vec![("upstream", "http://127.0.0.1:9/base/".to_owned())];
+        let config = load("", &[], &flags).unwrap();
+        assert_eq!(config.token_endpoint().to_string(), "http://127.0.0.1:9/base/oauth/token");
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_place() {
+        let errors: Vec<String> = [
+            load("\nmax_atempts = 3", &[], &Vec::new()),
+            load("max_attempts = 0", &[], &Vec::new()),
+            load("max_attempts = [1]", &[], &Vec::new()),
+            load("max_attempts 1", &[], &Vec::new()),
+            load("", &[("PRODEX_KEEP_ALIVE", "soon")], &Vec::new()),
+            load("", &[("PRODEX_MAX_REQUEST_BODY", "2GiB")], &Vec::new()),
+            load("", &[], &vec![("upstream", "ftp://x".to_owned())]),
+            load("", &[], &vec![("listen", "0.0.0.0:80".to_owned())]),
+        ]
+        .into_iter()
+        .map(|result| result.unwrap_err())
+        .collect();
+        insta::assert_snapshot!(errors.join("\n---\n"));
+    }
+
+    #[test]
+    fn without_a_home_there_is_an_error() {
+        let error = Config::load(None, &|_| None, &Vec::new()).unwrap_err();
+        assert!(matches!(error, ConfigError::NoHome));
+    }
+}

@@ -1,0 +1,82 @@
+//! What requests of our own need, apart from those of clients: an HTTP client, the store, the log, and
+//! the owner of background tasks.
+
+use std::sync::{Arc, OnceLock};
+
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Config, Origin};
+use crate::profile::store::Store;
+use crate::telemetry::RunLog;
+
+mod flight;
+
+pub use flight::Flight;
+
+/// The control path.
+#[derive(Debug)]
+pub struct Control {
+    /// The settings.
+    pub config: Config,
+    /// The profiles on disk.
+    pub store: Store,
+    /// The run log.
+    pub log: Arc<RunLog>,
+    /// Trusts what upstream connections trust.
+    pub tls: Arc<rustls::ClientConfig>,
+    /// Tasks that go on when the request that began them is gone.
+    pub tasks: TaskTracker,
+    client: OnceLock<Result<reqwest::Client, String>>,
+}
+
+impl Control {
+    /// The control path of a run.
+    #[must_use]
+    pub fn new(config: Config, log: Arc<RunLog>, tls: Arc<rustls::ClientConfig>) -> Self {
+        let store = Store::new(&config.home);
+        Self { config, store, log, tls, tasks: TaskTracker::new(), client: OnceLock::new() }
+    }
+
+    /// The HTTP client, made when it is first needed. It follows no redirects and knows no proxies: a
+    /// credential goes where the settings say and nowhere else.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn client(&self) -> Result<&reqwest::Client, String> {
+        let make = || {
+            reqwest::Client::builder()
+                .tls_backend_preconfigured((*self.tls).clone())
+                .redirect(reqwest::redirect::Policy::none())
+                .no_proxy()
+                .timeout(self.config.control_timeout)
+                // Calls are rare, and each may run on another thread's runtime.
+                .pool_max_idle_per_host(0)
+                .build()
+                .map_err(|error| error.to_string())
+        };
+        self.client.get_or_init(make).as_ref().map_err(Clone::clone)
+    }
+
+    /// Where requests for an API go when nothing else is known.
+    #[must_use]
+    pub fn origin(&self, api: wire::route::Api) -> &Origin {
+        match (&self.config.upstream, api) {
+            (Some(upstream), _) => upstream,
+            (None, wire::route::Api::Chatgpt) => &self.config.chatgpt_url,
+            (None, wire::route::Api::OpenAi) => &self.config.openai_url,
+        }
+    }
+}
+
+/// An error with those it came from, on one line and without URLs' queries.
+#[must_use]
+pub fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}

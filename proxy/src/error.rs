@@ -1,0 +1,104 @@
+//! What can go wrong with a request: on whose side, and whether another profile may be tried.
+//!
+//! That decides the reply and the rotation; nothing matches on text. Replies are made in `reply`.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+/// On whose side something went wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The request cannot be served as it is.
+    Client,
+    /// The proxy cannot serve it now.
+    Local,
+    /// An upstream did not answer as it should.
+    Upstream,
+}
+
+/// Why a request is not served by an upstream's response.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The request is not one that this proxy takes: its form, its sender or its path.
+    #[error("{reason}")]
+    Refused {
+        /// The status of the reply.
+        status: u16,
+        /// What is wrong, for the person at the client.
+        reason: Cow<'static, str>,
+    },
+    /// As many requests as allowed are in flight.
+    #[error("{active} requests are in flight, as many as allowed (max_active)")]
+    Busy {
+        /// How many.
+        active: usize,
+    },
+    /// There is no profile that could be tried.
+    #[error("{0}")]
+    NoProfile(String),
+    /// The proxy is about to exit.
+    #[error("the proxy is shutting down")]
+    Draining,
+    /// The upstream could not be reached.
+    #[error("cannot reach {origin}: {problem}")]
+    Connect {
+        /// Where to.
+        origin: String,
+        /// At which step.
+        step: ConnectStep,
+        /// Why.
+        problem: String,
+    },
+    /// The upstream did not answer in time.
+    #[error("{origin} did not answer within {limit:?}")]
+    Timeout {
+        /// Who.
+        origin: String,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The upstream broke off, or sent what is no HTTP response, before anything was committed.
+    #[error("{origin} broke off before its response: {problem}")]
+    Broken {
+        /// Who.
+        origin: String,
+        /// How.
+        problem: String,
+    },
+}
+
+/// The steps of reaching an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConnectStep {
+    /// Resolving its name.
+    Resolve,
+    /// Connecting.
+    Connect,
+    /// Connecting took too long.
+    Timeout,
+    /// The TLS handshake.
+    Tls,
+}
+
+impl Error {
+    /// A refusal of a request.
+    pub fn refused(status: u16, reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::Refused { status, reason: reason.into() }
+    }
+
+    /// On whose side it went wrong.
+    #[must_use]
+    pub fn side(&self) -> Side {
+        match self {
+            Self::Refused { .. } => Side::Client,
+            Self::Busy { .. } | Self::NoProfile(_) | Self::Draining => Side::Local,
+            Self::Connect { .. } | Self::Timeout { .. } | Self::Broken { .. } => Side::Upstream,
+        }
+    }
+
+    /// Whether it makes sense to try again, with this profile or another.
+    #[must_use]
+    pub fn may_retry(&self) -> bool {
+        matches!(self, Self::Connect { .. } | Self::Broken { .. })
+    }
+}

@@ -1,0 +1,149 @@
+//! How a client is started behind the proxy: its program, arguments and environment.
+//!
+//! Codex keeps its built-in provider: with it the client has its history, remote compaction, model list,
+//! plugins and `/status`. It is pointed at the proxy by its two base URLs and nothing else.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// What a proxy says when it is ready.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Ready {
+    /// The root that API keys use, with `/v1` behind it.
+    pub base_url: String,
+    /// The URLs of Codex with a ChatGPT login.
+    pub codex: CodexUrls,
+    /// The certificate to trust, if the proxy listens with TLS.
+    pub ca_cert: Option<PathBuf>,
+}
+
+/// The URLs of Codex with a ChatGPT login.
+#[derive(Debug, Clone, Deserialize)]
+pub struct CodexUrls {
+    /// Its `chatgpt_base_url`.
+    pub chatgpt_base_url: String,
+    /// Its `openai_base_url`.
+    pub openai_base_url: String,
+}
+
+/// How Codex is logged in, which decides which of its URLs count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Login {
+    /// With a ChatGPT account, or not at all.
+    Chatgpt,
+    /// With an API key.
+    ApiKey,
+}
+
+impl Login {
+    /// How the Codex of this home is logged in.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "read once, before the client is started")]
+    pub fn of(codex_home: &Path) -> Self {
+        let text = std::fs::read_to_string(codex_home.join("auth.json")).unwrap_or_default();
+        match crate::profile::Credentials::parse(&text) {
+            Ok(crate::profile::Credentials::OpenAiKey(_)) => Self::ApiKey,
+            _ => Self::Chatgpt,
+        }
+    }
+}
+
+/// The start of a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launch {
+    /// The arguments, without the program.
+    pub arguments: Vec<String>,
+    /// Variables that are set in addition to those there are.
+    pub environment: Vec<(&'static str, String)>,
+}
+
+impl Launch {
+    /// The start of Codex with what the person asks of it.
+    #[must_use]
+    pub fn codex(
+        ready: &Ready,
+        login: Login,
+        asked: &[String],
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Self {
+        let mut arguments = Vec::new();
+        let mut set = |key: &str, url: &str| {
+            arguments.push("-c".to_owned());
+            arguments.push(format!("{key}=\"{url}\""));
+        };
+        match login {
+            Login::Chatgpt => {
+                set("chatgpt_base_url", &ready.codex.chatgpt_base_url);
+                set("openai_base_url", &ready.codex.openai_base_url);
+            }
+            Login::ApiKey => set("openai_base_url", &format!("{}/v1", ready.base_url)),
+        }
+        arguments.extend(asked.iter().cloned());
+        let mut variables = Vec::new();
+        // A proxy that the machine uses for the world must not be asked for the loopback.
+        let known = ["NO_PROXY", "no_proxy"].into_iter().find_map(environment);
+        let known = known.filter(|known| !known.is_empty()).map(|known| format!("{known},"));
+        let except = known.unwrap_or_default() + "127.0.0.1,localhost,::1";
+        variables.push(("NO_PROXY", except.clone()));
+        variables.push(("no_proxy", except));
+        if let Some(path) = &ready.ca_cert {
+            variables.push(("CODEX_CA_CERTIFICATE", path.display().to_string()));
+        }
+        Self { arguments, environment: variables }
+    }
+}
+
+/// Finds a program: a path as it is, a name in the directories of `PATH`.
+#[must_use]
+pub fn find_program(program: &Path, path: Option<&str>) -> Option<PathBuf> {
+    if program.components().count() > 1 {
+        return program.is_file().then(|| program.to_owned());
+    }
+    std::env::split_paths(path?)
+        .map(|directory| directory.join(program))
+        .find(|candidate| candidate.is_file())
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests may touch the disk")]
+mod tests {
+    use super::*;
+
+    fn ready(ca_cert: Option<&str>) -> Ready {
+        Ready {
+            base_url: "http://127.0.0.1:1/k/t".into(),
+            codex: CodexUrls {
+                chatgpt_base_url: "http://127.0.0.1:1/k/t/backend-api".into(),
+                openai_base_url: "http://localhost:1/k/t/backend-api/codex".into(),
+            },
+            ca_cert: ca_cert.map(PathBuf::from),
+        }
+    }
+
+    #[test]
+    fn codex_is_pointed_at_the_proxy_and_keeps_its_provider() {
+        let asked = ["exec".to_owned(), "hi".to_owned()];
+        let environment = |name: &str| (name == "NO_PROXY").then(|| "corp".to_owned());
+        let chatgpt = Launch::codex(&ready(Some("/ca.pem")), Login::Chatgpt, &asked, &environment);
+        let key = Launch::codex(&ready(None), Login::ApiKey, &asked, &environment);
+        insta::assert_debug_snapshot!((chatgpt, key));
+    }
+
+    #[test]
+    fn programs_are_found_by_path_and_by_name() {
+        let sh = find_program(Path::new("sh"), Some("/nowhere:/bin:/usr/bin")).unwrap();
+        assert!(sh.ends_with("sh"));
+        assert_eq!(find_program(&sh, None), Some(sh.clone()));
+        assert_eq!(find_program(Path::new("sh"), Some("/nowhere")), None);
+        assert_eq!(find_program(Path::new("/nowhere/sh"), Some("/bin")), None);
+    }
+
+    #[test]
+    fn the_login_decides_the_urls() {
+        let home = tempfile::tempdir().unwrap();
+        assert_eq!(Login::of(home.path()), Login::Chatgpt);
+        std::fs::write(home.path().join("auth.json"), r#"{"OPENAI_API_KEY":"k"}"#).unwrap();
+        assert_eq!(Login::of(home.path()), Login::ApiKey);
+    }
+}

@@ -1,0 +1,477 @@
+//! The way of a request, in one screen: select a profile, attempt, judge, and rotate only before commit.
+//!
+//! `server` brings a request that passed `guard`; what is accepted here is sent by `relay`. WebSockets
+//! are opened here too; their turns are told in `relay::websocket`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use wire::responses::RequestView;
+use wire::route::Call;
+use wire::run_event::RunEvent;
+
+use crate::accounting::Account;
+use crate::admission::{Admission, Permit};
+use crate::attempt::connection::Connections;
+use crate::attempt::{self, Identity, http, websocket};
+use crate::commit::refusal::Refusal;
+use crate::commit::{self, Committed, Judged};
+use crate::control::Control;
+use crate::error::{ConnectStep, Error};
+use crate::exchange::{Exchange, Ties, readable};
+use crate::guard::Guard;
+use crate::profile::{Now, Pool, Profile, origin, refresh};
+use crate::reply::Reply;
+use crate::selection::{Choice, NoChoice, Owner, Reason, Snapshot, State, Wanted, affinity, choose};
+use crate::state::{Bindings, Tie};
+
+mod tries;
+
+pub use tries::Tries;
+
+/// What all requests of a run share.
+#[derive(Debug)]
+pub struct Proxy {
+    /// The control path, with settings and log.
+    pub control: Arc<Control>,
+    /// Who may speak.
+    pub guard: Guard,
+    /// The profiles.
+    pub profiles: Pool,
+    /// Who owns which conversation.
+    pub bindings: Bindings,
+    /// How many requests may be in flight.
+    pub admission: Admission,
+    /// Whether clients come over TLS.
+    pub is_tls: bool,
+    /// Cancelled when the proxy drains.
+    pub draining: CancellationToken,
+    requests: AtomicU64,
+}
+
+/// What a request gets.
+#[derive(Debug)]
+pub enum Answer {
+    /// A reply of the proxy's own.
+    Local(Reply),
+    /// The response of an upstream.
+    Upstream(Box<Committed>),
+}
+
+/// What an upgrade gets.
+#[derive(Debug)]
+pub enum Upgraded {
+    /// A reply of the proxy's own.
+    Local(Reply),
+    /// The response of an upstream that is no agreement.
+    Upstream(Box<Committed>),
+    /// A WebSocket to a profile's upstream.
+    Opened(websocket::Opened, Arc<Profile>),
+}
+
+impl Proxy {
+    /// A proxy that has served nothing yet.
+    #[must_use]
+    pub fn new(control: Arc<Control>, guard: Guard, profiles: Pool, is_tls: bool) -> Self {
+        let admission = Admission::new(control.config.max_active);
+        let (bindings, draining) = (Bindings::default(), CancellationToken::new());
+        Self { control, guard, profiles, bindings, admission, is_tls, draining, requests: AtomicU64::new(0) }
+    }
+
+    /// The number of a new request.
+    #[must_use]
+    pub fn next_request(&self) -> u64 {
+        self.requests.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// What ties a request to a conversation.
+    pub async fn ties(&self, exchange: &Exchange) -> Ties {
+        if !exchange.routed.call.is_model_call() || exchange.body.is_empty() {
+            return Ties::read(&exchange.head, None);
+        }
+        let limit = self.control.config.max_request_body.bytes();
+        let text = readable(&exchange.head, &exchange.body, limit).await;
+        Ties::read(&exchange.head, text.as_deref().map(RequestView::new))
+    }
+
+    /// Has a request answered.
+    pub async fn answer(
+        self: &Arc<Self>,
+        connections: &Connections,
+        exchange: &Exchange,
+        permit: Permit,
+    ) -> Answer {
+        if exchange.routed.call == Call::AccountsCheck {
+            return Answer::Local(crate::workspace::answer(&exchange.head, self.is_tls));
+        }
+        let mut tries = Tries::new(&self.control.config, exchange, permit);
+        loop {
+            let profile = match self.select(exchange, &tries).await {
+                Ok(profile) => profile,
+                Err(none) => return self.give_up(exchange, tries, &none),
+            };
+            tries.begin();
+            match self.attempt(connections, exchange, &profile).await {
+                Ok(Judged::Accepted(committed)) => {
+                    return Answer::Upstream(self.commit(exchange, committed, &mut tries));
+                }
+                Ok(Judged::Refused(refusal, committed)) => {
+                    self.refused(exchange.id, &profile, &refusal, &mut tries).await;
+                    tries.keep(&profile, refusal, committed);
+                }
+                Err(error) => {
+                    self.record_failure(exchange.id, &profile, &error);
+                    if !tries.may_retry(&error).await {
+                        return Answer::Local(Reply::of(&error));
+                    }
+                }
+            }
+            if tries.are_spent() {
+                return self.give_up(exchange, tries, &NoChoice::AllRefused);
+            }
+        }
+    }
+
+    /// Has an upgrade answered.
+    pub async fn upgrade(
+        self: &Arc<Self>,
+        connections: &Connections,
+        exchange: &Exchange,
+        tries: &mut Tries,
+    ) -> Upgraded {
+        loop {
+            let profile = match self.select(exchange, tries).await {
+                Ok(profile) => profile,
+                Err(none) => return self.give_up_upgrade(exchange, tries, &none),
+            };
+            tries.begin();
+            match self.attempt_upgrade(connections, exchange, &profile).await {
+                Ok(Upgrade::Opened(opened)) => return Upgraded::Opened(opened, profile),
+                Ok(Upgrade::Refused(refusal, committed)) => {
+                    self.refused(exchange.id, &profile, &refusal, tries).await;
+                    tries.keep(&profile, refusal, committed);
+                }
+                Ok(Upgrade::NoWebsocket(status)) => {
+                    let message = format!("the upstream answered the upgrade with {status}");
+                    return Upgraded::Local(Reply::upgrade_required(&message));
+                }
+                Err(error) => {
+                    self.record_failure(exchange.id, &profile, &error);
+                    if !tries.may_retry(&error).await {
+                        return Upgraded::Local(Reply::upgrade_required(&error.to_string()));
+                    }
+                }
+            }
+            if tries.are_spent() {
+                return self.give_up_upgrade(exchange, tries, &NoChoice::AllRefused);
+            }
+        }
+    }
+
+    /// Selects the profile for the next attempt.
+    async fn select(&self, exchange: &Exchange, tries: &Tries) -> Result<Arc<Profile>, NoChoice> {
+        let snapshot = Snapshot::take(&self.profiles, exchange.routed.api, Now::read());
+        let owner = affinity::owner(&self.bindings, &exchange.ties);
+        let blocked = owner.as_ref().filter(|owner| {
+            let state = snapshot.get(&owner.profile).map(|candidate| candidate.state);
+            state != Some(State::Ready) || tries.tried().contains(&owner.profile)
+        });
+        let may_move = match blocked {
+            // An upgrade has no body yet; each turn on it is looked at when it comes.
+            Some(_) if exchange.routed.lane == crate::route::Lane::Websocket => true,
+            Some(_) => exchange.is_account_neutral(self.control.config.max_request_body.bytes()).await,
+            None => true,
+        };
+        self.choose(exchange, exchange.id, &snapshot, owner.as_ref(), may_move, tries)
+    }
+
+    /// Chooses from a snapshot and logs the choice.
+    pub(crate) fn choose(
+        &self,
+        exchange: &Exchange,
+        request: u64,
+        snapshot: &Snapshot,
+        owner: Option<&Owner>,
+        may_move: bool,
+        tries: &Tries,
+    ) -> Result<Arc<Profile>, NoChoice> {
+        let wanted = Wanted { owner, may_move, tried: tries.tried(), reset: tries.earliest_reset() };
+        let choice = choose(snapshot, &wanted)?;
+        self.record_choice(exchange, request, snapshot, owner, &choice);
+        // Snapshots are taken of this pool, whose profiles stay.
+        self.profiles.get(&choice.profile).cloned().ok_or(NoChoice::NoProfiles)
+    }
+
+    /// Tries a profile.
+    async fn attempt(
+        self: &Arc<Self>,
+        connections: &Connections,
+        exchange: &Exchange,
+        profile: &Arc<Profile>,
+    ) -> Result<Judged, Error> {
+        let identity = self.identity(exchange, profile).await;
+        let config = &self.control.config;
+        let is_model_call = exchange.routed.call.is_model_call();
+        let limit = if is_model_call { config.response_timeout } else { config.side_response_timeout };
+        let response = http::send(connections, exchange, &identity, limit).await?;
+        let account = Account::open(self, exchange.id, exchange.routed.name(), profile.enter());
+        commit::judge(self, exchange, account, response).await
+    }
+
+    pub(crate) async fn attempt_upgrade(
+        self: &Arc<Self>,
+        connections: &Connections,
+        exchange: &Exchange,
+        profile: &Arc<Profile>,
+    ) -> Result<Upgrade, Error> {
+        let identity = self.identity(exchange, profile).await;
+        let limit = self.control.config.response_timeout;
+        match websocket::open(connections, exchange, &identity, limit).await? {
+            websocket::Answer::Opened(opened) => Ok(Upgrade::Opened(opened)),
+            websocket::Answer::Refused(response) => {
+                let status = response.head.status();
+                let account = Account::open(self, exchange.id, exchange.routed.name(), profile.enter());
+                match commit::judge(self, exchange, account, *response).await? {
+                    Judged::Refused(refusal, committed) => Ok(Upgrade::Refused(refusal, committed)),
+                    Judged::Accepted(_) => Ok(Upgrade::NoWebsocket(status)),
+                }
+            }
+        }
+    }
+
+    /// As whom and where a profile's attempt is made. An expired token is renewed first; if that fails
+    /// the upstream has the word.
+    pub(crate) async fn identity(self: &Arc<Self>, exchange: &Exchange, profile: &Arc<Profile>) -> Identity {
+        let mut credentials = profile.credentials();
+        if credentials.login().is_some_and(|login| login.is_expired(Now::read().unix))
+            && let Ok(renewed) = refresh::renew(&self.control, profile, &credentials).await
+        {
+            credentials = renewed;
+        }
+        let routing = if exchange.routed.call.is_model_call() {
+            origin::of(&self.control, profile).await
+        } else {
+            origin::Routing::default()
+        };
+        let sees_turn_state =
+            exchange.ties.turn_state.as_deref().is_none_or(|turn_state| {
+                affinity::may_see_turn_state(&self.bindings, turn_state, &profile.name)
+            });
+        attempt::Identity::new(
+            credentials,
+            routing,
+            self.control.origin(exchange.routed.api),
+            sees_turn_state,
+        )
+    }
+
+    /// Draws the consequences of a refusal, before the next profile is selected. A refused token is
+    /// renewed once, and then its profile is tried again.
+    pub(crate) async fn refused(
+        self: &Arc<Self>,
+        request: u64,
+        profile: &Arc<Profile>,
+        refusal: &Refusal,
+        tries: &mut Tries,
+    ) {
+        if *refusal == Refusal::Auth && tries.may_renew(profile) {
+            let stale = profile.credentials();
+            if refresh::renew(&self.control, profile, &stale).await.is_ok() {
+                return;
+            }
+        }
+        self.note_refusal(request, profile, refusal);
+        tries.refuse(profile, refusal);
+    }
+
+    /// Remembers a refusal, so that the next request does not meet it too.
+    pub fn note_refusal(&self, request: u64, profile: &Profile, refusal: &Refusal) {
+        let now = Now::read();
+        let name = &*profile.name;
+        match refusal {
+            Refusal::Quota { code, resets_at } => {
+                let until = profile.quota().exhaust(*resets_at, now);
+                let (profile, code) = (name.into(), code.as_str().into());
+                self.control.log.record(&RunEvent::ProfileQuotaQuarantine { request, profile, code, until });
+            }
+            Refusal::Auth | Refusal::Account { .. } => {
+                let backoff = profile.health().refuse(now.instant);
+                let until = now.unix + i64::try_from(backoff.as_secs()).unwrap_or_default();
+                let reason = if *refusal == Refusal::Auth { "auth" } else { "account" };
+                let (profile, reason) = (name.into(), reason.into());
+                self.control.log.record(&RunEvent::ProfileRetryBackoff { request, profile, reason, until });
+            }
+            Refusal::Overload => {}
+        }
+    }
+
+    /// The response is the client's from here on.
+    fn commit(
+        &self,
+        exchange: &Exchange,
+        mut committed: Box<Committed>,
+        tries: &mut Tries,
+    ) -> Box<Committed> {
+        let head = &committed.head;
+        if exchange.routed.call.is_model_call() && (200..300).contains(&head.status()) {
+            committed.account.observe_head(head);
+            let session = exchange.ties.session.as_deref();
+            if let Some(session) = session {
+                self.record_migration(exchange.id, session, committed.account.profile());
+            }
+            committed.account.bind_session(session);
+        }
+        committed.account.commit(head.status(), tries.count(), tries.take_permit());
+        committed
+    }
+
+    /// Nobody else can be asked: the client gets the best of the refusals, or a reply of our own.
+    fn give_up(&self, exchange: &Exchange, mut tries: Tries, none: &NoChoice) -> Answer {
+        if tries.are_spent() {
+            let (attempts, ms) = (tries.count(), milliseconds(tries.age()));
+            self.control.log.record(&RunEvent::PrecommitBudgetExhausted {
+                request: exchange.id,
+                attempts,
+                ms,
+            });
+        }
+        match tries.best() {
+            Some(mut refused) => {
+                let (request, status) = (exchange.id, refused.head.status());
+                let profile = (&**refused.account.profile()).into();
+                self.control.log.record(&RunEvent::UpstreamUsageLimitPassthrough {
+                    request,
+                    profile,
+                    status,
+                });
+                refused.account.commit(status, tries.count(), tries.take_permit());
+                Answer::Upstream(refused)
+            }
+            None => Answer::Local(Reply::of(&Error::NoProfile(self.explain(exchange, none)))),
+        }
+    }
+
+    fn give_up_upgrade(&self, exchange: &Exchange, tries: &mut Tries, none: &NoChoice) -> Upgraded {
+        let tries = std::mem::replace(tries, Tries::spent());
+        match self.give_up(exchange, tries, none) {
+            Answer::Local(reply) => Upgraded::Local(reply),
+            Answer::Upstream(committed) => Upgraded::Upstream(committed),
+        }
+    }
+
+    /// Says why no profile can serve: each with what is against it and when it comes back.
+    fn explain(&self, exchange: &Exchange, none: &NoChoice) -> String {
+        let snapshot = Snapshot::take(&self.profiles, exchange.routed.api, Now::read());
+        if snapshot.candidates.is_empty() {
+            let kind = match exchange.routed.api {
+                wire::route::Api::Chatgpt => "a ChatGPT login",
+                wire::route::Api::OpenAi => "an OpenAI API key",
+            };
+            return format!("there is no profile with {kind}; add one with `prodex profile add` or `import`");
+        }
+        let describe = |name: &str, state: State| match state {
+            State::Ready => format!("{name} refused"),
+            State::Exhausted(until) => format!("{name} is used up until {}", time(until)),
+            State::Backoff(until) => format!("{name} refused and is left out until {}", time(until)),
+            State::Parked => {
+                let profile = self.profiles.get(name);
+                let why = profile.and_then(|profile| profile.health().parked().map(str::to_owned));
+                format!("{name}: {}", why.unwrap_or_default())
+            }
+        };
+        let all: Vec<String> =
+            snapshot.candidates.iter().map(|candidate| describe(&candidate.name, candidate.state)).collect();
+        match none {
+            NoChoice::Owner(owner) => format!(
+                "this conversation belongs to profile {owner}, and what it holds only that account can read ({})",
+                all.join("; ")
+            ),
+            _ => format!("no profile can serve this request ({})", all.join("; ")),
+        }
+    }
+
+    fn record_choice(
+        &self,
+        exchange: &Exchange,
+        request: u64,
+        snapshot: &Snapshot,
+        owner: Option<&Owner>,
+        choice: &Choice,
+    ) {
+        let route = exchange.routed.name().into();
+        let profile = (&*choice.profile).into();
+        let candidates = snapshot.candidates.len();
+        let log = &self.control.log;
+        if let Some(owner) = owner.filter(|owner| owner.profile != choice.profile) {
+            let reason = snapshot.get(&owner.profile).map_or("gone", |candidate| candidate.state.name());
+            log.record(&RunEvent::SelectionSkipAffinity {
+                request,
+                profile: (&*owner.profile).into(),
+                affinity: owner.tie.name().into(),
+                reason: reason.into(),
+            });
+        }
+        log.record(&match choice.reason {
+            Reason::Affinity(tie) => {
+                RunEvent::SelectionKeepAffinity { request, route, profile, affinity: tie.name().into() }
+            }
+            Reason::Current => RunEvent::SelectionKeepCurrent { request, route, profile },
+            reason => {
+                let reason = reason.name().into();
+                RunEvent::SelectionPick { request, route, profile, reason, candidates }
+            }
+        });
+    }
+
+    /// Says so when a conversation moves to another account.
+    pub(crate) fn record_migration(&self, request: u64, session: &str, to: &Arc<str>) {
+        let from = self.bindings.owner(Tie::Session, session);
+        if let Some(from) = from.filter(|from| from != to) {
+            let (from, to) = ((&*from).into(), (&**to).into());
+            self.control.log.record(&RunEvent::ContinuationMigrated { request, from, to });
+        }
+    }
+
+    pub(crate) fn record_failure(&self, request: u64, profile: &Profile, error: &Error) {
+        let profile = (&*profile.name).into();
+        let text = error.to_string().into();
+        self.control.log.record(&match error {
+            Error::Connect { step: ConnectStep::Resolve, .. } => {
+                RunEvent::UpstreamConnectDnsError { request, profile, error: text }
+            }
+            Error::Connect { step: ConnectStep::Tls, .. } => {
+                RunEvent::UpstreamTlsHandshakeError { request, profile, error: text }
+            }
+            Error::Connect { step: ConnectStep::Timeout, .. } => RunEvent::UpstreamConnectTimeout {
+                request,
+                profile,
+                ms: milliseconds(self.control.config.connect_timeout),
+            },
+            Error::Connect { .. } => RunEvent::UpstreamConnectError { request, profile, error: text },
+            _ => RunEvent::StreamReadError { request, profile, error: text },
+        });
+    }
+}
+
+/// What an upstream says to an upgrade, judged.
+#[derive(Debug)]
+pub(crate) enum Upgrade {
+    /// It agrees.
+    Opened(websocket::Opened),
+    /// The account is refused.
+    Refused(Refusal, Box<Committed>),
+    /// It does not speak WebSocket now, with this status.
+    NoWebsocket(u16),
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A time for people.
+fn time(unix: i64) -> String {
+    let time = jiff::Timestamp::from_second(unix).unwrap_or(jiff::Timestamp::MAX);
+    time.strftime("%Y-%m-%d %H:%M UTC").to_string()
+}

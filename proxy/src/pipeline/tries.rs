@@ -1,0 +1,180 @@
+//! The attempts of one request: how many, whose refusals, and whether there may be another.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::admission::Permit;
+use crate::commit::Committed;
+use crate::commit::refusal::Refusal;
+use crate::config::Config;
+use crate::error::Error;
+use crate::exchange::Exchange;
+use crate::profile::Profile;
+
+/// How often a request is sent again because the upstream could not be reached or broke off. Codex
+/// repeats every failure up to 30 times itself.
+const MAX_FAILURES: u32 = 2;
+
+/// How many profiles are asked when each says that the model has no capacity.
+const MAX_OVERLOADS: u32 = 3;
+
+/// The pause before the first repetition; it doubles.
+const FAILURE_PAUSE: Duration = Duration::from_millis(100);
+
+/// What has been tried for a request.
+#[derive(Debug)]
+pub struct Tries {
+    started: Instant,
+    /// When the first attempt failed: the window is for trying again, however long an upstream thinks.
+    failed: Option<Instant>,
+    max_count: u32,
+    window: Duration,
+    count: u32,
+    failures: u32,
+    overloads: u32,
+    tried: Vec<Arc<str>>,
+    renewed: Vec<Arc<str>>,
+    best: Option<(Refusal, Box<Committed>)>,
+    permit: Option<Permit>,
+}
+
+impl Tries {
+    /// Nothing has been tried for this request.
+    #[must_use]
+    pub fn new(config: &Config, exchange: &Exchange, permit: Permit) -> Self {
+        let (max_count, window) = if exchange.ties.is_continuation() {
+            (config.max_continuation_attempts, config.continuation_window)
+        } else {
+            (config.max_attempts, config.attempt_window)
+        };
+        Self { started: exchange.started, max_count, window, permit: Some(permit), ..Self::spent() }
+    }
+
+    /// Nothing has been tried for a turn on a WebSocket.
+    #[must_use]
+    pub fn of_turn(config: &Config) -> Self {
+        let (max_count, window) = (config.max_continuation_attempts, config.continuation_window);
+        Self { max_count, window, ..Self::spent() }
+    }
+
+    /// A request for which nothing more may be tried.
+    pub(super) fn spent() -> Self {
+        Self {
+            started: Instant::now(),
+            failed: None,
+            max_count: 0,
+            window: Duration::ZERO,
+            count: 0,
+            failures: 0,
+            overloads: 0,
+            tried: Vec::new(),
+            renewed: Vec::new(),
+            best: None,
+            permit: None,
+        }
+    }
+
+    /// Counts an attempt.
+    pub fn begin(&mut self) {
+        self.count += 1;
+    }
+
+    /// How many attempts there were.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// How long the request has been tried.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Whether there were as many attempts as allowed, or the time for further ones is over.
+    #[must_use]
+    pub fn are_spent(&self) -> bool {
+        let is_late = self.failed.is_some_and(|failed| failed.elapsed() >= self.window);
+        self.count >= self.max_count || is_late
+    }
+
+    /// The profiles that have refused.
+    #[must_use]
+    pub fn tried(&self) -> &[Arc<str>] {
+        &self.tried
+    }
+
+    /// The right to be in flight, for the account that is committed.
+    pub fn take_permit(&mut self) -> Option<Permit> {
+        self.permit.take()
+    }
+
+    /// Whether this profile's token may be renewed for this request; once it may.
+    pub fn may_renew(&mut self, profile: &Profile) -> bool {
+        let is_first = !self.renewed.contains(&profile.name);
+        if is_first {
+            self.renewed.push(Arc::clone(&profile.name));
+        }
+        is_first
+    }
+
+    /// This profile is not asked again for this request.
+    pub fn refuse(&mut self, profile: &Profile, refusal: &Refusal) {
+        self.tried.push(Arc::clone(&profile.name));
+        self.failed.get_or_insert_with(Instant::now);
+        if *refusal == Refusal::Overload {
+            self.overloads += 1;
+            if self.overloads >= MAX_OVERLOADS {
+                self.max_count = self.count;
+            }
+        }
+    }
+
+    /// Keeps a refusal that the client may get, if it is better than those before.
+    pub fn keep(&mut self, profile: &Profile, refusal: Refusal, committed: Box<Committed>) {
+        // After a renewal the profile is asked again; what it said before is past.
+        let is_final = self.tried.contains(&profile.name);
+        let is_better = self.best.as_ref().is_none_or(|(best, _)| worth(&refusal) < worth(best));
+        if is_final && refusal != Refusal::Auth && is_better {
+            self.best = Some((refusal, committed));
+        }
+    }
+
+    /// The refusal that the client gets when nobody serves.
+    pub fn best(&mut self) -> Option<Box<Committed>> {
+        self.best.take().map(|(_, committed)| committed)
+    }
+
+    /// The earliest reset among the refusals.
+    #[must_use]
+    pub fn earliest_reset(&self) -> Option<i64> {
+        match &self.best {
+            Some((Refusal::Quota { resets_at, .. }, _)) => *resets_at,
+            _ => None,
+        }
+    }
+
+    /// Whether the request may be sent again after this error; waits for the pause before it.
+    #[expect(clippy::disallowed_methods, reason = "a pause between two attempts at an upstream that is down")]
+    pub async fn may_retry(&mut self, error: &Error) -> bool {
+        self.failed.get_or_insert_with(Instant::now);
+        if !error.may_retry() || self.failures >= MAX_FAILURES || self.are_spent() {
+            return false;
+        }
+        tokio::time::sleep(FAILURE_PAUSE * (1 << self.failures)).await;
+        self.failures += 1;
+        true
+    }
+}
+
+/// What a refusal is worth to the client, the best first: one that says when to come back, the earliest
+/// of them, then one that says that the account is used up, then the others.
+fn worth(refusal: &Refusal) -> (u8, i64) {
+    match refusal {
+        Refusal::Quota { resets_at: Some(at), .. } => (0, *at),
+        Refusal::Quota { resets_at: None, .. } => (1, 0),
+        Refusal::Overload => (2, 0),
+        Refusal::Account { .. } => (3, 0),
+        Refusal::Auth => (4, 0),
+    }
+}

@@ -1,0 +1,180 @@
+//! Where a ChatGPT profile's traffic goes: the answer to `wham/accounts/check`, asked once per profile.
+//!
+//! Accounts may be bound to a region, with a backend origin and a routing value of their own. Codex 0.156
+//! and newer asks this for its own account; the proxy answers the client itself (see `workspace`) and
+//! asks the same question for each profile. Shape measured with Codex 0.160 and 0.169.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use wire::route::Api;
+use wire::run_event::RunEvent;
+
+use super::Profile;
+use super::credentials::Credentials;
+use crate::config::Origin;
+use crate::control::{Control, describe};
+
+/// How long an answer is believed.
+const FRESH: Duration = Duration::from_secs(30 * 60);
+
+/// How long it takes until the question is asked again when there was no answer.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// The value that stands for "anywhere".
+const UNCONSTRAINED: &str = "NO_CONSTRAINT";
+
+/// Where a profile's traffic goes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Routing {
+    /// The account's own backend; none for the common one.
+    pub origin: Option<Origin>,
+    /// The value of `x-openai-account-routing-override`; none for no such field.
+    pub routing: Option<String>,
+}
+
+/// The question that runs for a profile, and the last answer.
+#[derive(Debug, Default)]
+pub struct Flight {
+    flight: crate::control::Flight<Routing>,
+    answer: Mutex<Option<(Instant, Routing)>>,
+}
+
+impl Flight {
+    fn answer(&self) -> Option<Routing> {
+        let answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
+        let (good_until, routing) = answer.as_ref()?;
+        (*good_until > Instant::now()).then(|| routing.clone())
+    }
+
+    fn set(&self, routing: Routing, good_for: Duration) {
+        let mut answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
+        *answer = Some((Instant::now() + good_for, routing));
+    }
+}
+
+/// Where this profile's traffic goes. Asked upstream when it is not known; without an answer the traffic
+/// goes to the common backend, which is where it went before there was such a question.
+pub async fn of(control: &Arc<Control>, profile: &Arc<Profile>) -> Routing {
+    if profile.kind.api() != Api::Chatgpt {
+        return Routing::default();
+    }
+    if let Some(routing) = profile.origin.answer() {
+        return routing;
+    }
+    let start = || {
+        let (control, profile) = (Arc::clone(control), Arc::clone(profile));
+        async move { ask(&control, &profile).await }
+    };
+    profile.origin.flight.join(&control.tasks, start).await.unwrap_or_default()
+}
+
+async fn ask(control: &Control, profile: &Profile) -> Routing {
+    let credentials = profile.credentials();
+    match fetch(control, &credentials).await {
+        Ok(routing) => {
+            let origin = routing.origin.as_ref().map_or_else(|| "default".to_owned(), Origin::to_string);
+            control.log.record(&RunEvent::ProfileOrigin {
+                profile: (&*profile.name).into(),
+                origin: origin.into(),
+                routing: routing.routing.as_deref().map(Into::into),
+            });
+            profile.origin.set(routing.clone(), FRESH);
+            routing
+        }
+        Err(problem) => {
+            control.log.record(&RunEvent::CompatWarning {
+                request: 0,
+                warning: "accounts_check".into(),
+                detail: format!("{}: {problem}", profile.name).into(),
+            });
+            profile.origin.set(Routing::default(), RETRY);
+            Routing::default()
+        }
+    }
+}
+
+async fn fetch(control: &Control, credentials: &Credentials) -> Result<Routing, String> {
+    let login = credentials.login().ok_or("it is no login")?;
+    let base = control.origin(Api::Chatgpt);
+    let url = base.join("/backend-api/wham/accounts/check").to_string();
+    let request = control
+        .client()?
+        .get(url)
+        .bearer_auth(login.access_token.expose())
+        .header("chatgpt-account-id", &login.account_id);
+    let response = request.send().await.map_err(|error| describe(&error.without_url()))?;
+    let status = response.status();
+    if !status.is_success() {
+        return Err(format!("the upstream answered {status}"));
+    }
+    let answer: Value = response.json().await.map_err(|_| "the answer is not JSON".to_owned())?;
+    read(&answer, &login.account_id, base)
+}
+
+/// Finds the account's entry in an answer. `accounts` may be a list or a map.
+fn read(answer: &Value, account: &str, base: &Origin) -> Result<Routing, String> {
+    let entries: Vec<&Value> = match &answer["accounts"] {
+        Value::Array(entries) => entries.iter().collect(),
+        Value::Object(entries) => entries.values().collect(),
+        _ => return Err("the answer has no accounts".to_owned()),
+    };
+    let is_ours =
+        |entry: &&&Value| ["id", "account_id"].iter().any(|key| entry[*key].as_str() == Some(account));
+    let entry = entries.iter().find(is_ours).ok_or("the answer does not name the account")?;
+    let text = |key: &str| entry[key].as_str().filter(|value| *value != UNCONSTRAINED);
+    let routing = text("account_routing_override");
+    let routing = routing.filter(|value| value.len() < 64 && value.bytes().all(|b| b.is_ascii_graphic()));
+    let origin = match text("workspace_backend_origin") {
+        None => None,
+        Some(origin) => {
+            Some(Origin::parse(origin).map_err(|problem| format!("its origin is unusable: {problem}"))?)
+        }
+    };
+    // A credential leaves the machine over TLS only; a laboratory on the loopback may do without.
+    if let Some(origin) = &origin
+        && !origin.is_tls()
+        && !(origin.is_loopback() && base.is_loopback())
+    {
+        return Err("its origin is not https".to_owned());
+    }
+    Ok(Routing { origin, routing: routing.map(str::to_owned) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn answer(origin: &Value, routing: &str) -> Value {
+        json!({"accounts": [
+            {"id": "other", "workspace_backend_origin": "https://elsewhere"},
+            {"id": "x", "account_id": "a", "workspace_backend_origin": origin, "account_routing_override": routing}
+        ]})
+    }
+
+    #[test]
+    fn the_entry_of_the_account_counts() {
+        let base = Origin::parse("https://chatgpt.com").unwrap();
+        let bound = read(&answer(&json!("https://eu.example"), "us"), "a", &base).unwrap();
+        assert_eq!(bound.origin.unwrap().to_string(), "https://eu.example");
+        assert_eq!(bound.routing.as_deref(), Some("us"));
+        let free = read(&answer(&json!(UNCONSTRAINED), UNCONSTRAINED), "a", &base).unwrap();
+        assert_eq!(free, Routing::default());
+        assert_eq!(read(&answer(&Value::Null, "us\r\nx: y"), "a", &base).unwrap(), Routing::default());
+        let map = json!({"accounts": {"k": {"account_id": "a", "account_routing_override": "us_cr"}}});
+        assert_eq!(read(&map, "a", &base).unwrap().routing.as_deref(), Some("us_cr"));
+    }
+
+    #[test]
+    fn an_unusable_answer_is_none() {
+        let base = Origin::parse("https://chatgpt.com").unwrap();
+        assert!(read(&json!({}), "a", &base).is_err());
+        assert!(read(&answer(&json!("https://x"), "us"), "b", &base).is_err());
+        assert!(read(&answer(&json!("http://evil.example"), "us"), "a", &base).is_err());
+        assert!(read(&answer(&json!("http://127.0.0.1:1"), "us"), "a", &base).is_err());
+        let laboratory = Origin::parse("http://127.0.0.1:2").unwrap();
+        assert!(read(&answer(&json!("http://127.0.0.1:1"), "us"), "a", &laboratory).is_ok());
+    }
+}

@@ -1,0 +1,418 @@
+//! Profiles on disk: one directory each, with `profile.toml` and `auth.json`, under `profiles` in the
+//! home.
+//!
+//! Everything is put in place by one rename, so an interruption leaves the old state or the new one.
+//! Directories are 0700 and files 0600. Only files of our own are ever moved or replaced: a directory
+//! that another tool shares keeps whatever else is in it.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this module owns the profiles' files; callers are off the request path"
+)]
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::credentials::{Credentials, CredentialsError};
+
+/// How long a removed profile can be taken back.
+const TRASH_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+const PROFILE_FILE: &str = "profile.toml";
+const AUTH_FILE: &str = "auth.json";
+const LOCK_FILE: &str = "auth.json.lock";
+const CURRENT_FILE: &str = "current";
+
+/// What went wrong with a profile's files. Each says which, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The name cannot be that of a profile.
+    #[error(
+        "{0:?} cannot be a profile's name: use 1 to 64 letters, digits, `.`, `_` or `-`, beginning with \
+         a letter or digit"
+    )]
+    Name(String),
+    /// There is no such profile.
+    #[error("there is no profile {0:?}; `prodex profile list` shows those there are")]
+    Missing(String),
+    /// There is one already.
+    #[error("there is a profile {0:?} already; choose another name, or remove it first")]
+    Exists(String),
+    /// A file or directory cannot be read or written.
+    #[error("failed to {action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// A profile's own file is broken.
+    #[error("{path} is broken: {problem}")]
+    Broken {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The credentials are broken.
+    #[error("{path} cannot be used: {source}")]
+    Credentials {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: CredentialsError,
+    },
+}
+
+/// The public part of a profile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct About {
+    /// When it was added, RFC 3339.
+    pub added: String,
+    /// The file that its credentials were copied from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<PathBuf>,
+}
+
+/// A profile as it is on disk.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// Its name.
+    pub name: String,
+    /// Its public part.
+    pub about: About,
+    /// Its credentials.
+    pub credentials: Credentials,
+}
+
+/// The profiles of a home.
+#[derive(Debug, Clone)]
+pub struct Store {
+    home: PathBuf,
+}
+
+impl Store {
+    /// The store in `home`, which need not exist yet.
+    #[must_use]
+    pub fn new(home: &Path) -> Self {
+        Self { home: home.to_owned() }
+    }
+
+    /// The names of the profiles, sorted.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn names(&self) -> Result<Vec<String>, StoreError> {
+        let directory = self.home.join("profiles");
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(StoreError::Io { action: "read", path: directory, source }),
+        };
+        let mut names: Vec<String> = entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| is_name(name) && directory.join(name).join(PROFILE_FILE).exists())
+            .collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Reads a profile.
+    ///
+    /// # Errors
+    /// When there is none with this name, or its files cannot be used.
+    pub fn read(&self, name: &str) -> Result<Stored, StoreError> {
+        let directory = self.directory(name)?;
+        let path = directory.join(PROFILE_FILE);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(StoreError::Missing(name.to_owned()));
+            }
+            Err(source) => return Err(StoreError::Io { action: "read", path, source }),
+        };
+        let about = toml::from_str(&text)
+            .map_err(|error| StoreError::Broken { path, problem: error.message().to_owned() })?;
+        let (_, credentials) = read_auth(&directory.join(AUTH_FILE))?;
+        Ok(Stored { name: name.to_owned(), about, credentials })
+    }
+
+    /// Adds a profile with the text of an `auth.json`.
+    ///
+    /// # Errors
+    /// When the name is taken or none, the credentials cannot be used, or the disk refuses.
+    pub fn add(&self, name: &str, auth: &str, source: Option<&Path>) -> Result<Stored, StoreError> {
+        let directory = self.directory(name)?;
+        let credentials = Credentials::parse(auth).map_err(|error| StoreError::Credentials {
+            path: source.map_or_else(|| PathBuf::from("the given key"), Path::to_owned),
+            source: error,
+        })?;
+        let about = About {
+            added: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            source: source.map(Path::to_owned),
+        };
+        let text = toml::to_string(&about).map_err(|error| StoreError::Broken {
+            path: directory.join(PROFILE_FILE),
+            problem: error.to_string(),
+        })?;
+        if directory.join(PROFILE_FILE).exists() {
+            return Err(StoreError::Exists(name.to_owned()));
+        }
+        if directory.join(AUTH_FILE).exists() && source != Some(&directory.join(AUTH_FILE)) {
+            // Another tool's profile of this name: its credentials are not ours to replace.
+            return Err(StoreError::Exists(name.to_owned()));
+        }
+        make_directory(&self.home)?;
+        make_directory(&directory)?;
+        if source != Some(&directory.join(AUTH_FILE)) {
+            replace(&directory.join(AUTH_FILE), auth.as_bytes())?;
+        }
+        // The profile exists from the moment that this file does.
+        replace(&directory.join(PROFILE_FILE), text.as_bytes())?;
+        Ok(Stored { name: name.to_owned(), about, credentials })
+    }
+
+    /// Moves a profile's own files to the trash, where they stay for 30 days. Says where they are.
+    ///
+    /// # Errors
+    /// When there is no such profile, or the disk refuses.
+    pub fn remove(&self, name: &str) -> Result<PathBuf, StoreError> {
+        let directory = self.directory(name)?;
+        if !directory.join(PROFILE_FILE).exists() {
+            return Err(StoreError::Missing(name.to_owned()));
+        }
+        let stamp = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%3f");
+        let trash = self.home.join("trash").join(format!("{name}-{stamp}"));
+        make_directory(&trash)?;
+        // First the file that makes it a profile: an interruption leaves credentials, never half a
+        // profile.
+        for file in [PROFILE_FILE, AUTH_FILE] {
+            let from = directory.join(file);
+            if from.exists() {
+                fs::rename(&from, trash.join(file)).map_err(io_error("move to the trash", &from))?;
+            }
+        }
+        let _ = fs::remove_file(directory.join(LOCK_FILE));
+        // Goes only if nothing of anybody else's is in it.
+        let _ = fs::remove_dir(&directory);
+        if self.current()?.as_deref() == Some(name) {
+            let path = self.home.join(CURRENT_FILE);
+            fs::remove_file(&path).map_err(io_error("remove", &path))?;
+        }
+        self.empty_old_trash();
+        Ok(trash)
+    }
+
+    /// The profile that the person chose.
+    ///
+    /// # Errors
+    /// When the choice cannot be read.
+    pub fn current(&self) -> Result<Option<String>, StoreError> {
+        let path = self.home.join(CURRENT_FILE);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text.trim().to_owned()).filter(|name| is_name(name))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(StoreError::Io { action: "read", path, source }),
+        }
+    }
+
+    /// Chooses a profile.
+    ///
+    /// # Errors
+    /// When there is no such profile, or the disk refuses.
+    pub fn set_current(&self, name: &str) -> Result<(), StoreError> {
+        self.read(name)?;
+        replace(&self.home.join(CURRENT_FILE), format!("{name}\n").as_bytes())
+    }
+
+    /// Reads the text of a profile's `auth.json` and what is in it.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    pub fn read_auth(&self, name: &str) -> Result<(String, Credentials), StoreError> {
+        read_auth(&self.directory(name)?.join(AUTH_FILE))
+    }
+
+    /// Replaces a profile's `auth.json`.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn replace_auth(&self, name: &str, text: &str) -> Result<(), StoreError> {
+        replace(&self.directory(name)?.join(AUTH_FILE), text.as_bytes())
+    }
+
+    /// Waits until no other process renews this profile's credentials, and keeps it so until the
+    /// returned file is dropped (also when the process dies).
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn lease(&self, name: &str) -> Result<File, StoreError> {
+        let path = self.directory(name)?.join(LOCK_FILE);
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file = file.map_err(io_error("open", &path))?;
+        file.lock().map_err(io_error("lock", &path))?;
+        Ok(file)
+    }
+
+    fn directory(&self, name: &str) -> Result<PathBuf, StoreError> {
+        if is_name(name) {
+            Ok(self.home.join("profiles").join(name))
+        } else {
+            Err(StoreError::Name(name.to_owned()))
+        }
+    }
+
+    /// Deletes what has been in the trash for longer than [`TRASH_AGE`]. Best effort: what cannot be
+    /// deleted now is tried again at the next removal.
+    fn empty_old_trash(&self) {
+        let Ok(entries) = fs::read_dir(self.home.join("trash")) else { return };
+        for entry in entries.flatten() {
+            let age = entry.metadata().and_then(|meta| meta.modified()).map(|at| at.elapsed());
+            if age.is_ok_and(|age| age.is_ok_and(|age| age > TRASH_AGE)) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+}
+
+/// Whether this can be the name of a profile.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    name.len() <= 64
+        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+}
+
+/// Reads an `auth.json`, wherever it is.
+///
+/// # Errors
+/// When it cannot be read or used.
+pub fn read_auth(path: &Path) -> Result<(String, Credentials), StoreError> {
+    let text = fs::read_to_string(path).map_err(io_error("read", path))?;
+    let credentials = Credentials::parse(&text)
+        .map_err(|source| StoreError::Credentials { path: path.to_owned(), source })?;
+    Ok((text, credentials))
+}
+
+/// Makes a directory that only its owner may look into, and those above it.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn make_directory(path: &Path) -> Result<(), StoreError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error("create", path))
+}
+
+/// Puts a file in place in one step: a reader finds the old content or the new one.
+///
+/// # Errors
+/// When the disk refuses; the old content stays.
+pub fn replace(path: &Path, content: &[u8]) -> Result<(), StoreError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".new-{}", std::process::id()));
+    let temporary = PathBuf::from(name);
+    let write = || -> io::Result<()> {
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    write().map_err(|source| {
+        let _ = fs::remove_file(&temporary);
+        StoreError::Io { action: "write", path: path.to_owned(), source }
+    })
+}
+
+fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::Io { action, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    const KEY: &str = r#"{"OPENAI_API_KEY":"key"}"#;
+
+    #[test]
+    fn a_profile_is_added_used_and_removed() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::new(&home.path().join("new"));
+        assert_eq!(store.names().unwrap(), Vec::<String>::new());
+        store.add("work", KEY, None).unwrap();
+        store.add("home", KEY, Some(Path::new("/x/auth.json"))).unwrap();
+        assert_eq!(store.names().unwrap(), ["home", "work"]);
+        assert_eq!(store.read("home").unwrap().about.source.unwrap(), Path::new("/x/auth.json"));
+        store.set_current("work").unwrap();
+        assert_eq!(store.current().unwrap().as_deref(), Some("work"));
+        let trash = store.remove("work").unwrap();
+        assert_eq!(fs::read_to_string(trash.join(AUTH_FILE)).unwrap(), KEY);
+        assert_eq!((store.names().unwrap(), store.current().unwrap()), (vec!["home".to_owned()], None));
+    }
+
+    #[test]
+    fn only_the_owner_may_read() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::new(&home.path().join("new"));
+        store.add("a", KEY, None).unwrap();
+        let directory = home.path().join("new/profiles/a");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        for path in [&home.path().join("new"), &directory] {
+            assert_eq!(mode(path), 0o700, "{}", path.display());
+        }
+        for file in [AUTH_FILE, PROFILE_FILE] {
+            assert_eq!(mode(&directory.join(file)), 0o600, "{file}");
+        }
+    }
+
+    #[test]
+    fn names_cannot_leave_the_directory() {
+        let store = Store::new(Path::new("/nonexistent"));
+        for name in ["", ".", "..", "../x", "a/b", "-x", "a b", "é", &"x".repeat(65)] {
+            assert!(matches!(store.read(name), Err(StoreError::Name(_))), "{name:?}");
+        }
+        assert!(matches!(store.read("work"), Err(StoreError::Missing(_))));
+    }
+
+    #[test]
+    fn the_files_of_other_tools_stay() {
+        let home = tempfile::tempdir().unwrap();
+        let directory = home.path().join("profiles/shared");
+        fs::create_dir_all(directory.join("sessions")).unwrap();
+        fs::write(directory.join(AUTH_FILE), KEY).unwrap();
+        let store = Store::new(home.path());
+        assert_eq!(store.names().unwrap(), Vec::<String>::new(), "not ours yet");
+        assert!(matches!(
+            store.add("shared", "{\"OPENAI_API_KEY\":\"b\"}", None),
+            Err(StoreError::Exists(_))
+        ));
+        store.add("shared", KEY, Some(&directory.join(AUTH_FILE))).unwrap();
+        store.remove("shared").unwrap();
+        assert!(directory.join("sessions").exists());
+    }
+
+    #[test]
+    fn broken_files_are_named() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::new(home.path());
+        store.add("a", KEY, None).unwrap();
+        fs::write(home.path().join("profiles/a/auth.json"), "{").unwrap();
+        let error = store.read("a").unwrap_err();
+        assert!(error.to_string().ends_with("a/auth.json cannot be used: it is not JSON: line 1, column 1"));
+        fs::write(home.path().join("profiles/a/profile.toml"), "x = 1").unwrap();
+        assert!(matches!(store.read("a"), Err(StoreError::Broken { .. })));
+        assert!(matches!(store.add("b", "{}", None), Err(StoreError::Credentials { .. })));
+        assert!(!home.path().join("profiles/b").exists(), "nothing half-written");
+    }
+}

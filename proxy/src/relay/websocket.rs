@@ -1,0 +1,440 @@
+//! A WebSocket between a client and the upstream of a profile: frames pass as they came, and each turn
+//! is held until it is known that the account serves it.
+//!
+//! A turn is a `response.create` of the client up to the event that ends its response. Until its first
+//! output nothing of it has reached the client, and a refusal can still rotate (see `turn`). A warm-up is
+//! never held and never rotates: its failure is invisible, and the client connects anew by itself.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use wire::responses::EventView;
+use wire::websocket::{FrameError, FrameHeader, Opcode};
+
+use crate::accounting::{Account, Outcome};
+use crate::admission::Permit;
+use crate::attempt::connection::Connections;
+use crate::attempt::websocket::Opened;
+use crate::commit::refusal::{Refusal, refusal_of_event};
+use crate::exchange::{Exchange, Ties};
+use crate::pipeline::{Proxy, Tries};
+use crate::profile::{Now, Profile};
+use crate::stream::{Stream, poll_read_scratch};
+
+mod assembler;
+
+mod outbox;
+
+mod turn;
+
+use assembler::{Assembler, Heard};
+use outbox::Outbox;
+
+/// Longest event of an upstream that is looked at; what is needed of a longer one comes first.
+const MAX_EVENT: usize = 1024 * 1024;
+
+/// How long a client may take to read why its WebSocket is closed.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// The side of a WebSocket that leads to a profile's upstream.
+struct Leg {
+    stream: Stream,
+    /// Bytes that were read and have not passed.
+    read: Vec<u8>,
+    frames: Assembler,
+    profile: Arc<Profile>,
+}
+
+impl Leg {
+    fn new(opened: Opened, profile: Arc<Profile>) -> Self {
+        Self { stream: opened.stream, read: opened.read, frames: Assembler::new(MAX_EVENT), profile }
+    }
+}
+
+/// Where the conversation stands.
+enum Turn {
+    /// Nothing is asked.
+    Idle,
+    /// A request is asked, and nothing of its answer has reached the client.
+    Held(Box<Held>),
+    /// The answer goes to the client.
+    Running(Box<Account>),
+}
+
+/// A turn whose answer is held.
+struct Held {
+    account: Account,
+    request: Request,
+    /// The frames of the answer so far.
+    frames: Vec<u8>,
+    /// Where among them the current frame begins.
+    frame_start: usize,
+    deadline: Instant,
+    tries: Tries,
+}
+
+/// A request of the client.
+struct Request {
+    /// Its number in the run.
+    id: u64,
+    /// Its frames as they came; empty if they could be of no use to another upstream.
+    raw: Vec<u8>,
+    ties: Ties,
+    /// Whether another account could serve it.
+    may_move: bool,
+}
+
+/// What happens next on a WebSocket.
+enum Step {
+    /// The client sent a message: its frames, and what a text message says.
+    Message { raw: Vec<u8>, text: Option<Vec<u8>> },
+    /// The upstream refused the held turn.
+    Refused(Refusal),
+    /// It is over.
+    Ended(Outcome),
+    /// It is over, and the client is told why: with a close code.
+    Goodbye(u16, &'static str),
+}
+
+/// A WebSocket in use.
+struct Socket<'a> {
+    proxy: &'a Arc<Proxy>,
+    connections: &'a Connections,
+    exchange: &'a Exchange,
+    client: Stream,
+    /// What the client sent, from the beginning of its current message on.
+    input: Vec<u8>,
+    /// How much of it has been looked at.
+    parsed: usize,
+    from_client: Assembler,
+    upstream: Leg,
+    to_client: Outbox,
+    to_upstream: Outbox,
+    turn: Turn,
+    /// Grows with every step in either direction.
+    progress: u64,
+}
+
+/// The client's side of a WebSocket, its upgrade not yet answered.
+pub struct Client<'a> {
+    /// The connection.
+    pub stream: Stream,
+    /// Bytes that came behind the upgrade.
+    pub input: Vec<u8>,
+    /// The upgrade.
+    pub exchange: &'a Exchange,
+    /// The right to be in flight.
+    pub permit: Option<Permit>,
+}
+
+/// Relays a WebSocket until one side ends it. `greeting` answers the client's upgrade.
+pub async fn run(
+    proxy: &Arc<Proxy>,
+    connections: &Connections,
+    client: Client<'_>,
+    opened: Opened,
+    profile: Arc<Profile>,
+    greeting: &[u8],
+) {
+    let mut to_client = Outbox::default();
+    to_client.push(greeting);
+    let mut socket = Socket {
+        proxy,
+        connections,
+        exchange: client.exchange,
+        client: client.stream,
+        input: client.input,
+        parsed: 0,
+        from_client: Assembler::new(proxy.control.config.max_request_body.bytes()),
+        upstream: Leg::new(opened, profile),
+        to_client,
+        to_upstream: Outbox::default(),
+        turn: Turn::Idle,
+        progress: 0,
+    };
+    let outcome = socket.run().await;
+    match &mut socket.turn {
+        Turn::Running(account) => account.close(outcome),
+        Turn::Held(held) => held.account.close(outcome),
+        Turn::Idle => {}
+    }
+    drop(client.permit);
+}
+
+impl Socket<'_> {
+    async fn run(&mut self) -> Outcome {
+        loop {
+            let before = self.progress;
+            let limit = self.limit();
+            let draining = self.proxy.draining.clone();
+            let is_idle = matches!(self.turn, Turn::Idle);
+            let step = tokio::select! {
+                step = tokio::time::timeout(limit, std::future::poll_fn(|context| self.poll(context))) => step,
+                // Between two turns a client takes a close without a word, and connects anew.
+                () = draining.cancelled(), if is_idle => Ok(Step::Goodbye(1001, "the proxy is shutting down")),
+            };
+            let done = match step {
+                Ok(Step::Message { raw, text }) => self.message(raw, text).await,
+                Ok(Step::Refused(refusal)) => self.refused(refusal).await,
+                Ok(Step::Ended(outcome)) => Err(outcome),
+                Ok(Step::Goodbye(code, reason)) => {
+                    self.say_goodbye(code, reason).await;
+                    Err(Outcome::Complete)
+                }
+                Err(_) if matches!(self.turn, Turn::Held(_)) => {
+                    self.release();
+                    Ok(())
+                }
+                Err(_) if self.progress != before || (is_idle && self.to_client.is_empty()) => Ok(()),
+                Err(_) if self.to_client.is_empty() => Err(Outcome::Idle),
+                Err(_) => Err(Outcome::SlowClient),
+            };
+            if let Err(outcome) = done {
+                return outcome;
+            }
+        }
+    }
+
+    /// How long nothing may happen.
+    fn limit(&self) -> Duration {
+        let config = &self.proxy.control.config;
+        match &self.turn {
+            Turn::Held(held) => held.deadline.saturating_duration_since(Instant::now()),
+            _ if !self.to_client.is_empty() => config.write_timeout,
+            _ => config.stream_idle_timeout,
+        }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Step> {
+        loop {
+            let is_client_blocked = match self.to_client.poll_send(&mut self.client, context) {
+                Poll::Ready(Ok(())) => false,
+                Poll::Ready(Err(_)) => return Poll::Ready(Step::Ended(Outcome::ClientGone)),
+                Poll::Pending => true,
+            };
+            let is_upstream_blocked = match self.to_upstream.poll_send(&mut self.upstream.stream, context) {
+                Poll::Ready(Ok(())) => false,
+                Poll::Ready(Err(_)) => return Poll::Ready(Step::Ended(Outcome::UpstreamCut)),
+                Poll::Pending => true,
+            };
+            let mut is_pending = true;
+            if !is_client_blocked {
+                match self.poll_upstream(context) {
+                    Poll::Ready(Some(step)) => return Poll::Ready(step),
+                    Poll::Ready(None) => is_pending = false,
+                    Poll::Pending => {}
+                }
+            }
+            if !is_upstream_blocked {
+                match self.poll_client(context) {
+                    Poll::Ready(Some(step)) => return Poll::Ready(step),
+                    Poll::Ready(None) => is_pending = false,
+                    Poll::Pending => {}
+                }
+            }
+            if is_pending {
+                return Poll::Pending;
+            }
+            self.progress += 1;
+        }
+    }
+
+    /// Takes the client's next message, if all of it is there, or reads more of it.
+    fn poll_client(&mut self, context: &mut Context<'_>) -> Poll<Option<Step>> {
+        loop {
+            let Ok((taken, heard)) = self.from_client.next(&self.input[self.parsed..]) else {
+                return Poll::Ready(Some(Step::Goodbye(1002, "this is not a WebSocket frame")));
+            };
+            let text = match heard {
+                Some(Heard::Message { kind, text }) => Some((kind == Opcode::Text).then(|| text.to_vec())),
+                _ => None,
+            };
+            let is_between = matches!(heard, Some(Heard::Control { is_mid_message: false }));
+            let is_all = heard.is_none();
+            self.parsed += taken;
+            if let Some(text) = text {
+                let raw = self.take_input();
+                return Poll::Ready(Some(Step::Message { raw, text }));
+            }
+            if is_between {
+                let raw = self.take_input();
+                self.to_upstream.push(&raw);
+                return Poll::Ready(None);
+            }
+            if is_all {
+                break;
+            }
+        }
+        if self.input.len() > self.from_client.limit() {
+            return Poll::Ready(Some(Step::Goodbye(1009, "the message is longer than max_request_body")));
+        }
+        let input = &mut self.input;
+        let read = poll_read_scratch(&mut self.client, context, |bytes| {
+            input.extend_from_slice(bytes);
+            bytes.len()
+        });
+        match read {
+            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Some(Step::Ended(Outcome::ClientGone))),
+            Poll::Ready(Ok(_)) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// The frames of the message that has just ended.
+    fn take_input(&mut self) -> Vec<u8> {
+        let rest = self.input.split_off(self.parsed);
+        self.parsed = 0;
+        std::mem::replace(&mut self.input, rest)
+    }
+
+    /// Reads once from the upstream, and lets pass or holds what came.
+    fn poll_upstream(&mut self, context: &mut Context<'_>) -> Poll<Option<Step>> {
+        if !self.upstream.read.is_empty() {
+            return Poll::Ready(self.take_read());
+        }
+        let Self { upstream, turn, to_client, client, .. } = self;
+        let Leg { stream, frames, read: unread, .. } = upstream;
+        let mut writing = Context::from_waker(context.waker());
+        let read = poll_read_scratch(stream, context, |bytes| {
+            if bytes.is_empty() {
+                return Some(Outcome::UpstreamCut);
+            }
+            if matches!(turn, Turn::Held(_)) {
+                unread.extend_from_slice(bytes);
+                return None;
+            }
+            if pass(frames, turn, bytes).is_err() {
+                return Some(Outcome::UpstreamCut);
+            }
+            to_client.write(client, &mut writing, bytes).is_err().then_some(Outcome::ClientGone)
+        });
+        match read {
+            Poll::Ready(Ok(outcome)) => Poll::Ready(outcome.map(Step::Ended)),
+            Poll::Ready(Err(_)) => Poll::Ready(Some(Step::Ended(Outcome::UpstreamCut))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Takes what was read: frame by frame while the turn is held, all that is left once it is not.
+    fn take_read(&mut self) -> Option<Step> {
+        let read = std::mem::take(&mut self.upstream.read);
+        let mut rest = &read[..];
+        let now = Now::read().unix;
+        let max_held = self.proxy.control.config.hold_bytes.bytes();
+        while let Turn::Held(held) = &mut self.turn {
+            let heard = hear(&mut self.upstream.frames, &mut held.account, rest, now);
+            let Ok((taken, verdict)) = heard else { return Some(Step::Ended(Outcome::UpstreamCut)) };
+            held.frames.extend_from_slice(&rest[..taken]);
+            rest = &rest[taken..];
+            match verdict {
+                Verdict::More if held.frames.len() < max_held => return None,
+                Verdict::More => self.release(),
+                Verdict::Nothing => held.frame_start = held.frames.len(),
+                Verdict::Control => {
+                    // A ping is for the client and does not wait with the turn.
+                    let control = held.frames.split_off(held.frame_start);
+                    self.to_client.push(&control);
+                }
+                Verdict::Output { is_end } => {
+                    self.release();
+                    if is_end {
+                        end(&mut self.turn);
+                    }
+                }
+                Verdict::Refused(refusal) => {
+                    self.upstream.read = rest.to_vec();
+                    return Some(Step::Refused(refusal));
+                }
+            }
+        }
+        if pass(&mut self.upstream.frames, &mut self.turn, rest).is_err() {
+            return Some(Step::Ended(Outcome::UpstreamCut));
+        }
+        self.to_client.push(rest);
+        None
+    }
+
+    /// Closes the client's side with a reason.
+    async fn say_goodbye(&mut self, code: u16, reason: &str) {
+        let mut frame = Vec::new();
+        let length = 2 + reason.len() as u64;
+        FrameHeader { is_final: true, opcode: Opcode::Close, mask: None, length }.encode(&mut frame);
+        frame.extend_from_slice(&code.to_be_bytes());
+        frame.extend_from_slice(reason.as_bytes());
+        self.to_client.push(&frame);
+        let Self { to_client, client, .. } = self;
+        let sending = std::future::poll_fn(|context| to_client.poll_send(client, context));
+        // Best effort: a client that does not read is not waited for.
+        let _ = tokio::time::timeout(GOODBYE, sending).await;
+    }
+}
+
+/// What a frame says about the fate of a held turn.
+enum Verdict {
+    /// All of the input was taken and no frame has ended.
+    More,
+    /// Nothing: it comes before any output.
+    Nothing,
+    /// Nothing: it is a control frame.
+    Control,
+    /// The account serves. With the very first event the response may also be at its end.
+    Output { is_end: bool },
+    /// The account refuses.
+    Refused(Refusal),
+}
+
+/// Takes the next frame of a held turn.
+fn hear(
+    frames: &mut Assembler,
+    account: &mut Account,
+    input: &[u8],
+    now: i64,
+) -> Result<(usize, Verdict), FrameError> {
+    let (taken, heard) = frames.next(input)?;
+    let verdict = match heard {
+        None => Verdict::More,
+        Some(Heard::Fragment) => Verdict::Nothing,
+        Some(Heard::Control { is_mid_message: false }) => Verdict::Control,
+        Some(Heard::Control { is_mid_message: true }) => Verdict::Nothing,
+        Some(Heard::Message { text, .. }) => {
+            let event = EventView::new(text);
+            account.event(event);
+            if event.kind.precedes_output() {
+                Verdict::Nothing
+            } else {
+                let is_end = event.kind.is_terminal();
+                refusal_of_event(event, now).map_or(Verdict::Output { is_end }, Verdict::Refused)
+            }
+        }
+    };
+    Ok((taken, verdict))
+}
+
+/// Looks at frames that pass to the client; the event that ends the response ends the turn.
+fn pass(frames: &mut Assembler, turn: &mut Turn, bytes: &[u8]) -> Result<(), FrameError> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let (taken, heard) = frames.next(rest)?;
+        rest = &rest[taken..];
+        let Turn::Running(account) = turn else { continue };
+        account.forwarded(taken);
+        if let Some(Heard::Message { text, .. }) = heard {
+            let event = EventView::new(text);
+            account.event(event);
+            if event.kind.is_terminal() {
+                end(turn);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The response has ended.
+fn end(turn: &mut Turn) {
+    if let Turn::Running(account) = turn {
+        account.close(Outcome::Complete);
+    }
+    *turn = Turn::Idle;
+}

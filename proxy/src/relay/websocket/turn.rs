@@ -1,0 +1,254 @@
+//! The turns of a WebSocket: whose upstream a request goes to, and what becomes of it when that account
+//! refuses.
+//!
+//! A request with its full input is sent to another profile's upstream, on a WebSocket that replaces the
+//! one in use. One that continues a response by id only its account can answer; the client is told
+//! `previous_response_not_found`, on which Codex connects anew and sends its full input (measured with
+//! 0.149 and 0.169: the first time without a visible message).
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use wire::responses::{EventKind, RequestView};
+use wire::run_event::RunEvent;
+use wire::websocket::{FrameHeader, Opcode, apply_mask, encode_text};
+
+use super::{Held, Leg, Request, Socket, Turn};
+use crate::accounting::{Account, Outcome};
+use crate::commit::refusal::Refusal;
+use crate::exchange::Ties;
+use crate::pipeline::{Tries, Upgrade};
+use crate::profile::{Now, Profile};
+use crate::selection::{Snapshot, State, affinity};
+
+impl Socket<'_> {
+    /// Takes a message of the client: the request of a turn, or anything else, which passes.
+    ///
+    /// # Errors
+    /// With how the WebSocket ends, when it cannot go on.
+    pub(super) async fn message(&mut self, raw: Vec<u8>, text: Option<Vec<u8>>) -> Result<(), Outcome> {
+        let view = text.as_deref().map(RequestView::new).filter(|view| view.is_create());
+        let is_free = matches!(self.turn, Turn::Idle) && self.upstream.frames.is_at_boundary();
+        let Some(view) = view.filter(|_| is_free) else {
+            self.to_upstream.push(&raw);
+            return Ok(());
+        };
+        let ties = Ties {
+            response: view.previous_response_id().map(Into::into),
+            turn_state: view.turn_state().map(Into::into),
+            session: self.exchange.ties.session.clone().or_else(|| view.session_id().map(Into::into)),
+        };
+        let may_move = ties.response.is_none() && !view.has_encrypted_content();
+        let id = self.proxy.next_request();
+        let mut tries = Tries::of_turn(&self.proxy.control.config);
+        let is_warm_up = view.is_warm_up();
+        let mut request = Request { id, raw, ties, may_move };
+        self.move_to_owner(&request, is_warm_up, &mut tries).await?;
+        let profile = Arc::clone(&self.upstream.profile);
+        if let Some(turn_state) = &request.ties.turn_state
+            && !affinity::may_see_turn_state(&self.proxy.bindings, turn_state, &profile.name)
+            && let Some(text) = view.without_turn_state()
+        {
+            request.raw = mask_text(&text);
+        }
+        self.to_upstream.push(&request.raw);
+        if is_warm_up {
+            let mut account = Account::open(self.proxy, id, "websocket", profile.enter());
+            account.commit(101, 1, None);
+            self.turn = Turn::Running(Box::new(account));
+        } else {
+            tries.begin();
+            self.hold(request, tries);
+        }
+        Ok(())
+    }
+
+    /// Holds the answer to a request that has just been sent to the current upstream.
+    fn hold(&mut self, mut request: Request, tries: Tries) {
+        if !request.may_move {
+            request.raw = Vec::new();
+        }
+        let account = Account::open(self.proxy, request.id, "websocket", self.upstream.profile.enter());
+        let hold = self.exchange.routed.client.hold_limit(&self.proxy.control.config);
+        let deadline = Instant::now() + hold;
+        self.turn = Turn::Held(Box::new(Held {
+            account,
+            request,
+            frames: Vec::new(),
+            frame_start: 0,
+            deadline,
+            tries,
+        }));
+    }
+
+    /// Lets the held answer go to the client: the account serves, or nobody does.
+    pub(super) fn release(&mut self) {
+        let Turn::Held(held) = std::mem::replace(&mut self.turn, Turn::Idle) else { return };
+        let Held { mut account, request, frames, tries, .. } = *held;
+        let has_failed = matches!(account.terminal(), Some(EventKind::Failed | EventKind::Error));
+        if !has_failed {
+            let session = request.ties.session.as_deref();
+            if let Some(session) = session {
+                self.proxy.record_migration(request.id, session, account.profile());
+            }
+            account.bind_session(session);
+        }
+        account.commit(101, tries.count(), None);
+        account.forwarded(frames.len());
+        self.to_client.push(&frames);
+        self.turn = Turn::Running(Box::new(account));
+    }
+
+    /// Brings the request to the upstream that should have it: its owner's, or, when it has none and the
+    /// current account is used up, that of one which is ready.
+    async fn move_to_owner(
+        &mut self,
+        request: &Request,
+        is_warm_up: bool,
+        tries: &mut Tries,
+    ) -> Result<(), Outcome> {
+        let owner = affinity::owner(&self.proxy.bindings, &request.ties);
+        let api = self.exchange.routed.api;
+        let mut snapshot = Snapshot::take(&self.proxy.profiles, api, Now::read());
+        let here = Arc::clone(&self.upstream.profile.name);
+        let target = match owner {
+            // Only the account that has the response can continue it.
+            Some(owner) if request.ties.response.is_some() => owner.profile,
+            None if request.ties.response.is_some() || is_warm_up => return Ok(()),
+            owner => {
+                snapshot.current = Some(Arc::clone(&here));
+                let chosen = self.proxy.choose(
+                    self.exchange,
+                    request.id,
+                    &snapshot,
+                    owner.as_ref(),
+                    request.may_move,
+                    tries,
+                );
+                chosen.map_or_else(|_| Arc::clone(&here), |profile| Arc::clone(&profile.name))
+            }
+        };
+        if target == here {
+            return Ok(());
+        }
+        let Some(profile) = self.proxy.profiles.get(&target).map(Arc::clone) else { return Ok(()) };
+        if self.replace_upstream(&profile).await { Ok(()) } else { Err(Outcome::UpstreamCut) }
+    }
+
+    /// Opens a WebSocket to a profile's upstream in the place of the one in use. Says whether it did.
+    async fn replace_upstream(&mut self, profile: &Arc<Profile>) -> bool {
+        match self.proxy.attempt_upgrade(self.connections, self.exchange, profile).await {
+            Ok(Upgrade::Opened(opened)) => {
+                self.upstream = Leg::new(opened, Arc::clone(profile));
+                self.to_upstream = super::Outbox::default();
+                true
+            }
+            Ok(Upgrade::Refused(refusal, _)) => {
+                self.proxy.note_refusal(self.exchange.id, profile, &refusal);
+                false
+            }
+            Ok(Upgrade::NoWebsocket(_)) => false,
+            Err(error) => {
+                self.proxy.record_failure(self.exchange.id, profile, &error);
+                false
+            }
+        }
+    }
+
+    /// The account refuses the held turn: another profile gets it, or the client sends it anew, or the
+    /// client gets the refusal.
+    ///
+    /// # Errors
+    /// With how the WebSocket ends, when it cannot go on.
+    pub(super) async fn refused(&mut self, refusal: Refusal) -> Result<(), Outcome> {
+        let Turn::Held(mut held) = std::mem::replace(&mut self.turn, Turn::Idle) else { return Ok(()) };
+        let profile = Arc::clone(&self.upstream.profile);
+        let id = held.request.id;
+        self.proxy.refused(id, &profile, &refusal, &mut held.tries).await;
+        let next = self.next_profile(&held);
+        if let Some(response) = held.request.ties.response.clone() {
+            if next.is_some() {
+                self.inject_not_found(id, &response);
+                return Ok(());
+            }
+        } else if let Some(mut next) = next {
+            while !held.tries.are_spent() {
+                held.tries.begin();
+                if self.replace_upstream(&next).await {
+                    self.to_upstream.push(&held.request.raw);
+                    let Held { request, tries, .. } = *held;
+                    self.hold(request, tries);
+                    return Ok(());
+                }
+                held.tries.refuse(&next, &refusal);
+                let Some(another) = self.next_profile(&held) else { break };
+                next = another;
+            }
+        }
+        if refusal == Refusal::Auth {
+            // A 401 of the pool is not the client's: it would renew its own login. It connects anew.
+            return Err(Outcome::UpstreamCut);
+        }
+        let (request, profile) = (id, (&*profile.name).into());
+        self.proxy.control.log.record(&RunEvent::UpstreamUsageLimitPassthrough {
+            request,
+            profile,
+            status: 101,
+        });
+        self.turn = Turn::Held(held);
+        self.release();
+        Ok(())
+    }
+
+    /// The profile that could have the held turn next. One whose token was just renewed may have it
+    /// again. For a request that continues a response any that is ready will do: the client sends
+    /// its full input first, and then it is decided.
+    fn next_profile(&self, held: &Held) -> Option<Arc<Profile>> {
+        let snapshot = Snapshot::take(&self.proxy.profiles, self.exchange.routed.api, Now::read());
+        let is_open = |name: &Arc<str>| !held.tries.tried().contains(name);
+        let is_ready = |candidate: &&crate::selection::Candidate| {
+            candidate.state == State::Ready && is_open(&candidate.name)
+        };
+        if held.request.ties.response.is_none() && !held.request.may_move {
+            let here = &self.upstream.profile;
+            return is_open(&here.name).then(|| Arc::clone(here));
+        }
+        let ready = snapshot.candidates.iter().filter(is_ready);
+        let best = ready.min_by_key(|candidate| crate::selection::ranking::rank(candidate))?;
+        self.proxy.profiles.get(&best.name).map(Arc::clone)
+    }
+
+    /// Tells the client that the response it continues is not there.
+    fn inject_not_found(&mut self, request: u64, response: &str) {
+        let message = format!("Previous response with id '{response}' not found.");
+        let error = serde_json::json!({"type": "error", "status": 400, "error": {
+            "type": "invalid_request_error",
+            "code": "previous_response_not_found",
+            "message": message,
+            "param": "previous_response_id",
+        }});
+        let mut frame = Vec::new();
+        encode_text(&error.to_string(), &mut frame);
+        self.to_client.push(&frame);
+        self.proxy.control.log.record(&RunEvent::PreviousResponseNotFound {
+            request,
+            profile: (&*self.upstream.profile.name).into(),
+            route: "websocket".into(),
+            injected: true,
+        });
+    }
+}
+
+/// A text message in one masked frame, as a client sends it. The mask hides nothing here: it keeps
+/// intermediaries of another age from misreading frames, and none is on this hop.
+fn mask_text(text: &[u8]) -> Vec<u8> {
+    const MASK: [u8; 4] = [0x5A, 0xC3, 0x3C, 0xA5];
+    let mut frame = Vec::with_capacity(text.len() + 14);
+    let header =
+        FrameHeader { is_final: true, opcode: Opcode::Text, mask: Some(MASK), length: text.len() as u64 };
+    header.encode(&mut frame);
+    let start = frame.len();
+    frame.extend_from_slice(text);
+    apply_mask(MASK, 0, &mut frame[start..]);
+    frame
+}

@@ -1,0 +1,119 @@
+//! The replies that the proxy gives itself: refusals, and the few answers it is the authority for.
+//!
+//! Never an imitation of an upstream error: a local refusal is 4xx for what the client did, and 503 with
+//! `Retry-After` for what the proxy cannot do now; its message says who speaks.
+
+use crate::error::{Error, Side};
+
+/// A reply of the proxy's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// The status.
+    pub status: u16,
+    /// Further header fields: names in lower case, values without line ends.
+    pub fields: Vec<(&'static str, String)>,
+    /// The body, JSON.
+    pub body: String,
+}
+
+impl Reply {
+    /// A reply with a JSON body.
+    #[must_use]
+    pub fn json(status: u16, body: &serde_json::Value) -> Self {
+        Self { status, fields: vec![("content-type", "application/json".to_owned())], body: body.to_string() }
+    }
+
+    /// The reply to a request that went wrong.
+    #[must_use]
+    pub fn of(error: &Error) -> Self {
+        let (status, kind) = match error {
+            Error::Refused { status, .. } => (*status, refusal_kind(*status)),
+            _ => (503, "service_unavailable"),
+        };
+        let message = format!("prodex: {error}");
+        let body = serde_json::json!({"error": {"type": kind, "code": kind, "message": message}});
+        let mut reply = Self::json(status, &body);
+        if error.side() != Side::Client {
+            // Codex multiplies every 5xx by up to 30 requests; a second between them is kind to both.
+            reply.fields.push(("retry-after", "1".to_owned()));
+        }
+        reply
+    }
+
+    /// The reply that makes a Codex client use HTTP instead of a WebSocket: the one clean fallback
+    /// (measured: immediate, silent, sticky).
+    #[must_use]
+    pub fn upgrade_required(message: &str) -> Self {
+        let message = format!("prodex: {message}");
+        let body = serde_json::json!({"error": {
+            "type": "upgrade_required", "code": "upgrade_required", "message": message}});
+        Self::json(426, &body)
+    }
+
+    /// The head and the body as HTTP/1.1.
+    #[must_use]
+    pub fn encode(&self, keep_alive: bool, to_head: bool) -> Vec<u8> {
+        use std::io::Write as _;
+        let mut out = Vec::with_capacity(256 + self.body.len());
+        // Writing into memory cannot fail.
+        let _ = write!(out, "HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
+        for (name, value) in &self.fields {
+            let _ = write!(out, "{name}: {value}\r\n");
+        }
+        let _ = write!(out, "content-length: {}\r\n", self.body.len());
+        if !keep_alive {
+            out.extend_from_slice(b"connection: close\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+        if !to_head {
+            out.extend_from_slice(self.body.as_bytes());
+        }
+        out
+    }
+}
+
+/// The error type that goes with the status of a refusal.
+fn refusal_kind(status: u16) -> &'static str {
+    match status {
+        401 => "unauthorized",
+        403 => "forbidden",
+        404 => "not_found",
+        405 => "method_not_allowed",
+        408 => "request_timeout",
+        413 | 431 => "request_too_large",
+        _ => "bad_request",
+    }
+}
+
+/// The reason phrase of the statuses that the proxy itself replies with.
+fn reason(status: u16) -> &'static str {
+    http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_who_speaks() {
+        let error = Error::refused(401, "this request does not carry the capability of this launch");
+        let text = String::from_utf8(Reply::of(&error).encode(false, false)).unwrap();
+        insta::assert_snapshot!(text.replace('\r', ""), @r#"
+        HTTP/1.1 401 Unauthorized
+        content-type: application/json
+        content-length: 133
+        connection: close
+
+        {"error":{"type":"unauthorized","code":"unauthorized","message":"prodex: this request does not carry the capability of this launch"}}
+        "#);
+    }
+
+    #[test]
+    fn what_the_proxy_cannot_do_is_503_with_retry_after() {
+        for error in [Error::Busy { active: 1 }, Error::Draining, Error::NoProfile("none".into())] {
+            let reply = Reply::of(&error);
+            assert_eq!(reply.status, 503);
+            assert!(reply.fields.iter().any(|(name, _)| *name == "retry-after"));
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The profile that owns a conversation, found by the strongest of its ids.
+
+use std::sync::Arc;
+
+use crate::exchange::Ties;
+use crate::state::{Bindings, Tie};
+
+/// The owner of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// The profile's name.
+    pub profile: Arc<str>,
+    /// By which id it was found.
+    pub tie: Tie,
+}
+
+/// Finds the owner: by the response that is continued, then by the turn state, then by the session.
+#[must_use]
+pub fn owner(bindings: &Bindings, ties: &Ties) -> Option<Owner> {
+    let by = |tie: Tie, id: &Option<String>| {
+        let profile = bindings.owner(tie, id.as_deref()?)?;
+        Some(Owner { profile, tie })
+    };
+    by(Tie::Response, &ties.response)
+        .or_else(|| by(Tie::TurnState, &ties.turn_state))
+        .or_else(|| by(Tie::Session, &ties.session))
+}
+
+/// Whether this profile may see the turn state that a request carries: its issuer may, and so may
+/// anybody when the issuer is not known.
+#[must_use]
+pub fn may_see_turn_state(bindings: &Bindings, turn_state: &str, profile: &str) -> bool {
+    bindings.owner(Tie::TurnState, turn_state).is_none_or(|issuer| &*issuer == profile)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_strongest_id_counts() {
+        let bindings = Bindings::default();
+        let profile = |name: &str| -> Arc<str> { name.into() };
+        bindings.bind(Tie::Session, "s", &profile("by-session"));
+        bindings.bind(Tie::TurnState, "t", &profile("by-turn-state"));
+        bindings.bind(Tie::Response, "r", &profile("by-response"));
+        let ties = |response: &str, turn_state: &str| Ties {
+            response: Some(response.into()),
+            turn_state: Some(turn_state.into()),
+            session: Some("s".into()),
+        };
+        assert_eq!(&*owner(&bindings, &ties("r", "t")).unwrap().profile, "by-response");
+        assert_eq!(&*owner(&bindings, &ties("?", "t")).unwrap().profile, "by-turn-state");
+        assert_eq!(owner(&bindings, &ties("?", "?")).unwrap().tie, Tie::Session);
+        assert_eq!(owner(&bindings, &Ties::default()), None);
+        assert!(may_see_turn_state(&bindings, "t", "by-turn-state"));
+        assert!(!may_see_turn_state(&bindings, "t", "by-session"));
+        assert!(may_see_turn_state(&bindings, "unknown", "by-session"));
+    }
+}

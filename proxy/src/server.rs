@@ -1,0 +1,304 @@
+//! Listening: addresses, threads, accepting, and the drain.
+//!
+//! Each thread has a runtime of its own, and a connection stays on the thread that it was given to, with
+//! the upstream connections it uses: no byte of a stream changes threads. The first thread accepts and
+//! gives each connection to the thread that has the fewest.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use wire::run_event::RunEvent;
+
+use crate::attempt::connection::Connections;
+use crate::pipeline::Proxy;
+use crate::stream::Stream;
+
+pub mod authority;
+
+mod connection;
+
+mod http2;
+
+/// How many connections may wait for a thread.
+const QUEUE: usize = 1024;
+
+/// How often idle upstream connections are looked through.
+const SWEEP: Duration = Duration::from_secs(15);
+
+/// How often another port is tried when the other loopback address has it taken.
+const PORT_TRIES: usize = 16;
+
+/// The listening sockets.
+#[derive(Debug)]
+pub struct Listeners {
+    sockets: Vec<TcpListener>,
+    /// The address that was asked for, with the port that was got.
+    pub address: SocketAddr,
+}
+
+impl Listeners {
+    /// Listens on a loopback address and on the other one with the same port. The name `localhost` may
+    /// mean either, and what is sent to it holds credentials: nobody else must be able to listen there.
+    ///
+    /// # Errors
+    /// When the port is taken, on either.
+    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
+        let other: IpAddr =
+            if address.is_ipv4() { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+        let mut tries = 0;
+        loop {
+            let first = TcpListener::bind(address).await?;
+            let bound = first.local_addr()?;
+            tries += 1;
+            match TcpListener::bind((other, bound.port())).await {
+                Ok(second) => return Ok(Self { sockets: vec![first, second], address: bound }),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                    if address.port() != 0 || tries == PORT_TRIES {
+                        return Err(error);
+                    }
+                }
+                // The machine does not have the other one, so nobody can listen there.
+                Err(_) => return Ok(Self { sockets: vec![first], address: bound }),
+            }
+        }
+    }
+}
+
+/// What the connections of one thread share.
+struct Worker {
+    proxy: Arc<Proxy>,
+    connections: Arc<Connections>,
+    tls: Option<tokio_rustls::TlsAcceptor>,
+    tasks: TaskTracker,
+    load: Arc<AtomicUsize>,
+}
+
+impl Worker {
+    fn new(proxy: &Arc<Proxy>, tls: Option<tokio_rustls::TlsAcceptor>, load: Arc<AtomicUsize>) -> Arc<Self> {
+        let config = &proxy.control.config;
+        let upstream_tls = Arc::clone(&proxy.control.tls);
+        let connections = Connections::new(upstream_tls, config.connect_timeout, config.upstream_keep_alive);
+        let (proxy, connections) = (Arc::clone(proxy), Arc::new(connections));
+        Arc::new(Self { proxy, connections, tls, tasks: TaskTracker::new(), load })
+    }
+
+    /// Serves a connection in a task of its own.
+    fn serve(self: &Arc<Self>, tcp: TcpStream) {
+        let worker = Arc::clone(self);
+        // Counted by whoever gave the connection to this thread.
+        let load = Load(Arc::clone(&self.load));
+        self.tasks.spawn(async move {
+            let _load = load;
+            worker.accept(tcp).await;
+        });
+    }
+
+    async fn accept(self: &Arc<Self>, tcp: TcpStream) {
+        // A response is written in pieces that belong together: waiting for more would delay each event.
+        if tcp.set_nodelay(true).is_err() {
+            return;
+        }
+        let Some(acceptor) = &self.tls else {
+            return connection::serve(self, Stream::Plain(tcp)).await;
+        };
+        let limit = self.proxy.control.config.request_timeout;
+        let Ok(Ok(tls)) = tokio::time::timeout(limit, acceptor.accept(tcp)).await else { return };
+        if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
+            http2::serve(self, tls).await;
+        } else {
+            connection::serve(self, Stream::Accepted(Box::new(tls))).await;
+        }
+    }
+
+    /// Closes idle upstream connections from time to time.
+    async fn sweep(self: Arc<Self>) {
+        let mut interval = tokio::time::interval(SWEEP);
+        loop {
+            interval.tick().await;
+            self.connections.sweep();
+        }
+    }
+}
+
+/// A connection that counts for its thread.
+struct Load(Arc<AtomicUsize>);
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A thread other than the first.
+struct Remote {
+    sender: mpsc::Sender<std::net::TcpStream>,
+    load: Arc<AtomicUsize>,
+    thread: JoinHandle<()>,
+}
+
+impl Remote {
+    fn start(
+        number: usize,
+        proxy: &Arc<Proxy>,
+        tls: Option<&tokio_rustls::TlsAcceptor>,
+        abort: &CancellationToken,
+    ) -> io::Result<Self> {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let load = Arc::new(AtomicUsize::new(0));
+        let (proxy, tls, abort) = (Arc::clone(proxy), tls.cloned(), abort.clone());
+        let worker_load = Arc::clone(&load);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+            runtime.block_on(async {
+                let worker = Worker::new(&proxy, tls, worker_load);
+                serve_remote(&worker, receiver, &abort).await;
+            });
+        })?;
+        Ok(Self { sender, load, thread })
+    }
+}
+
+/// Serves the connections that a thread is given, until there are no more to come and all have ended.
+async fn serve_remote(
+    worker: &Arc<Worker>,
+    mut receiver: mpsc::Receiver<std::net::TcpStream>,
+    abort: &CancellationToken,
+) {
+    let sweep = tokio::spawn(Arc::clone(worker).sweep());
+    while let Some(tcp) = receiver.recv().await {
+        match TcpStream::from_std(tcp) {
+            Ok(tcp) => worker.serve(tcp),
+            Err(_) => drop(Load(Arc::clone(&worker.load))),
+        }
+    }
+    finish(worker, abort).await;
+    sweep.abort();
+}
+
+/// Waits until all connections have ended, or the drain is cut short.
+async fn finish(worker: &Worker, abort: &CancellationToken) {
+    worker.tasks.close();
+    tokio::select! {
+        () = worker.tasks.wait() => {}
+        () = abort.cancelled() => {}
+    }
+}
+
+/// Serves until the proxy drains, and then until all requests have ended or the time for that is over.
+/// Says how many requests were cut off.
+///
+/// # Errors
+/// When a thread cannot be started.
+pub async fn run(
+    proxy: &Arc<Proxy>,
+    listeners: Listeners,
+    tls: Option<Arc<rustls::ServerConfig>>,
+) -> io::Result<usize> {
+    let acceptor = tls.map(tokio_rustls::TlsAcceptor::from);
+    let abort = CancellationToken::new();
+    let local = Worker::new(proxy, acceptor.clone(), Arc::default());
+    let remotes = (1..proxy.control.config.worker_count())
+        .map(|number| Remote::start(number, proxy, acceptor.as_ref(), &abort))
+        .collect::<io::Result<Vec<_>>>()?;
+    let sweep = tokio::spawn(Arc::clone(&local).sweep());
+    let accepting = listeners.sockets.into_iter().map(|listener| accept(&local, &remotes, listener));
+    let accepting = futures_join(accepting);
+    tokio::select! {
+        () = accepting => {}
+        () = proxy.draining.cancelled() => {}
+    }
+    let started = Instant::now();
+    proxy.control.log.record(&RunEvent::DrainStarted { active: proxy.admission.active() });
+    let mut threads = Vec::new();
+    for Remote { sender, thread, .. } in remotes {
+        // Without senders a thread knows that no connection comes any more.
+        drop(sender);
+        threads.push(thread);
+    }
+    let timeout = proxy.control.config.drain_timeout;
+    let joined =
+        tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+    let all = async {
+        finish(&local, &abort).await;
+        // A thread that panicked has nothing in flight any more.
+        let _ = joined.await;
+    };
+    let mut all = std::pin::pin!(all);
+    let mut aborted = 0;
+    if tokio::time::timeout(timeout, &mut all).await.is_err() {
+        aborted = proxy.admission.active();
+        abort.cancel();
+        all.await;
+    }
+    sweep.abort();
+    let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    proxy.control.log.record(&RunEvent::DrainFinished { aborted, ms });
+    Ok(aborted)
+}
+
+/// Waits for all of a few futures.
+async fn futures_join(futures: impl Iterator<Item = impl Future<Output = ()>>) {
+    let mut futures: Vec<_> = futures.map(Box::pin).collect();
+    std::future::poll_fn(|context| {
+        futures.retain_mut(|future| future.as_mut().poll(context).is_pending());
+        if futures.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+}
+
+/// Accepts connections and gives each to the thread that has the fewest.
+async fn accept(local: &Arc<Worker>, remotes: &[Remote], listener: TcpListener) {
+    loop {
+        let tcp = match listener.accept().await {
+            Ok((tcp, _)) => tcp,
+            Err(error) => {
+                back_off(&error).await;
+                continue;
+            }
+        };
+        let least = remotes.iter().min_by_key(|remote| remote.load.load(Ordering::Relaxed));
+        let here = local.load.load(Ordering::Relaxed);
+        match least.filter(|remote| remote.load.load(Ordering::Relaxed) < here) {
+            Some(remote) => hand_over(local, remote, tcp),
+            None => {
+                local.load.fetch_add(1, Ordering::Relaxed);
+                local.serve(tcp);
+            }
+        }
+    }
+}
+
+/// Gives a connection to another thread, or, if that one has too many waiting, serves it here.
+fn hand_over(local: &Arc<Worker>, remote: &Remote, tcp: TcpStream) {
+    let Ok(tcp) = tcp.into_std() else { return };
+    remote.load.fetch_add(1, Ordering::Relaxed);
+    if let Err(error) = remote.sender.try_send(tcp) {
+        remote.load.fetch_sub(1, Ordering::Relaxed);
+        if let Ok(tcp) = TcpStream::from_std(error.into_inner()) {
+            local.load.fetch_add(1, Ordering::Relaxed);
+            local.serve(tcp);
+        }
+    }
+}
+
+/// Waits a moment when there are too many open files: accepting again at once would only burn the
+/// processor, and never accepting again would make clients wait for ever.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "there is no condition to wait for: files are closed elsewhere"
+)]
+async fn back_off(error: &io::Error) {
+    let is_of_one_connection =
+        matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset);
+    if !is_of_one_connection {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

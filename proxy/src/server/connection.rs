@@ -1,0 +1,406 @@
+//! A client's HTTP/1.1 connection: one request after the other, read, guarded, answered.
+//!
+//! While a request is answered the client is watched: one that goes away takes its request with it. What
+//! it sends meanwhile is its next request.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use wire::http1::{BodyLength, HeadError, RequestHead};
+use wire::run_event::RunEvent;
+
+use super::Worker;
+use crate::accounting::Outcome;
+use crate::attempt::headers::forwarded;
+use crate::attempt::websocket::{Opened, accept_key};
+use crate::error::Error;
+use crate::exchange::{Exchange, Ties};
+use crate::pipeline::{Answer, Tries, Upgraded};
+use crate::relay;
+use crate::reply::Reply;
+use crate::route::{Lane, Routed};
+use crate::stream::{Stream, poll_read_scratch, read_some};
+
+/// How much is taken of a client's next request while the one before is answered.
+const MAX_EARLY: usize = 64 * 1024;
+
+/// Memory that is set aside for a body on the word of its length alone.
+const TRUSTED_LENGTH: usize = 1024 * 1024;
+
+/// How much of a refused request is read and thrown away so that its client gets to the reply.
+const MAX_LINGER: usize = 1024 * 1024;
+
+/// How long that may take.
+const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// A connection and what has been read of it.
+struct Connection<'a> {
+    worker: &'a Arc<Worker>,
+    stream: Stream,
+    input: Vec<u8>,
+}
+
+/// A request that could be read.
+struct Request {
+    exchange: Exchange,
+    keep_alive: bool,
+}
+
+/// Serves a connection until it ends.
+pub(super) async fn serve(worker: &Arc<Worker>, stream: Stream) {
+    let mut connection = Connection { worker, stream, input: Vec::new() };
+    loop {
+        // The state of a request is large and that of a held stream must be small, so each phase has
+        // its own memory and gives it back.
+        match Box::pin(connection.read()).await {
+            Ok(Some(request)) if request.exchange.routed.lane == Lane::Websocket => {
+                return Box::pin(connection.websocket(request.exchange)).await;
+            }
+            Ok(Some(request)) => match connection.answer(request).await {
+                Some(next) => connection = next,
+                None => return,
+            },
+            Ok(None) => return,
+            Err(error) => return Box::pin(connection.refuse(&error)).await,
+        }
+    }
+}
+
+impl<'a> Connection<'a> {
+    /// Reads the next request. None when the client has ended the connection, or should not go on.
+    async fn read(&mut self) -> Result<Option<Request>, Error> {
+        let worker = self.worker;
+        let config = &worker.proxy.control.config;
+        if self.input.is_empty() {
+            tokio::select! {
+                read = tokio::time::timeout(config.keep_alive, read_some(&mut self.stream, &mut self.input)) => {
+                    if !matches!(read, Ok(Ok(1..))) {
+                        return Ok(None);
+                    }
+                }
+                () = worker.proxy.draining.cancelled() => return Ok(None),
+            }
+        }
+        let limit = config.request_timeout;
+        let head = tokio::time::timeout(limit, self.read_head()).await;
+        let Some(head) =
+            head.map_err(|_| Error::refused(408, "the request's head did not arrive in time"))??
+        else {
+            return Ok(None);
+        };
+        let id = worker.proxy.next_request();
+        let started = Instant::now();
+        let checked = self.check(&head);
+        let (target, length, routed) = checked.inspect_err(|error| self.record_refusal(id, error))?;
+        if worker.proxy.draining.is_cancelled() {
+            return Err(Error::Draining);
+        }
+        let keep_alive = !wants_close(&head);
+        let Some(body) = self.read_body(&head, length).await? else { return Ok(None) };
+        let mut exchange = Exchange { id, started, target, routed, head, body, ties: Ties::default() };
+        exchange.ties = worker.proxy.ties(&exchange).await;
+        Ok(Some(Request { exchange, keep_alive }))
+    }
+
+    fn check(&self, head: &RequestHead) -> Result<(String, BodyLength, Routed), Error> {
+        let (target, length) = self.worker.proxy.guard.check(head)?;
+        let routed = Routed::find(head, target)?;
+        let limit = self.worker.proxy.control.config.max_request_body.bytes() as u64;
+        if matches!(length, BodyLength::Exact(length) if length > limit) {
+            return Err(too_large());
+        }
+        Ok((target.to_owned(), length, routed))
+    }
+
+    async fn read_head(&mut self) -> Result<Option<RequestHead>, Error> {
+        loop {
+            match RequestHead::parse(&self.input) {
+                Ok(Some((head, end))) => {
+                    self.input.drain(..end);
+                    if self.input.is_empty() {
+                        self.input = Vec::new();
+                    }
+                    return Ok(Some(head));
+                }
+                Ok(None) => {
+                    if !matches!(read_some(&mut self.stream, &mut self.input).await, Ok(1..)) {
+                        return Ok(None);
+                    }
+                }
+                Err(error) => return Err(head_refusal(error)),
+            }
+        }
+    }
+
+    /// Reads the request's body. None when the client breaks off.
+    async fn read_body(&mut self, head: &RequestHead, length: BodyLength) -> Result<Option<Bytes>, Error> {
+        if length == BodyLength::None {
+            return Ok(Some(Bytes::new()));
+        }
+        if head.get("expect").is_some() && self.input.is_empty() {
+            let goes_on = self.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await;
+            if goes_on.is_err() || self.stream.flush().await.is_err() {
+                return Ok(None);
+            }
+        }
+        match length {
+            BodyLength::Exact(length) => self.read_exact(usize::try_from(length).unwrap_or(usize::MAX)).await,
+            _ => self.read_chunked(length).await,
+        }
+    }
+
+    /// Reads a body whose length is known straight into the memory it stays in.
+    async fn read_exact(&mut self, length: usize) -> Result<Option<Bytes>, Error> {
+        let early = self.input.len().min(length);
+        let rest = self.input.split_off(early);
+        let mut body = std::mem::replace(&mut self.input, rest);
+        body.reserve_exact(length.min(TRUSTED_LENGTH).saturating_sub(body.len()));
+        let limit = self.worker.proxy.control.config.request_timeout;
+        while body.len() < length {
+            if body.len() == body.capacity() {
+                body.reserve(body.len().min(length - body.len()));
+            }
+            let left = (length - body.len()) as u64;
+            let mut bounded = (&mut self.stream).take(left);
+            let read = tokio::time::timeout(limit, bounded.read_buf(&mut body)).await;
+            match read.map_err(|_| Error::refused(408, "the request's body did not arrive in time"))? {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Ok(None),
+            }
+        }
+        Ok(Some(body.into()))
+    }
+
+    async fn read_chunked(&mut self, length: BodyLength) -> Result<Option<Bytes>, Error> {
+        let config = &self.worker.proxy.control.config;
+        let (limit, max) = (config.request_timeout, config.max_request_body.bytes());
+        let mut decoder = length.decoder();
+        let mut body = Vec::new();
+        loop {
+            let decoded = decoder.decode(&self.input, |payload| body.extend_from_slice(payload));
+            let decoded = decoded.map_err(|error| Error::refused(400, error.to_string()))?;
+            self.input.drain(..decoded.consumed);
+            if body.len() > max {
+                return Err(too_large());
+            }
+            if decoded.is_done {
+                return Ok(Some(body.into()));
+            }
+            let read = tokio::time::timeout(limit, read_some(&mut self.stream, &mut self.input)).await;
+            match read.map_err(|_| Error::refused(408, "the request's body did not arrive in time"))? {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Ok(None),
+            }
+        }
+    }
+
+    /// Has a request answered and sends the answer. None when the connection has ended.
+    async fn answer(mut self, request: Request) -> Option<Self> {
+        let worker = self.worker;
+        let is_to_head = request.exchange.head.method() == "HEAD";
+        let id = request.exchange.id;
+        let permit = match worker.proxy.admission.enter() {
+            Ok(permit) => permit,
+            Err(error) => {
+                self.record_busy(id, &error);
+                return self.reply(&Reply::of(&error), request.keep_alive, is_to_head).await;
+            }
+        };
+        let answering = Box::pin(worker.proxy.answer(&worker.connections, &request.exchange, permit));
+        let answer = tokio::select! {
+            answer = answering => answer,
+            () = self.gone() => return None,
+        };
+        let keep_alive = request.keep_alive && !worker.proxy.draining.is_cancelled();
+        drop(request);
+        let committed = match answer {
+            Answer::Local(reply) => return self.reply(&reply, keep_alive, is_to_head).await,
+            Answer::Upstream(committed) => *committed,
+        };
+        let Self { mut stream, mut input, .. } = self;
+        let ended = relay::run(&mut stream, &mut input, &worker.connections, committed, keep_alive).await;
+        if ended.keeps_alive {
+            return Some(Self { worker, stream, input });
+        }
+        if ended.outcome == Outcome::Complete {
+            // The client has everything; a connection that is already gone needs no end.
+            let _ = stream.shutdown().await;
+        } else if ended.ends_by_close {
+            stream.abort();
+        }
+        None
+    }
+
+    /// Has an upgrade answered and relays the WebSocket.
+    async fn websocket(mut self, exchange: Exchange) {
+        let worker = self.worker;
+        let proxy = &worker.proxy;
+        let Some(key) = websocket_key(&exchange.head) else {
+            let error = Error::refused(400, "the WebSocket upgrade is malformed, or not of version 13");
+            return self.refuse(&error).await;
+        };
+        let permit = match proxy.admission.enter() {
+            Ok(permit) => permit,
+            Err(error) => {
+                self.record_busy(exchange.id, &error);
+                self.reply(&Reply::of(&error), false, false).await;
+                return;
+            }
+        };
+        let mut tries = Tries::new(&proxy.control.config, &exchange, permit);
+        let upgrading = Box::pin(proxy.upgrade(&worker.connections, &exchange, &mut tries));
+        let upgraded = tokio::select! {
+            upgraded = upgrading => upgraded,
+            () = self.gone() => return,
+        };
+        match upgraded {
+            Upgraded::Local(reply) => drop(self.reply(&reply, false, false).await),
+            Upgraded::Upstream(committed) => {
+                let Self { mut stream, mut input, .. } = self;
+                relay::run(&mut stream, &mut input, &worker.connections, *committed, false).await;
+            }
+            Upgraded::Opened(opened, profile) => {
+                let greeting = greeting(&opened, &accept_key(&key));
+                let permit = tries.take_permit();
+                let client = relay::websocket::Client {
+                    stream: self.stream,
+                    input: self.input,
+                    exchange: &exchange,
+                    permit,
+                };
+                Box::pin(relay::websocket::run(
+                    proxy,
+                    &worker.connections,
+                    client,
+                    opened,
+                    profile,
+                    &greeting,
+                ))
+                .await;
+            }
+        }
+    }
+
+    /// Resolves when the client has gone. What it sends is kept for later.
+    async fn gone(&mut self) {
+        poll_fn(|context| {
+            while self.input.len() < MAX_EARLY {
+                let input = &mut self.input;
+                let read = poll_read_scratch(&mut self.stream, context, |bytes| {
+                    input.extend_from_slice(bytes);
+                    bytes.len()
+                });
+                if !matches!(ready!(read), Ok(1..)) {
+                    return Poll::Ready(());
+                }
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Sends a reply of the proxy's own. None when the connection does not go on.
+    async fn reply(mut self, reply: &Reply, keep_alive: bool, is_to_head: bool) -> Option<Self> {
+        let bytes = reply.encode(keep_alive, is_to_head);
+        let limit = self.worker.proxy.control.config.write_timeout;
+        let sending = async {
+            self.stream.write_all(&bytes).await?;
+            self.stream.flush().await
+        };
+        let is_sent = matches!(tokio::time::timeout(limit, sending).await, Ok(Ok(())));
+        if is_sent && keep_alive {
+            return Some(self);
+        }
+        if is_sent {
+            let _ = self.stream.shutdown().await;
+        }
+        None
+    }
+
+    /// Refuses a request of which not everything has been read, and ends the connection: what is left of
+    /// the request must not be taken for the next one.
+    async fn refuse(mut self, error: &Error) {
+        let bytes = Reply::of(error).encode(false, false);
+        let farewell = async {
+            self.stream.write_all(&bytes).await?;
+            self.stream.shutdown().await?;
+            // A connection that is closed with bytes unread is reset, and the reply with it.
+            let mut thrown_away = 0;
+            while thrown_away < MAX_LINGER {
+                self.input.clear();
+                match read_some(&mut self.stream, &mut self.input).await? {
+                    0 => break,
+                    count => thrown_away += count,
+                }
+            }
+            std::io::Result::Ok(())
+        };
+        // Best effort: the client may be gone.
+        let _ = tokio::time::timeout(LINGER, farewell).await;
+    }
+
+    fn record_refusal(&self, request: u64, error: &Error) {
+        let log = &self.worker.proxy.control.log;
+        if let Error::Refused { status, reason } = error {
+            log.record(&RunEvent::RequestRefused { request, status: *status, reason: (&**reason).into() });
+        }
+    }
+
+    fn record_busy(&self, request: u64, error: &Error) {
+        let log = &self.worker.proxy.control.log;
+        if let Error::Busy { active } = error {
+            let limit = self.worker.proxy.control.config.max_active;
+            log.record(&RunEvent::RuntimeProxyActiveLimitReached { request, active: *active, limit });
+        }
+    }
+}
+
+fn too_large() -> Error {
+    Error::refused(413, "the request's body is longer than allowed (max_request_body)")
+}
+
+fn head_refusal(error: HeadError) -> Error {
+    let status = match error {
+        HeadError::TooLong | HeadError::TooManyFields => 431,
+        HeadError::Version => 505,
+        HeadError::BareLineFeed | HeadError::Malformed(_) => 400,
+    };
+    Error::refused(status, error.to_string())
+}
+
+fn wants_close(head: &RequestHead) -> bool {
+    head.fields().filter(|field| field.is("connection")).any(|field| {
+        field
+            .text()
+            .is_some_and(|value| value.split(',').any(|token| token.trim().eq_ignore_ascii_case("close")))
+    })
+}
+
+/// The client's key, if its upgrade is one of RFC 6455.
+fn websocket_key(head: &RequestHead) -> Option<String> {
+    let is_thirteen = head.get("sec-websocket-version") == Some(b"13");
+    let names_upgrade = head.fields().filter(|field| field.is("connection")).any(|field| {
+        field
+            .text()
+            .is_some_and(|value| value.split(',').any(|token| token.trim().eq_ignore_ascii_case("upgrade")))
+    });
+    let key = head.get_str("sec-websocket-key").filter(|key| key.len() == 24);
+    key.filter(|_| is_thirteen && names_upgrade).map(str::to_owned)
+}
+
+/// The response to the client's upgrade: the upstream's, with what belongs to this hop in its place. No
+/// extension is agreed to, so that frames can pass as they are.
+fn greeting(opened: &Opened, accept: &str) -> Vec<u8> {
+    let mut out =
+        b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n".to_vec();
+    out.extend_from_slice(format!("sec-websocket-accept: {accept}\r\n").as_bytes());
+    for field in forwarded(&opened.head) {
+        out.extend_from_slice(field.line);
+    }
+    out.extend_from_slice(b"\r\n");
+    out
+}

@@ -1,0 +1,195 @@
+//! A client's HTTP/2 connection, which Codex opens over TLS for everything but its WebSocket.
+//!
+//! hyper speaks the protocol; each request becomes the same [`Exchange`] as one over HTTP/1.1 and goes
+//! the same way.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+use wire::http1::RequestHead;
+use wire::run_event::RunEvent;
+
+use super::Worker;
+use crate::attempt::headers::forwarded;
+use crate::commit::Committed;
+use crate::error::Error;
+use crate::exchange::{Exchange, Ties};
+use crate::pipeline::Answer;
+use crate::relay::http2::StreamBody;
+use crate::reply::Reply;
+use crate::route::{Lane, Routed};
+
+/// Most requests at once on one connection. Codex keeps a handful.
+const MAX_STREAMS: u32 = 256;
+
+/// Serves a connection until it ends.
+pub(super) async fn serve(worker: &Arc<Worker>, tls: TlsStream<TcpStream>) {
+    let service = service_fn(|request| {
+        let worker = Arc::clone(worker);
+        async move { Ok::<_, Infallible>(respond(&worker, request).await) }
+    });
+    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(wire::http1::MAX_HEAD).unwrap_or(u32::MAX));
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(tls), service));
+    let draining = &worker.proxy.draining;
+    tokio::select! {
+        // A client that breaks off is not the proxy's error.
+        _ = connection.as_mut() => return,
+        () = draining.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}
+
+async fn respond(worker: &Arc<Worker>, request: http::Request<Incoming>) -> http::Response<Payload> {
+    let is_to_head = request.method() == http::Method::HEAD;
+    match Box::pin(answer(worker, request)).await {
+        Ok(Answer::Upstream(committed)) => stream(worker, *committed),
+        Ok(Answer::Local(reply)) => local(&reply, is_to_head),
+        Err(error) => local(&Reply::of(&error), is_to_head),
+    }
+}
+
+async fn answer(worker: &Arc<Worker>, request: http::Request<Incoming>) -> Result<Answer, Error> {
+    let proxy = &worker.proxy;
+    let (id, started) = (proxy.next_request(), Instant::now());
+    let (parts, incoming) = request.into_parts();
+    let checked = check(worker, &parts).inspect_err(|error| {
+        if let Error::Refused { status, reason } = error {
+            let event = RunEvent::RequestRefused { request: id, status: *status, reason: (&**reason).into() };
+            proxy.control.log.record(&event);
+        }
+    });
+    let (head, target, routed) = checked?;
+    let body = collect(incoming, proxy.control.config.max_request_body.bytes()).await?;
+    let permit = proxy.admission.enter()?;
+    let mut exchange = Exchange { id, started, target, routed, head, body, ties: Ties::default() };
+    exchange.ties = proxy.ties(&exchange).await;
+    Ok(proxy.answer(&worker.connections, &exchange, permit).await)
+}
+
+fn check(worker: &Worker, parts: &http::request::Parts) -> Result<(RequestHead, String, Routed), Error> {
+    let head = head_of(parts)?;
+    let (target, _) = worker.proxy.guard.check(&head)?;
+    let routed = Routed::find(&head, target)?;
+    if routed.lane == Lane::Websocket {
+        return Err(Error::refused(400, "a WebSocket is opened over HTTP/1.1"));
+    }
+    let target = target.to_owned();
+    Ok((head, target, routed))
+}
+
+/// The head as HTTP/1.1 has it: what goes upstream is HTTP/1.1. Bodies are framed anew there.
+fn head_of(parts: &http::request::Parts) -> Result<RequestHead, Error> {
+    let refused = |reason: String| Error::refused(400, reason);
+    let target = parts.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
+    let mut text = format!("{} {target} HTTP/1.1\r\n", parts.method).into_bytes();
+    let mut line = |name: &[u8], value: &[u8]| {
+        for part in [name, b": ", value, b"\r\n"] {
+            text.extend_from_slice(part);
+        }
+    };
+    if let Some(authority) = parts.uri.authority() {
+        line(b"host", authority.as_str().as_bytes());
+    }
+    for (name, value) in &parts.headers {
+        line(name.as_str().as_bytes(), value.as_bytes());
+    }
+    text.extend_from_slice(b"\r\n");
+    let head = RequestHead::parse(&text).map_err(|error| refused(error.to_string()))?;
+    head.map(|(head, _)| head).ok_or_else(|| refused("the request has no head".to_owned()))
+}
+
+async fn collect(mut incoming: Incoming, limit: usize) -> Result<Bytes, Error> {
+    let mut body = Vec::new();
+    while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut incoming).poll_frame(context)).await
+    {
+        let frame = frame.map_err(|_| Error::refused(400, "the request's body broke off"))?;
+        if let Ok(data) = frame.into_data() {
+            body.extend_from_slice(&data);
+        }
+        if body.len() > limit {
+            return Err(Error::refused(413, "the request's body is longer than allowed (max_request_body)"));
+        }
+    }
+    Ok(body.into())
+}
+
+/// The response of an upstream.
+fn stream(worker: &Worker, committed: Committed) -> http::Response<Payload> {
+    let mut response = http::Response::new(());
+    // Parsed from three digits, of which the first is at least 1.
+    *response.status_mut() = http::StatusCode::from_u16(committed.head.status()).unwrap_or_default();
+    for field in forwarded(&committed.head).filter(|field| !field.is("transfer-encoding")) {
+        let name = HeaderName::from_bytes(field.name.as_bytes());
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(field.value)) {
+            response.headers_mut().append(name, value);
+        }
+    }
+    let body = StreamBody::new(committed, Arc::clone(&worker.connections));
+    response.map(|()| Payload::Stream(Box::new(body)))
+}
+
+/// A reply of the proxy's own.
+fn local(reply: &Reply, is_to_head: bool) -> http::Response<Payload> {
+    let mut response = http::Response::new(());
+    *response.status_mut() = http::StatusCode::from_u16(reply.status).unwrap_or_default();
+    for (name, value) in &reply.fields {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            response.headers_mut().append(HeaderName::from_static(name), value);
+        }
+    }
+    let body = if is_to_head { Bytes::new() } else { reply.body.clone().into() };
+    response.map(|()| Payload::Whole(Some(body)))
+}
+
+/// The body of a response.
+enum Payload {
+    /// One of our own.
+    Whole(Option<Bytes>),
+    /// One of an upstream.
+    Stream(Box<StreamBody>),
+}
+
+impl http_body::Body for Payload {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match self.get_mut() {
+            Self::Whole(bytes) => {
+                let bytes = bytes.take().filter(|bytes| !bytes.is_empty());
+                Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
+            }
+            Self::Stream(stream) => Pin::new(&mut **stream).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Self::Stream(stream) => stream.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Stream(stream) => stream.size_hint(),
+        }
+    }
+}

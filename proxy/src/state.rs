@@ -1,0 +1,141 @@
+//! Which profile owns which conversation.
+//!
+//! In memory for now, behind the interface that will be durable: a binding is made before the id it is
+//! about reaches the client. Bounded: the ids used longest ago are forgotten first.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Most response ids and turn states that are remembered.
+const RESPONSES: usize = 16_384;
+
+/// Most sessions that are remembered.
+const SESSIONS: usize = 2_048;
+
+/// What ties a request to the profile that served an earlier one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Tie {
+    /// The response it continues.
+    Response,
+    /// The turn state it carries.
+    TurnState,
+    /// The session it belongs to.
+    Session,
+}
+
+impl Tie {
+    /// Its name in logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Response => "response_id",
+            Self::TurnState => "turn_state",
+            Self::Session => "session",
+        }
+    }
+}
+
+/// Profiles' names by what they own.
+type Owners<K> = Recent<K, Arc<str>>;
+
+/// The owners of conversations.
+#[derive(Debug)]
+pub struct Bindings {
+    /// Response ids and turn states come with every turn, sessions rarely: each has room of its own.
+    responses: Mutex<Owners<(Tie, Box<str>)>>,
+    sessions: Mutex<Owners<Box<str>>>,
+}
+
+impl Default for Bindings {
+    fn default() -> Self {
+        Self { responses: Mutex::new(Recent::new(RESPONSES)), sessions: Mutex::new(Recent::new(SESSIONS)) }
+    }
+}
+
+impl Bindings {
+    /// The profile that owns what `id` names.
+    #[must_use]
+    pub fn owner(&self, tie: Tie, id: &str) -> Option<Arc<str>> {
+        match tie {
+            Tie::Session => lock(&self.sessions).get(&Box::from(id)),
+            _ => lock(&self.responses).get(&(tie, Box::from(id))),
+        }
+    }
+
+    /// Makes `profile` the owner of what `id` names.
+    pub fn bind(&self, tie: Tie, id: &str, profile: &Arc<str>) {
+        match tie {
+            Tie::Session => lock(&self.sessions).insert(Box::from(id), Arc::clone(profile)),
+            _ => lock(&self.responses).insert((tie, Box::from(id)), Arc::clone(profile)),
+        }
+    }
+}
+
+/// A panic while a map was changed leaves it usable: each change is one insertion.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A map that forgets what was used longest ago, in two generations: when the young one is full it
+/// becomes the old one, and the old one is forgotten. At least `capacity` of the last used are kept, at
+/// most twice as many.
+#[derive(Debug)]
+struct Recent<K, V> {
+    capacity: usize,
+    young: HashMap<K, V>,
+    old: HashMap<K, V>,
+}
+
+impl<K: Eq + Hash + Clone, V: Clone> Recent<K, V> {
+    fn new(capacity: usize) -> Self {
+        Self { capacity, young: HashMap::new(), old: HashMap::new() }
+    }
+
+    fn get(&mut self, key: &K) -> Option<V> {
+        if let Some(value) = self.young.get(key) {
+            return Some(value.clone());
+        }
+        let value = self.old.remove(key)?;
+        self.insert(key.clone(), value.clone());
+        Some(value)
+    }
+
+    fn insert(&mut self, key: K, value: V) {
+        if self.young.len() >= self.capacity && !self.young.contains_key(&key) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_owned_by_who_was_bound_last() {
+        let bindings = Bindings::default();
+        let (one, two): (Arc<str>, Arc<str>) = ("one".into(), "two".into());
+        bindings.bind(Tie::Response, "a", &one);
+        bindings.bind(Tie::Session, "a", &two);
+        assert_eq!(bindings.owner(Tie::Response, "a"), Some(Arc::clone(&one)));
+        assert_eq!(bindings.owner(Tie::Session, "a"), Some(Arc::clone(&two)));
+        assert_eq!(bindings.owner(Tie::TurnState, "a"), None);
+        bindings.bind(Tie::Response, "a", &two);
+        assert_eq!(bindings.owner(Tie::Response, "a"), Some(two));
+    }
+
+    #[test]
+    fn what_is_used_is_kept_and_the_rest_is_bounded() {
+        let mut recent = Recent::new(100);
+        recent.insert(u32::MAX, ());
+        for key in 0..10_000 {
+            recent.insert(key, ());
+            assert!(recent.get(&u32::MAX).is_some(), "in use at {key}");
+            assert!(recent.young.len() + recent.old.len() <= 200);
+        }
+        assert!((9_901..10_000).all(|key| recent.get(&key).is_some()));
+        assert!(recent.get(&0).is_none());
+    }
+}

@@ -1,0 +1,142 @@
+//! The two kinds of connections, plain and TLS, as one type, and the buffer that a thread reads with.
+//!
+//! Streams have no buffers of their own: bytes are read into the thread's scratch buffer and written on
+//! from there within one poll, so that a held stream costs no memory for bytes it does not have.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// A connection to a client or to an upstream.
+#[derive(Debug)]
+pub enum Stream {
+    /// Plain TCP.
+    Plain(TcpStream),
+    /// TLS accepted from a client.
+    Accepted(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    /// TLS opened to an upstream.
+    Opened(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Accepted(tls) => tls.get_ref().0,
+            Self::Opened(tls) => tls.get_ref().0,
+        }
+    }
+
+    /// Whether writes may stay in a layer above the socket until they are flushed.
+    #[must_use]
+    pub fn is_buffered(&self) -> bool {
+        !matches!(self, Self::Plain(_))
+    }
+
+    /// Closes with a reset instead of an orderly end, so that the peer sees a cut as a cut.
+    pub fn abort(self) {
+        // Best effort: a connection that is gone already needs no reset.
+        let _ = socket2::SockRef::from(self.tcp()).set_linger(Some(Duration::ZERO));
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_read(context, buffer),
+            Self::Accepted(tls) => Pin::new(tls).poll_read(context, buffer),
+            Self::Opened(tls) => Pin::new(tls).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write(context, bytes),
+            Self::Accepted(tls) => Pin::new(tls).poll_write(context, bytes),
+            Self::Opened(tls) => Pin::new(tls).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(context, slices),
+            Self::Accepted(tls) => Pin::new(tls).poll_write_vectored(context, slices),
+            Self::Opened(tls) => Pin::new(tls).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_flush(context),
+            Self::Accepted(tls) => Pin::new(tls).poll_flush(context),
+            Self::Opened(tls) => Pin::new(tls).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(context),
+            Self::Accepted(tls) => Pin::new(tls).poll_shutdown(context),
+            Self::Opened(tls) => Pin::new(tls).poll_shutdown(context),
+        }
+    }
+}
+
+/// How much one read takes at most. A burst of a stream fits into one; uploads are read into the memory
+/// they stay in and are not bound by this.
+const SCRATCH: usize = 64 * 1024;
+
+thread_local! {
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into());
+}
+
+/// Reads once into the thread's buffer and looks at what came; no bytes mean that the peer has ended.
+///
+/// `look` must not read from a stream itself: there is one buffer.
+pub fn poll_read_scratch<R>(
+    stream: &mut Stream,
+    context: &mut Context<'_>,
+    look: impl FnOnce(&[u8]) -> R,
+) -> Poll<io::Result<R>> {
+    BUFFER.with_borrow_mut(|scratch| {
+        let mut buffer = ReadBuf::new(scratch);
+        match Pin::new(stream).poll_read(context, &mut buffer) {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(look(buffer.filled()))),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+}
+
+/// Reads once and puts what came behind `kept`; says how many bytes, 0 at the end.
+///
+/// # Errors
+/// Those of the connection.
+pub async fn read_some(stream: &mut Stream, kept: &mut Vec<u8>) -> io::Result<usize> {
+    std::future::poll_fn(|context| {
+        poll_read_scratch(stream, context, |bytes| {
+            kept.extend_from_slice(bytes);
+            bytes.len()
+        })
+    })
+    .await
+}
