@@ -67,11 +67,8 @@ impl Launch {
         asked: &[String],
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Self {
-        let mut arguments = Vec::new();
-        let mut set = |key: &str, url: &str| {
-            arguments.push("-c".to_owned());
-            arguments.push(format!("{key}=\"{url}\""));
-        };
+        let mut settings = Vec::new();
+        let mut set = |key: &str, url: &str| settings.extend(["-c".to_owned(), format!("{key}=\"{url}\"")]);
         match login {
             Login::Chatgpt => {
                 set("chatgpt_base_url", &ready.codex.chatgpt_base_url);
@@ -79,7 +76,8 @@ impl Launch {
             }
             Login::ApiKey => set("openai_base_url", &format!("{}/v1", ready.base_url)),
         }
-        arguments.extend(asked.iter().cloned());
+        let (before, behind) = asked.split_at(place_for_settings(asked));
+        let arguments = [before, &settings, behind].concat();
         let mut variables = Vec::new();
         // A proxy that the machine uses for the world must not be asked for the loopback.
         let known = ["NO_PROXY", "no_proxy"].into_iter().find_map(environment);
@@ -91,6 +89,22 @@ impl Launch {
             variables.push(("CODEX_CA_CERTIFICATE", path.display().to_string()));
         }
         Self { arguments, environment: variables }
+    }
+}
+
+/// Where settings must stand among the arguments of Codex: behind the last setting of the person's own, if
+/// there is one. Up to 0.149 those of the main command are forgotten when a subcommand has some, too, and
+/// then Codex would go around the proxy (measured).
+fn place_for_settings(asked: &[String]) -> usize {
+    let end = asked.iter().position(|argument| argument == "--").unwrap_or(asked.len());
+    let last = asked[..end].iter().rposition(|argument| {
+        argument == "--config" || argument.starts_with("--config=") || argument.starts_with("-c")
+    });
+    match last {
+        // The value is the next argument.
+        Some(at) if asked[at] == "-c" || asked[at] == "--config" => (at + 2).min(end),
+        Some(at) => at + 1,
+        None => 0,
     }
 }
 
@@ -128,6 +142,25 @@ mod tests {
         let chatgpt = Launch::codex(&ready(Some("/ca.pem")), Login::Chatgpt, &asked, &environment);
         let key = Launch::codex(&ready(None), Login::ApiKey, &asked, &environment);
         insta::assert_debug_snapshot!((chatgpt, key));
+    }
+
+    #[test]
+    fn settings_stand_where_no_subcommand_forgets_them() {
+        let place = |asked: &str| {
+            let asked: Vec<String> = asked.split(' ').map(str::to_owned).collect();
+            place_for_settings(&asked)
+        };
+        for (asked, expected) in [
+            ("exec hi", 0),
+            ("exec -c a=b hi", 3),
+            ("-c a=b exec --config c=d hi", 6 - 1),
+            ("exec -ca=b resume", 2),
+            ("exec --config=a=b hi", 2),
+            ("exec hi -- -c", 0),
+            ("exec -c -- x", 2),
+        ] {
+            assert_eq!(place(asked), expected, "{asked}");
+        }
     }
 
     #[test]
