@@ -140,6 +140,8 @@ impl Exchange {
 /// What was answered to a request, as far as it has been sent.
 #[derive(Debug, Clone, Default)]
 pub struct Answer {
+    /// When the head was sent, since the mock started.
+    pub at: Duration,
     /// The status.
     pub status: u16,
     /// Every byte of the head; empty until it is sent.
@@ -309,6 +311,21 @@ impl Journal {
     #[must_use]
     pub fn exchanges(&self) -> Vec<Exchange> {
         self.lock().exchanges.iter().cloned().collect()
+    }
+
+    /// What happened since a time by [`Journal::elapsed`]: the exchanges begun since then, and of those that
+    /// were open the messages since then.
+    #[must_use]
+    pub fn since(&self, time: Duration) -> Vec<Exchange> {
+        let later = |exchange: Exchange| {
+            if exchange.at >= time {
+                return Some(exchange);
+            }
+            let messages: Vec<Message> =
+                exchange.messages.into_iter().filter(|message| message.at >= time).collect();
+            (!messages.is_empty()).then_some(Exchange { messages, ..exchange })
+        };
+        self.exchanges().into_iter().filter_map(later).collect()
     }
 
     /// The exchanges of one call.

@@ -21,7 +21,10 @@ impl Backend {
             CallName::AccountsCheck => Plan::json(200, &self.accounts_check(&self.state_of(asked))),
             CallName::Usage => Plan::json(200, &usage(&self.state_of(asked))),
             CallName::Settings | CallName::Analytics => Plan::json(200, &json!({})),
-            CallName::Plugins => Plan::json(200, &plugins(incoming.head.target())),
+            CallName::Plugins => {
+                let none = json!({ "plugins": [], "pagination": { "limit": 200, "next_page_token": null } });
+                Plan::json(200, &none)
+            }
             CallName::Mcp => mcp(incoming),
             CallName::Token => self.token(incoming.body),
             CallName::Responses | CallName::Compact | CallName::Auxiliary | CallName::Unknown => {
@@ -73,11 +76,6 @@ fn usage(state: &AccountState) -> Value {
         "credits": { "has_credits": false, "unlimited": false, "balance": null },
         "additional_rate_limits": null,
     })
-}
-
-fn plugins(target: &str) -> Value {
-    let _ = target;
-    json!({ "plugins": [], "pagination": { "limit": 200, "next_page_token": null } })
 }
 
 /// A server of the streamable HTTP transport of MCP that has no tools.

@@ -84,8 +84,7 @@ fn answer(exchange: &Exchange) -> Option<(Duration, Entry)> {
     let headers = headers
         .map(|field| (field.name.to_owned(), String::from_utf8_lossy(field.value).into_owned()))
         .collect();
-    let at = answer.writes.first().map(|(at, _)| *at);
-    let at = at.or(exchange.end.as_ref().map(|end| end.at)).unwrap_or(exchange.at);
+    let at = answer.at;
     let (direction, id, status) = (Direction::UpstreamToClient, exchange.id, answer.status);
     let rest = serde_json::Map::new();
     if !answer.is_stream {

@@ -173,9 +173,9 @@ impl<'a> Recorder<'a> {
     }
 
     pub(crate) fn head(&self, status: u16, head: &[u8], is_stream: bool) {
-        self.update(|exchange, _| {
+        self.update(|exchange, at| {
             let head = Bytes::copy_from_slice(head);
-            exchange.answer = Some(Answer { status, head, is_stream, ..Answer::default() });
+            exchange.answer = Some(Answer { at, status, head, is_stream, ..Answer::default() });
         });
     }
 

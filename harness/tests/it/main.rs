@@ -1,0 +1,10 @@
+//! The laboratory with real processes and sockets.
+
+#![allow(clippy::unwrap_used, reason = "all of this is tests, of which clippy only sees the functions")]
+
+mod clients;
+mod codex;
+mod compat;
+mod process;
+mod script;
+mod tripwire;
