@@ -377,8 +377,10 @@ impl Journal {
                 if condition(&exchanges) {
                     return exchanges;
                 }
-                // The sender lives in `self`, so a change is all that can come.
+                // The sender lives in `self`, so a change is all that can come. A burst of changes is looked
+                // at once: every look copies what there is.
                 let _ = changed.changed().await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
         tokio::time::timeout(limit, met).await.map_err(|_| {

@@ -177,7 +177,7 @@ impl Backend {
         request: &ModelRequest,
         events: &[Event],
     ) -> Plan {
-        let pieces = events.iter().map(|event| Piece::Data(encode(event))).collect();
+        let pieces = pack(events, encode);
         let mut plan = Plan::of(200, Body::Pieces(pieces));
         plan.framing = Framing::Chunked;
         plan.headers = vec![
@@ -277,20 +277,32 @@ fn check_encrypted(accounts: &Accounts, request: &ModelRequest, account: &str) -
 }
 
 /// An event as the bytes of an event stream.
-fn encode(event: &Event) -> Bytes {
-    let mut out = Vec::new();
+fn encode(event: &Event, out: &mut Vec<u8>) {
     match event {
         Event::Json(event) => {
             let name = event["type"].as_str().filter(|name| !name.contains(['\r', '\n']));
-            let encoded = wire::sse::encode_event(name, None, &event.to_string(), &mut out);
+            let encoded = wire::sse::encode_event(name, None, &event.to_string(), out);
             encoded.expect("a name without line ends can be written");
         }
         Event::Comment(text) => {
-            wire::sse::encode_comment(text, &mut out);
+            wire::sse::encode_comment(text, out);
             out.push(b'\n');
         }
     }
-    out.into()
+}
+
+/// Pieces in one allocation: a thousand paced streams hold all their events at once.
+fn pack<T>(parts: impl IntoIterator<Item = T>, write: impl Fn(T, &mut Vec<u8>)) -> Vec<Piece> {
+    let (mut buffer, mut ends) = (Vec::new(), Vec::new());
+    for part in parts {
+        write(part, &mut buffer);
+        ends.push(buffer.len());
+    }
+    buffer.shrink_to_fit();
+    let buffer = Bytes::from(buffer);
+    let mut start = 0;
+    let piece = |end| Piece::Data(buffer.slice(std::mem::replace(&mut start, end)..end));
+    ends.into_iter().map(piece).collect()
 }
 
 /// The events as messages, behind those that only a WebSocket has.
@@ -314,7 +326,8 @@ fn on_websocket(
         Event::Json(event) => Some(event),
         Event::Comment(_) => None,
     }));
-    let pieces = messages.map(|message| Piece::Data(message.to_string().into())).collect();
+    let write = |message: &Value, out: &mut Vec<u8>| out.extend_from_slice(message.to_string().as_bytes());
+    let pieces = pack(messages, write);
     Plan::of(200, Body::Pieces(pieces))
 }
 
