@@ -9,7 +9,7 @@ use std::io;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
-use wire::http1::{FramingError, ResponseHead};
+use wire::http1::{BodyDecoder, FramingError, ResponseHead};
 use wire::responses::EventView;
 
 use crate::accounting::{Account, Tap};
@@ -149,35 +149,33 @@ impl Committed {
     /// Keeps bytes of the body and looks at what they carry.
     fn hold(&mut self, bytes: &[u8], mut each: impl FnMut(EventView<'_>)) -> Result<(), FramingError> {
         let Self { body, held, tap, account, .. } = self;
-        hold(body, held, tap, account, bytes, &mut each)
+        hold(&mut body.decoder, &mut body.keeps_alive, held, tap, account, bytes, &mut each)
     }
 
     /// Reads once, keeps what came and looks at it. Says how many bytes came; 0 at the end.
     async fn read_and_hold(&mut self, mut each: impl FnMut(EventView<'_>)) -> io::Result<usize> {
         let Self { body, held, tap, account, .. } = self;
         std::future::poll_fn(|context| {
-            let Body { stream, .. } = body;
-            let mut copy = Vec::new();
-            let read = poll_read_scratch(stream, context, |bytes| copy.extend_from_slice(bytes));
-            read.map(|read| {
-                read?;
-                hold(body, held, tap, account, &copy, &mut each).map_err(io::Error::other)?;
-                Ok(copy.len())
-            })
+            let Body { stream, decoder, keeps_alive, .. } = body;
+            let read = poll_read_scratch(stream, context, |bytes| {
+                hold(decoder, keeps_alive, held, tap, account, bytes, &mut each).map(|()| bytes.len())
+            });
+            read.map(|read| read?.map_err(io::Error::other))
         })
         .await
     }
 }
 
 fn hold(
-    body: &mut Body,
+    decoder: &mut BodyDecoder,
+    keeps_alive: &mut bool,
     held: &mut Vec<u8>,
     tap: &mut Tap,
     account: &mut Account,
     bytes: &[u8],
     each: &mut impl FnMut(EventView<'_>),
 ) -> Result<(), FramingError> {
-    let decoded = body.decoder.decode(bytes, |payload| {
+    let decoded = decoder.decode(bytes, |payload| {
         tap.look(payload, |event| {
             account.event(event);
             each(event);
@@ -185,6 +183,6 @@ fn hold(
     })?;
     held.extend_from_slice(&bytes[..decoded.consumed]);
     // Bytes behind the end of the body answer nothing: the connection is not used again.
-    body.keeps_alive &= decoded.consumed == bytes.len();
+    *keeps_alive &= decoded.consumed == bytes.len();
     Ok(())
 }

@@ -5,11 +5,9 @@
 //! stream but what the client's socket did not take, and while there is some, nothing is read.
 
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::AsyncWrite as _;
 use wire::http1::BodyLength;
 
 use crate::accounting::{Account, Outcome, Tap};
@@ -18,8 +16,11 @@ use crate::attempt::headers;
 use crate::attempt::http::Body;
 use crate::commit::Committed;
 use crate::stream::{Stream, poll_read_scratch};
+use outbox::Outbox;
 
 pub mod http2;
+
+mod outbox;
 
 pub mod websocket;
 
@@ -50,13 +51,10 @@ pub async fn run(
     let config = &account.proxy().control.config;
     let (idle, write) = (config.stream_idle_timeout, config.write_timeout);
     let length = body.length;
-    let mut pending = headers::response(&head, length, keep_alive);
+    let outbox = Outbox::new(headers::response(&head, length, keep_alive), held);
     drop(head);
-    pending.extend_from_slice(&held);
-    drop(held);
     let is_done = body.decoder.is_done();
-    let (sent, must_flush, progress) = (0, false, 0);
-    let mut relay = Relay { client, input, body, tap, account, pending, sent, is_done, must_flush, progress };
+    let mut relay = Relay { client, input, body, tap, account, outbox, is_done, progress: 0 };
     let outcome = relay.run(idle, write).await;
     relay.account.close(outcome);
     let body = relay.body;
@@ -78,13 +76,10 @@ struct Relay<'a> {
     body: Body,
     tap: Tap,
     account: Account,
-    /// What the client's socket has not taken, from `sent` on.
-    pending: Vec<u8>,
-    sent: usize,
+    /// What the client's socket has not taken.
+    outbox: Outbox,
     /// Whether all of the body has been read.
     is_done: bool,
-    /// Whether the TLS layer may hold bytes that the socket has not taken.
-    must_flush: bool,
     /// Grows with every byte in either direction.
     progress: u64,
 }
@@ -93,26 +88,22 @@ impl Relay<'_> {
     async fn run(&mut self, idle: Duration, write: Duration) -> Outcome {
         loop {
             let before = self.progress;
-            let limit = if self.is_waiting_for_client() { write } else { idle };
+            let limit = if self.outbox.is_empty() { idle } else { write };
             let polled = tokio::time::timeout(limit, std::future::poll_fn(|context| self.poll(context)));
             match polled.await {
                 Ok(outcome) => return outcome,
                 // Time that saw progress does not count; reading the clock per byte would cost more
                 // than being late by one period.
                 Err(_) if self.progress != before => {}
-                Err(_) if self.is_waiting_for_client() => return Outcome::SlowClient,
-                Err(_) => return Outcome::Idle,
+                Err(_) if self.outbox.is_empty() => return Outcome::Idle,
+                Err(_) => return Outcome::SlowClient,
             }
         }
     }
 
-    fn is_waiting_for_client(&self) -> bool {
-        self.sent < self.pending.len() || self.must_flush
-    }
-
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Outcome> {
         loop {
-            match self.poll_pending(context) {
+            match self.poll_outbox(context) {
                 Poll::Ready(Ok(())) if self.is_done => return Poll::Ready(Outcome::Complete),
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Outcome::ClientGone),
@@ -127,31 +118,17 @@ impl Relay<'_> {
     }
 
     /// Hands over what the client's socket did not take before.
-    fn poll_pending(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.sent < self.pending.len() {
-            let count = ready!(Pin::new(&mut *self.client).poll_write(context, &self.pending[self.sent..]))?;
-            if count == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.sent += count;
-            self.account.forwarded(count);
-            self.progress += 1;
-            self.must_flush = self.client.is_buffered();
-        }
-        if self.sent > 0 {
-            self.pending = Vec::new();
-            self.sent = 0;
-        }
-        if self.must_flush {
-            ready!(Pin::new(&mut *self.client).poll_flush(context))?;
-            self.must_flush = false;
-        }
-        Poll::Ready(Ok(()))
+    fn poll_outbox(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { client, outbox, account, progress, .. } = self;
+        outbox.poll_send(client, context, |count| {
+            account.forwarded(count);
+            *progress += 1;
+        })
     }
 
     /// Reads once and writes what came straight on. `Some` says how the relay ends.
     fn poll_upstream(&mut self, context: &mut Context<'_>) -> Poll<Option<Outcome>> {
-        let Self { client, body, tap, account, pending, is_done, must_flush, progress, .. } = self;
+        let Self { client, body, tap, account, outbox, is_done, progress, .. } = self;
         let Body { stream, decoder, keeps_alive, .. } = body;
         // The buffer belongs to the thread, so the client is written to from within the read.
         let mut writing = Context::from_waker(context.waker());
@@ -166,15 +143,10 @@ impl Relay<'_> {
             let decoded = decoder.decode(bytes, look).map_err(|error| error.to_string())?;
             *keeps_alive &= decoded.consumed == bytes.len();
             *is_done = decoded.is_done;
-            let bytes = &bytes[..decoded.consumed];
-            let written = match Pin::new(&mut **client).poll_write(&mut writing, bytes) {
-                Poll::Ready(Ok(count)) => count,
-                Poll::Ready(Err(_)) => return Ok(Some(Outcome::ClientGone)),
-                Poll::Pending => 0,
-            };
-            account.forwarded(written);
-            *must_flush = client.is_buffered();
-            pending.extend_from_slice(&bytes[written..]);
+            match outbox.write(client, &mut writing, &bytes[..decoded.consumed]) {
+                Ok(count) => account.forwarded(count),
+                Err(_) => return Ok(Some(Outcome::ClientGone)),
+            }
             Ok(None)
         });
         let problem = match ready!(read) {

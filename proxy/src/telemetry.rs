@@ -1,26 +1,26 @@
 //! The run log: typed events as JSON lines, written by a thread of its own.
 //!
-//! Recording an event never blocks and never fails: lines wait in a bounded queue, and those that find
-//! it full are counted and the count is logged. The thread sleeps while there is nothing to write, so an
-//! idle proxy is not woken by its log.
+//! Recording an event never waits for the disk and never fails: lines gather in bounded memory, and those
+//! that find it full are counted and the count is logged. The thread is woken once per burst and sleeps
+//! while there is nothing to write, so a line costs no system call and an idle proxy is not woken.
 
+use std::cell::RefCell;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use wire::run_event::{Line, RunEvent};
 
-/// How many lines may wait for the disk.
-const QUEUE: usize = 8192;
+/// How many bytes may wait for the disk.
+const MAX_WAITING: usize = 4 * 1024 * 1024;
 
-/// How long the first line of a burst waits for others, so that they share one write.
-const GATHER: Duration = Duration::from_millis(25);
+/// How long the first line of a burst waits for others, so that they share one write. It is also how
+/// much of the log a killed process loses.
+const GATHER: Duration = Duration::from_millis(40);
 
 /// The file that names the newest run log of its directory.
 pub const POINTER: &str = "prodex-runtime-latest.path";
@@ -29,9 +29,31 @@ pub const POINTER: &str = "prodex-runtime-latest.path";
 #[derive(Debug)]
 pub struct RunLog {
     path: Option<PathBuf>,
-    sender: Mutex<Option<SyncSender<Vec<u8>>>>,
-    dropped: Arc<AtomicU64>,
+    shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the threads that record and the one that writes have in common.
+#[derive(Debug, Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    /// Told when the first line of a burst comes, and at the end.
+    changed: Condvar,
+}
+
+/// Lines on their way to the disk.
+#[derive(Debug, Default)]
+struct Waiting {
+    lines: Vec<u8>,
+    dropped: u64,
+    is_closed: bool,
+}
+
+impl Shared {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        // Lines are appended whole, so a panic elsewhere cannot have left half of one.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl RunLog {
@@ -45,21 +67,20 @@ impl RunLog {
         let path = directory.join(format!("prodex-runtime-{}-{started}.jsonl", std::process::id()));
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path)?;
         write_pointer(directory, &path)?;
-        let (sender, receiver) = sync_channel(QUEUE);
-        let dropped = Arc::new(AtomicU64::new(0));
-        let writer_dropped = Arc::clone(&dropped);
+        let shared = Arc::new(Shared::default());
+        let of_writer = Arc::clone(&shared);
         let writer = std::thread::Builder::new()
             .name("run-log".to_owned())
-            .spawn(move || write_lines(file, &receiver, &writer_dropped))?;
-        let (sender, writer) = (Mutex::new(Some(sender)), Mutex::new(Some(writer)));
-        Ok(Self { path: Some(path), sender, dropped, writer })
+            .spawn(move || write_lines(file, &of_writer))?;
+        Ok(Self { path: Some(path), shared, writer: Mutex::new(Some(writer)) })
     }
 
     /// A log that keeps nothing, for tests.
     #[must_use]
     pub fn none() -> Self {
-        let dropped = Arc::new(AtomicU64::new(0));
-        Self { path: None, sender: Mutex::new(None), dropped, writer: Mutex::new(None) }
+        let shared = Arc::new(Shared::default());
+        shared.waiting().is_closed = true;
+        Self { path: None, shared, writer: Mutex::new(None) }
     }
 
     /// The log file.
@@ -70,16 +91,34 @@ impl RunLog {
 
     /// Appends an event.
     pub fn record(&self, event: &RunEvent<'_>) {
-        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(sender) = sender.as_ref() else { return };
-        if sender.try_send(render(event)).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+        thread_local! {
+            static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }
+        LINE.with_borrow_mut(|line| {
+            line.clear();
+            render(event, line);
+            let mut waiting = self.shared.waiting();
+            if waiting.is_closed {
+                return;
+            }
+            if waiting.lines.len() + line.len() > MAX_WAITING {
+                waiting.dropped += 1;
+                return;
+            }
+            let is_first = waiting.lines.is_empty();
+            waiting.lines.extend_from_slice(line);
+            drop(waiting);
+            // Only the first line of a burst wakes the writer.
+            if is_first {
+                self.shared.changed.notify_one();
+            }
+        });
     }
 
     /// Writes what is waiting and ends the log.
     pub fn close(&self) {
-        drop(self.sender.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.shared.waiting().is_closed = true;
+        self.shared.changed.notify_one();
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(writer) = writer {
             // A writer that panicked has nothing left to write.
@@ -94,38 +133,43 @@ impl Drop for RunLog {
     }
 }
 
-fn render(event: &RunEvent<'_>) -> Vec<u8> {
+fn render(event: &RunEvent<'_>, line: &mut Vec<u8>) {
     let timestamp = format!("{:.3}", jiff::Timestamp::now());
-    let mut line = Vec::with_capacity(256);
     // Events are plain data: they always serialise.
-    let _ = serde_json::to_writer(&mut line, &Line { timestamp: &timestamp, event });
+    let _ = serde_json::to_writer(&mut *line, &Line { timestamp: &timestamp, event });
     line.push(b'\n');
-    line
 }
 
-/// Takes lines until all senders are gone. Bursts share a write.
-fn write_lines(mut file: File, lines: &Receiver<Vec<u8>>, dropped: &AtomicU64) {
-    while let Ok(mut batch) = lines.recv() {
-        let deadline = Instant::now() + GATHER;
-        while let Ok(line) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            batch.extend_from_slice(&line);
-        }
-        let lost = dropped.swap(0, Ordering::Relaxed);
-        if lost > 0 {
-            batch.extend_from_slice(&render(&RunEvent::LogDropped { lines: lost }));
+/// Writes what comes until the log is closed. Bursts share a write; while nothing comes nothing wakes
+/// this thread.
+fn write_lines(mut file: File, shared: &Shared) {
+    let mut batch = Vec::new();
+    loop {
+        let waiting = shared.waiting();
+        let is_quiet = |waiting: &mut Waiting| waiting.lines.is_empty() && !waiting.is_closed;
+        let waiting = shared.changed.wait_while(waiting, is_quiet).unwrap_or_else(PoisonError::into_inner);
+        let gathering = shared.changed.wait_timeout_while(waiting, GATHER, |waiting| !waiting.is_closed);
+        let mut waiting = gathering.unwrap_or_else(PoisonError::into_inner).0;
+        std::mem::swap(&mut batch, &mut waiting.lines);
+        let (dropped, is_closed) = (std::mem::take(&mut waiting.dropped), waiting.is_closed);
+        drop(waiting);
+        if dropped > 0 {
+            render(&RunEvent::LogDropped { lines: dropped }, &mut batch);
         }
         if file.write_all(&batch).is_err() {
             // A full disk must not stop the proxy; what was lost is told when there is room again.
-            dropped.fetch_add(
-                lost + batch.iter().filter(|byte| **byte == b'\n').count() as u64,
-                Ordering::Relaxed,
-            );
+            let lost = batch.iter().filter(|byte| **byte == b'\n').count() as u64;
+            shared.waiting().dropped += lost + dropped;
+        }
+        batch.clear();
+        if is_closed {
+            return;
         }
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "written once, before anything listens")]
 /// Replaces the pointer in one step, so that a reader never finds half a path.
+#[expect(clippy::disallowed_methods, reason = "written once, before anything listens")]
 fn write_pointer(directory: &Path, log: &Path) -> std::io::Result<()> {
     let temporary = directory.join(format!("{POINTER}.{}", std::process::id()));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;

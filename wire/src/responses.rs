@@ -161,17 +161,17 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    fn parse(name: &str) -> Self {
+    fn parse(name: &[u8]) -> Self {
         match name {
-            "response.created" => Self::Created,
-            "response.in_progress" => Self::InProgress,
-            "response.queued" => Self::Queued,
-            "response.metadata" => Self::Metadata,
-            "codex.rate_limits" => Self::RateLimits,
-            "response.completed" => Self::Completed,
-            "response.failed" => Self::Failed,
-            "response.incomplete" => Self::Incomplete,
-            "error" => Self::Error,
+            b"response.created" => Self::Created,
+            b"response.in_progress" => Self::InProgress,
+            b"response.queued" => Self::Queued,
+            b"response.metadata" => Self::Metadata,
+            b"codex.rate_limits" => Self::RateLimits,
+            b"response.completed" => Self::Completed,
+            b"response.failed" => Self::Failed,
+            b"response.incomplete" => Self::Incomplete,
+            b"error" => Self::Error,
             _ => Self::Other,
         }
     }
@@ -187,6 +187,20 @@ impl EventKind {
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::Incomplete | Self::Error)
     }
+}
+
+/// The kind of an event that begins with its type, as the backend writes them. Most events are output,
+/// and nothing else of them is looked at.
+fn kind_at_start(text: &[u8]) -> Option<EventKind> {
+    let rest = text.strip_prefix(br#"{"type":""#)?;
+    let name = &rest[..memchr::memchr(b'"', &rest[..rest.len().min(64)])?];
+    // A name with an escape in it is left to the general way.
+    memchr::memchr(b'\\', name).is_none().then(|| EventKind::parse(name))
+}
+
+fn kind_of(event: Value<'_>) -> EventKind {
+    let kind = event.get("type").and_then(Value::as_str);
+    kind.map_or(EventKind::Other, |kind| EventKind::parse(kind.as_bytes()))
 }
 
 /// How many tokens a response took.
@@ -215,8 +229,7 @@ impl<'a> EventView<'a> {
     #[must_use]
     pub fn new(text: &'a [u8]) -> Self {
         let event = Value::new(text);
-        let kind = event.get("type").and_then(Value::as_str);
-        Self { event, kind: kind.map_or(EventKind::Other, |kind| EventKind::parse(&kind)) }
+        Self { event, kind: kind_at_start(text).unwrap_or_else(|| kind_of(event)) }
     }
 
     /// The id of the response that the event is about.
@@ -345,6 +358,13 @@ mod tests {
         assert_eq!(error.header("x-codex-turn-state").as_deref(), Some("ts"));
         assert_eq!(error.header("n"), None);
         assert!(error.error().is_some());
+        for text in [
+            r#"{"type":"response.completed"}"#,
+            r#" { "x":1, "type" : "response.completed"}"#,
+            r#"{"type":"response.\u0063ompleted"}"#,
+        ] {
+            assert_eq!(EventView::new(text.as_bytes()).kind, EventKind::Completed, "{text}");
+        }
         for text in ["", "[DONE]", "[]", "{\"type\":7}", "{\"type\":\"response.output_item.added\"}"] {
             assert_eq!(EventView::new(text.as_bytes()).kind, EventKind::Other, "{text:?}");
         }

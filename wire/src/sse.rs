@@ -238,6 +238,10 @@ impl Decoder {
             self.dispatch(data.take(), name.take(), each);
             return Ok(());
         }
+        // Nearly every line is data, and the search for its colon would cost more than the rest.
+        if let Some(value) = line.strip_prefix(b"data:") {
+            return self.take_data(value.strip_prefix(b" ").unwrap_or(value), data);
+        }
         let (field, value) = match memchr::memchr(b':', line) {
             Some(0) => return Ok(()),
             Some(colon) => {

@@ -21,16 +21,14 @@ use crate::commit::refusal::{Refusal, refusal_of_event};
 use crate::exchange::{Exchange, Ties};
 use crate::pipeline::{Proxy, Tries};
 use crate::profile::{Now, Profile};
+use crate::relay::outbox::Outbox;
 use crate::stream::{Stream, poll_read_scratch};
 
 mod assembler;
 
-mod outbox;
-
 mod turn;
 
 use assembler::{Assembler, Heard};
-use outbox::Outbox;
 
 /// Longest event of an upstream that is looked at; what is needed of a longer one comes first.
 const MAX_EVENT: usize = 1024 * 1024;
@@ -209,16 +207,17 @@ impl Socket<'_> {
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Step> {
         loop {
-            let is_client_blocked = match self.to_client.poll_send(&mut self.client, context) {
+            let is_client_blocked = match self.to_client.poll_send(&mut self.client, context, |_| {}) {
                 Poll::Ready(Ok(())) => false,
                 Poll::Ready(Err(_)) => return Poll::Ready(Step::Ended(Outcome::ClientGone)),
                 Poll::Pending => true,
             };
-            let is_upstream_blocked = match self.to_upstream.poll_send(&mut self.upstream.stream, context) {
-                Poll::Ready(Ok(())) => false,
-                Poll::Ready(Err(_)) => return Poll::Ready(Step::Ended(Outcome::UpstreamCut)),
-                Poll::Pending => true,
-            };
+            let is_upstream_blocked =
+                match self.to_upstream.poll_send(&mut self.upstream.stream, context, |_| {}) {
+                    Poll::Ready(Ok(())) => false,
+                    Poll::Ready(Err(_)) => return Poll::Ready(Step::Ended(Outcome::UpstreamCut)),
+                    Poll::Pending => true,
+                };
             let mut is_pending = true;
             if !is_client_blocked {
                 match self.poll_upstream(context) {
@@ -365,7 +364,7 @@ impl Socket<'_> {
         frame.extend_from_slice(reason.as_bytes());
         self.to_client.push(&frame);
         let Self { to_client, client, .. } = self;
-        let sending = std::future::poll_fn(|context| to_client.poll_send(client, context));
+        let sending = std::future::poll_fn(|context| to_client.poll_send(client, context, |_| {}));
         // Best effort: a client that does not read is not waited for.
         let _ = tokio::time::timeout(GOODBYE, sending).await;
     }

@@ -80,6 +80,7 @@ impl Field<'_> {
 
 #[derive(Debug, Clone, Copy)]
 struct FieldSpan {
+    /// In the names; the other two are in the bytes.
     name: Span,
     value: Span,
     line: Span,
@@ -89,15 +90,20 @@ struct FieldSpan {
 #[derive(Debug, Clone)]
 struct Lines {
     bytes: Box<[u8]>,
+    /// The names once more, one behind the other, as the text that the parser has shown them to be.
+    names: Box<str>,
     fields: Box<[FieldSpan]>,
 }
 
 impl Lines {
     /// Copies the head out of `bytes` (which ends with the empty line) and records the fields' spans.
     fn new(bytes: &[u8], headers: &[httparse::Header<'_>]) -> Self {
+        let mut names = String::with_capacity(headers.iter().map(|header| header.name.len()).sum());
         let fields = headers
             .iter()
             .map(|header| {
+                let in_names = names.len();
+                names.push_str(header.name);
                 let name = Span::of(bytes, header.name.as_bytes());
                 // An empty value points nowhere in particular, so it is taken to lie behind the colon.
                 let value = if header.value.is_empty() {
@@ -108,10 +114,11 @@ impl Lines {
                 let rest = bytes.get(value.end as usize..).unwrap_or_default();
                 let line_end =
                     memchr::memchr(b'\n', rest).map_or(bytes.len(), |at| value.end as usize + at + 1);
-                FieldSpan { name, value, line: Span { start: name.start, end: to_u32(line_end) } }
+                let line = Span { start: name.start, end: to_u32(line_end) };
+                FieldSpan { name: Span { start: to_u32(in_names), end: to_u32(names.len()) }, value, line }
             })
             .collect();
-        Self { bytes: bytes.into(), fields }
+        Self { bytes: bytes.into(), names: names.into(), fields }
     }
 
     fn text(&self, span: Span) -> &str {
@@ -121,7 +128,7 @@ impl Lines {
 
     fn fields(&self) -> impl Iterator<Item = Field<'_>> {
         self.fields.iter().map(|field| Field {
-            name: self.text(field.name),
+            name: &self.names[field.name.range()],
             value: &self.bytes[field.value.range()],
             line: &self.bytes[field.line.range()],
         })

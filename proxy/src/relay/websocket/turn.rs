@@ -19,6 +19,7 @@ use crate::commit::refusal::Refusal;
 use crate::exchange::Ties;
 use crate::pipeline::{Tries, Upgrade};
 use crate::profile::{Now, Profile};
+use crate::relay::outbox::Outbox;
 use crate::selection::{Snapshot, State, affinity};
 
 impl Socket<'_> {
@@ -140,7 +141,7 @@ impl Socket<'_> {
         match self.proxy.attempt_upgrade(self.connections, self.exchange, profile).await {
             Ok(Upgrade::Opened(opened)) => {
                 self.upstream = Leg::new(opened, Arc::clone(profile));
-                self.to_upstream = super::Outbox::default();
+                self.to_upstream = Outbox::default();
                 true
             }
             Ok(Upgrade::Refused(refusal, _)) => {

@@ -1,6 +1,6 @@
 //! What a socket has not taken yet of the bytes that are for it.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -11,14 +11,22 @@ use crate::stream::Stream;
 /// Bytes on their way to a socket. Whoever fills it stops reading while it is not empty.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
+    /// Comes before `bytes`; only the head of a response does, so that what was held need not be moved.
+    head: Vec<u8>,
     bytes: Vec<u8>,
+    /// How much of the two has been taken.
     sent: usize,
     must_flush: bool,
 }
 
 impl Outbox {
+    /// A head and what follows it, to be sent in one piece.
+    pub(super) fn new(head: Vec<u8>, bytes: Vec<u8>) -> Self {
+        Self { head, bytes, sent: 0, must_flush: false }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.sent == self.bytes.len() && !self.must_flush
+        self.sent == self.head.len() + self.bytes.len() && !self.must_flush
     }
 
     /// Puts bytes behind those that wait.
@@ -26,39 +34,45 @@ impl Outbox {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Writes bytes straight to the socket, and keeps what it does not take. Nothing may wait.
+    /// Writes bytes straight to the socket, and keeps what it does not take. Nothing may wait. Says how
+    /// many bytes it took.
     pub(super) fn write(
         &mut self,
         stream: &mut Stream,
         context: &mut Context<'_>,
         bytes: &[u8],
-    ) -> io::Result<()> {
+    ) -> io::Result<usize> {
         let written = match Pin::new(&mut *stream).poll_write(context, bytes) {
             Poll::Ready(written) => written?,
             Poll::Pending => 0,
         };
         self.must_flush = stream.is_buffered();
         self.push(&bytes[written..]);
-        Ok(())
+        Ok(written)
     }
 
-    /// Hands what waits to the socket.
+    /// Hands what waits to the socket; each portion that it takes is told.
     pub(super) fn poll_send(
         &mut self,
         stream: &mut Stream,
         context: &mut Context<'_>,
+        mut taken: impl FnMut(usize),
     ) -> Poll<io::Result<()>> {
-        while self.sent < self.bytes.len() {
-            let written = ready!(Pin::new(&mut *stream).poll_write(context, &self.bytes[self.sent..]))?;
+        while self.sent < self.head.len() + self.bytes.len() {
+            let in_head = self.sent.min(self.head.len());
+            let slices =
+                [IoSlice::new(&self.head[in_head..]), IoSlice::new(&self.bytes[self.sent - in_head..])];
+            let slices = if in_head == self.head.len() { &slices[1..] } else { &slices[..] };
+            let written = ready!(Pin::new(&mut *stream).poll_write_vectored(context, slices))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.sent += written;
             self.must_flush = stream.is_buffered();
+            taken(written);
         }
         if self.sent > 0 {
-            self.bytes = Vec::new();
-            self.sent = 0;
+            (self.head, self.bytes, self.sent) = (Vec::new(), Vec::new(), 0);
         }
         if self.must_flush {
             ready!(Pin::new(stream).poll_flush(context))?;

@@ -1,0 +1,10 @@
+//! The proxy as its users meet it: the built program, between a client that shows every byte and a mock
+//! upstream that keeps a journal.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::disallowed_methods, reason = "tests may touch the disk")]
+
+mod rig;
+
+mod client;
+
+mod transparency;
