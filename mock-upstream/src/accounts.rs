@@ -3,15 +3,17 @@
 //! State only; how a refusal looks on the wire is in `chatgpt`. Without declared accounts every caller is
 //! welcome and still owns what it was given, so that a mix-up of two callers is seen either way.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) mod responses;
 pub(crate) mod sealed;
 pub mod token;
 
+use responses::Responses;
 use token::Tokens;
 
 /// An account as a script declares it.
@@ -271,15 +273,6 @@ pub(crate) enum Unauthorized {
     Mismatch,
 }
 
-/// What was issued under a response id: its owner, and what a request that continues it need not repeat.
-#[derive(Debug, Clone)]
-pub(crate) struct Issued {
-    pub(crate) account: Arc<str>,
-    pub(crate) connection: u64,
-    pub(crate) user_text: Arc<str>,
-    pub(crate) shell: Option<crate::chatgpt::ShellTool>,
-}
-
 struct Entry {
     declared: Account,
     state: AccountState,
@@ -290,12 +283,9 @@ struct Entry {
 pub(crate) struct Accounts {
     entries: Vec<Entry>,
     by_credential: HashMap<String, usize>,
-    issued: HashMap<String, Issued>,
-    order: VecDeque<String>,
+    /// The responses and their owners.
+    pub(crate) responses: Responses,
 }
-
-/// Most response ids that are remembered; the oldest are forgotten, as the backend does.
-const MAX_ISSUED: usize = 65_536;
 
 impl Accounts {
     pub(crate) fn new(declared: &[Account]) -> Self {
@@ -306,7 +296,7 @@ impl Accounts {
             by_credential.insert(entry.declared.access_token(), at);
             by_credential.extend(entry.declared.api_key.clone().map(|key| (key, at)));
         }
-        Self { entries, by_credential, issued: HashMap::new(), order: VecDeque::new() }
+        Self { entries, by_credential, responses: Responses::default() }
     }
 
     /// Whether no accounts are declared, so that everyone is welcome.
@@ -368,23 +358,6 @@ impl Accounts {
             window.used_percent = 100.0;
         }
         Ok(())
-    }
-
-    /// Remembers who owns a response.
-    pub(crate) fn issue(&mut self, response: &str, issued: Issued) {
-        if self.issued.insert(response.to_owned(), issued).is_none() {
-            self.order.push_back(response.to_owned());
-        }
-        if self.order.len() > MAX_ISSUED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.issued.remove(&oldest);
-        }
-    }
-
-    /// What was issued under a response id.
-    pub(crate) fn issued(&self, response: &str) -> Option<&Issued> {
-        self.issued.get(response)
     }
 
     /// Exchanges a refresh token. `None` when it is no account's.
@@ -502,15 +475,5 @@ mod tests {
         assert_eq!(accounts.state("a").map(|state| state.refreshes), Some(2));
         assert!(accounts.expire("a"));
         assert_eq!(accounts.identify(Some(&grant.access_token), None), Err(Unauthorized::Expired));
-    }
-
-    #[test]
-    fn old_responses_are_forgotten() {
-        let mut accounts = accounts(&[]);
-        let issued = || Issued { account: "a".into(), connection: 0, user_text: "".into(), shell: None };
-        for n in 0..=MAX_ISSUED {
-            accounts.issue(&format!("r{n}"), issued());
-        }
-        assert!(accounts.issued("r0").is_none() && accounts.issued("r1").is_some());
     }
 }

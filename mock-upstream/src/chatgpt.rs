@@ -211,7 +211,7 @@ impl Backend {
     fn read_model(&self, body: &[u8]) -> ModelRequest {
         let mut request = ModelRequest::read(body);
         if let Some(previous) = &request.previous
-            && let Some(issued) = self.accounts().issued(previous)
+            && let Some(issued) = self.accounts().responses.get(previous)
         {
             request.user_text.get_or_insert_with(|| issued.user_text.to_string());
             request.shell = request.shell.or(issued.shell);

@@ -9,7 +9,8 @@ use wire::responses::{RequestView, TURN_STATE};
 use super::events::{self, Context, Event};
 use super::refusal::quota_headers;
 use super::{Backend, Body, Incoming, ModelRequest, Plan, Refusal, ShellTool, catalogue};
-use crate::accounts::{AccountState, Accounts, Issued, sealed, unix_now};
+use crate::accounts::responses::Issued;
+use crate::accounts::{AccountState, Accounts, sealed, unix_now};
 use crate::journal::Violation;
 use crate::pacing::Piece;
 use crate::script::select::{Active, Asked};
@@ -126,7 +127,7 @@ impl Backend {
             user_text: request.user_text.as_deref().unwrap_or_default().into(),
             shell: request.shell,
         };
-        self.accounts().issue(&id, issued);
+        self.accounts().responses.issue(&id, issued);
         id
     }
 
@@ -247,7 +248,7 @@ fn check_continuation(
     continuation: Continuation,
 ) -> Result<(), Box<Denied>> {
     let Some(previous) = &request.previous else { return Ok(()) };
-    let issued = accounts.issued(previous);
+    let issued = accounts.responses.get(previous);
     let violation = issued
         .filter(|issued| *issued.account != *account)
         .map(|issued| Violation::ForeignResponse { owner: issued.account.to_string() });
