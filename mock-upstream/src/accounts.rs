@@ -262,15 +262,24 @@ impl AccountState {
     }
 }
 
-/// Why a request is not from an account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why a request is not let in, with the account that its token is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Unauthorized {
     /// No token, or one that no account has.
     Unknown,
     /// A token that was valid once.
-    Expired,
+    Expired(Arc<str>),
     /// The token of another account than the one named.
-    Mismatch,
+    Mismatch(Arc<str>),
+}
+
+impl Unauthorized {
+    pub(crate) fn account(&self) -> Option<Arc<str>> {
+        match self {
+            Self::Unknown => None,
+            Self::Expired(account) | Self::Mismatch(account) => Some(Arc::clone(account)),
+        }
+    }
 }
 
 struct Entry {
@@ -315,13 +324,14 @@ impl Accounts {
         }
         let at = bearer.and_then(|bearer| self.by_credential.get(bearer));
         let entry = at.and_then(|at| self.entries.get(*at)).ok_or(Unauthorized::Unknown)?;
+        let id: Arc<str> = entry.declared.id.as_str().into();
         if bearer.is_some_and(|bearer| entry.tokens.is_expired(bearer)) {
-            return Err(Unauthorized::Expired);
+            return Err(Unauthorized::Expired(id));
         }
-        if named.is_some_and(|named| named != entry.declared.id) {
-            return Err(Unauthorized::Mismatch);
+        if named.is_some_and(|named| *named != *id) {
+            return Err(Unauthorized::Mismatch(id));
         }
-        Ok(entry.declared.id.as_str().into())
+        Ok(id)
     }
 
     /// The account with this id as it is now.
@@ -434,8 +444,11 @@ mod tests {
         assert_eq!(accounts.identify(Some(&token), Some("a")).as_deref(), Ok("a"));
         assert_eq!(accounts.identify(Some(&token), None).as_deref(), Ok("a"));
         assert_eq!(accounts.identify(Some("key-a"), None).as_deref(), Ok("a"));
-        assert_eq!(accounts.identify(Some(&token), Some("b")), Err(Unauthorized::Mismatch));
-        assert_eq!(accounts.identify(Some(&b.access_token()), Some("b")), Err(Unauthorized::Expired));
+        assert_eq!(accounts.identify(Some(&token), Some("b")), Err(Unauthorized::Mismatch("a".into())));
+        assert_eq!(
+            accounts.identify(Some(&b.access_token()), Some("b")),
+            Err(Unauthorized::Expired("b".into()))
+        );
         assert_eq!(accounts.identify(Some("x"), Some("a")), Err(Unauthorized::Unknown));
         assert_eq!(accounts.identify(None, Some("a")), Err(Unauthorized::Unknown));
     }
@@ -474,6 +487,9 @@ mod tests {
         assert_eq!(accounts.refresh("unknown"), None);
         assert_eq!(accounts.state("a").map(|state| state.refreshes), Some(2));
         assert!(accounts.expire("a"));
-        assert_eq!(accounts.identify(Some(&grant.access_token), None), Err(Unauthorized::Expired));
+        assert_eq!(
+            accounts.identify(Some(&grant.access_token), None),
+            Err(Unauthorized::Expired("a".into()))
+        );
     }
 }

@@ -156,7 +156,7 @@ impl Backend {
         let active = self.active();
         let named = incoming.head.get_str("chatgpt-account-id");
         let identity = self.accounts().identify(incoming.bearer(), named);
-        let account = identity.as_ref().ok().map(Arc::clone);
+        let account = identity.as_ref().map_or_else(Unauthorized::account, |id| Some(Arc::clone(id)));
         let read = |body: &[u8]| self.read_model(body);
         let asked = Asked {
             call: incoming.call,
@@ -168,7 +168,7 @@ impl Backend {
             read: &read,
         };
         let mut plan = match identity {
-            Err(why) if needs_account(incoming.call) => unauthorized(why),
+            Err(why) if needs_account(incoming.call) => unauthorized(&why),
             _ => self.answer_as(incoming, &asked, &active),
         };
         plan.account = account;
@@ -226,9 +226,9 @@ fn needs_account(call: CallName) -> bool {
     !matches!(call, CallName::Mcp | CallName::Analytics | CallName::Token | CallName::Unknown)
 }
 
-fn unauthorized(why: Unauthorized) -> Plan {
+fn unauthorized(why: &Unauthorized) -> Plan {
     let mut plan = Refusal::unauthorized(why).into_response();
-    if why == Unauthorized::Mismatch {
+    if matches!(why, Unauthorized::Mismatch(_)) {
         plan.violations.push(Violation::AccountMismatch);
     }
     plan

@@ -55,7 +55,7 @@ pub struct Exchange {
     pub head: Bytes,
     /// The body as it came, still encoded, without its framing.
     pub body: Bytes,
-    /// Who it came from, if it was let in.
+    /// Whose token it came with, let in or not.
     pub account: Option<Arc<str>>,
     /// The rule that answered it; for a WebSocket, the handshake.
     pub rule: Option<Arc<str>>,

@@ -57,6 +57,9 @@ pub struct Evidence {
     /// The end of the client's stderr, when something failed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub stderr: String,
+    /// How many model requests were served, over HTTP and over WebSocket, only for the checks.
+    #[serde(skip)]
+    pub(super) served: [usize; 2],
     /// The texts of the model requests, only for the checks.
     #[serde(skip)]
     pub(super) bodies: Vec<String>,
@@ -99,8 +102,10 @@ impl Evidence {
         if !exchange.is_websocket() {
             if exchange.method == "POST" {
                 let body = exchange.decoded_body().unwrap_or_default();
+                let is_served = exchange.status().unwrap_or_default() < 400;
                 self.over_http += 1;
-                self.add_body(exchange, &body, exchange.status().unwrap_or_default() < 400);
+                self.served[0] += usize::from(is_served);
+                self.add_body(exchange, &body, is_served);
             }
             return;
         }
@@ -119,6 +124,7 @@ impl Evidence {
                     }
                     if !RequestView::new(body).is_warm_up() {
                         self.over_websocket += 1;
+                        self.served[1] += usize::from(refusal.is_none());
                         self.add_body(exchange, body, refusal.is_none());
                     }
                 }
@@ -168,13 +174,11 @@ impl Evidence {
 
     fn judge_journal(&self, scenario: &Scenario, mode: Mode) -> Vec<Check> {
         let expect = &scenario.expect;
-        let (used, other) = match mode.uses_websocket() {
-            true => (self.over_websocket, self.over_http),
-            false => (self.over_http, self.over_websocket),
-        };
-        let served = used.saturating_sub(self.refused_model_requests());
+        let [over_http, over_websocket] = self.served;
+        let (served, other) =
+            if mode.uses_websocket() { (over_websocket, over_http) } else { (over_http, over_websocket) };
         let transport = if mode.uses_websocket() { "WebSocket" } else { "SSE" };
-        let what = format!("{} model requests, all over {transport}", expect.requests);
+        let what = format!("{} model requests served, all over {transport}", expect.requests);
         let mut checks = vec![check(&what, served == expect.requests && other == 0, || {
             format!("{served} and {other} over the other transport")
         })];
@@ -195,11 +199,6 @@ impl Evidence {
         let mut seen = BTreeSet::new();
         let limits = self.refusals.iter().filter(|refusal| refusal.starts_with("429 "));
         limits.filter(|refusal| !seen.insert(refusal.rsplit(' ').next())).cloned().collect()
-    }
-
-    fn refused_model_requests(&self) -> usize {
-        let is_model = |refusal: &&String| refusal.contains("/responses") && !refusal.contains("/compact");
-        self.refusals.iter().filter(is_model).count()
     }
 }
 

@@ -69,7 +69,7 @@ async fn a_client_that_only_says_the_right_thing_does_not_pass() {
     assert_eq!(
         failed,
         [
-            "1 model requests, all over SSE",
+            "1 model requests served, all over SSE",
             "a request carries a question",
             "no request to any other address",
             "nothing left behind",

@@ -28,11 +28,11 @@ impl Refusal {
     }
 
     /// The caller is nobody that the mock knows.
-    pub(crate) fn unauthorized(why: Unauthorized) -> Self {
+    pub(crate) fn unauthorized(why: &Unauthorized) -> Self {
         let (status, code, message) = match why {
             Unauthorized::Unknown => (401, "token_invalidated", "The access token is not known."),
-            Unauthorized::Expired => (401, "token_expired", "The access token has expired."),
-            Unauthorized::Mismatch => (403, "account_mismatch", "The token is of another account."),
+            Unauthorized::Expired(_) => (401, "token_expired", "The access token has expired."),
+            Unauthorized::Mismatch(_) => (403, "account_mismatch", "The token is of another account."),
         };
         Self::error(status, "invalid_request_error", code, message)
     }
