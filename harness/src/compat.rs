@@ -1,5 +1,6 @@
-//! Does a client notice what stands between it and its backend? Scenarios as data, run for every client
-//! version and launch mode, against the mock itself or through any proxy.
+//! Scenarios as data, run for every client version and launch mode: does a client notice the proxy?
+//!
+//! They are run against the mock itself or through any proxy.
 //!
 //! A result says what was checked and what was seen, so that a pass can be doubted and a failure
 //! understood without running it again.

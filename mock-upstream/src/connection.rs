@@ -1,5 +1,4 @@
-//! One connection from a client: reading HTTP/1.1 requests from it, writing exactly the bytes given, and
-//! noticing at once when the client goes away.
+//! One connection from a client: reads requests, writes exactly the bytes given, notices who goes away.
 //!
 //! What a request means and what is answered is not known here. The rule: every wait, be it for the next
 //! event or for a full send buffer, also watches the client's side.

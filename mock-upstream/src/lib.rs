@@ -1,5 +1,6 @@
-//! A stateful mock of the backends that coding agents talk to: scripted, paced, faulty on demand, and
-//! exact about every byte that came and went.
+//! A stateful mock of the backends that coding agents talk to: scripted, paced, and faulty on demand.
+//!
+//! It keeps a journal of every byte that came and went, and knows nothing of what stands before it.
 //!
 //! ```
 //! use mock_upstream::script::{Rule, Script, Turn};

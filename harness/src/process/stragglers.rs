@@ -1,6 +1,6 @@
-//! Processes that outlive the program that started them: found by their group and by a mark that every
-//! descendant inherits, and ended.
+//! Processes that outlive the program that started them: found by their group and a mark, and ended.
 //!
+//! The mark is a variable that every descendant inherits.
 //! A shell that a client starts in a session of its own leaves the group but not the environment. The mark
 //! is read from `/proc`; where there is none, only the group is looked at.
 

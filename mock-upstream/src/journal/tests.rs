@@ -1,3 +1,5 @@
+//! The journal's bounds, its records, and waiting on it.
+
 use super::*;
 
 fn exchange(id: u64, body: &'static [u8]) -> Exchange {
