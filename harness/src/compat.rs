@@ -105,7 +105,7 @@ impl Upstream {
     /// The account that clients are logged in as.
     #[must_use]
     pub fn client_account() -> Account {
-        Account::new("acct-client").api_key(format!("key-of-{}", "acct-client"))
+        Account::new(CLIENT).api_key(format!("key-of-{CLIENT}"))
     }
 
     /// The accounts that were given.
@@ -131,6 +131,9 @@ impl Upstream {
         Mode::ALL.map(lane).into()
     }
 }
+
+/// The id of the account that clients are logged in as.
+const CLIENT: &str = "acct-client";
 
 fn write_certificate(pem: &str) -> Result<tempfile::NamedTempFile, CompatError> {
     let write = || -> std::io::Result<tempfile::NamedTempFile> {

@@ -210,7 +210,8 @@ impl Connection {
         (self.socket, self.ahead.to_vec())
     }
 
-    /// Ready when the client is gone; what it sends meanwhile is kept for the next request.
+    /// Ready when the client is gone; what it sends meanwhile is kept for the next request. One that only
+    /// closes its sending side is taken to be gone: no client or proxy does that in the middle of a response.
     fn watch(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
         while self.ahead.len() < READ_AHEAD {
             if ready!(self.poll_read(cx)).is_err() {

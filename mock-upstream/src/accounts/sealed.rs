@@ -37,6 +37,7 @@ pub(crate) fn open(kind: Kind, value: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_sealed_value_names_its_account() {
@@ -47,5 +48,14 @@ mod tests {
         }
         assert_ne!(seal(Kind::Content, "a", 1), seal(Kind::Content, "a", 2));
         assert_eq!(open(Kind::Content, "something else"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn every_account_is_read_back(account in "\\PC{0,40}", n in any::<u64>(), other in "\\PC{0,60}") {
+            let value = seal(Kind::Content, &account, n);
+            prop_assert_eq!(open(Kind::Content, &value), Some(account));
+            let _ = open(Kind::TurnState, &other);
+        }
     }
 }

@@ -111,6 +111,7 @@ fn offered(tools: Value<'_>, namespace: Option<&str>) -> Option<ShellTool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_turn_with_its_history_is_read() {
@@ -151,6 +152,16 @@ mod tests {
         for text in ["", "[]", "null", "{\"input\":\"hello\"}", "{\"input\":[1,null,{}]}"] {
             let request = ModelRequest::read(text.as_bytes());
             assert_eq!((request.previous, request.user_text), (None, None), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_can_be_read(bytes in prop::collection::vec(any::<u8>(), 0..200), cut in 0_usize..400) {
+            let _ = ModelRequest::read(&bytes);
+            let text = br#"{"model":"m","input":[{"type":"message","role":"user","content":[{"text":"x"}]},
+                {"type":"additional_tools","tools":[{"type":"namespace","tools":[{}]}]}],"generate":false}"#;
+            let _ = ModelRequest::read(&text[..cut.min(text.len())]);
         }
     }
 }
