@@ -132,7 +132,7 @@ impl Account {
             self.proxy.bindings.bind(Tie::Session, session, profile);
         }
         self.proxy.profiles.set_current(profile);
-        self.in_flight.profile().health().serve();
+        self.in_flight.profile().health().serve(self.started);
     }
 
     /// Looks at an event of the response.
@@ -148,7 +148,7 @@ impl Account {
             EventKind::RateLimits => self.observe_windows(windows_of_event(event.value())),
             EventKind::Failed | EventKind::Error => self.observe_failure(event),
             EventKind::Completed => {
-                self.in_flight.profile().quota().serve();
+                self.in_flight.profile().quota().serve(self.started);
                 self.record_usage(event);
             }
             EventKind::Created | EventKind::InProgress | EventKind::Queued | EventKind::Incomplete => {}

@@ -1,5 +1,4 @@
-//! The point from which a response is the client's: before it another profile may still be asked, after
-//! it nothing rotates.
+//! The point from which a response is the client's: before it a profile may rotate, after it none does.
 //!
 //! The head of a stream is held together with the events that come before any output; the first other
 //! event commits, and so does the limit of what the client tolerates. What was held is forwarded first,

@@ -1,5 +1,4 @@
-//! What requests of our own need, apart from those of clients: an HTTP client, the store, the log, and
-//! the owner of background tasks.
+//! What requests of our own need: an HTTP client, the store, the log, the owner of background tasks.
 
 use std::sync::{Arc, OnceLock};
 

@@ -1,4 +1,4 @@
-//! prodex: a proxy for coding agents that pools the accounts a person owns.
+//! A proxy for coding agents that pools the accounts a person owns.
 //!
 //! The modules stand in the order of a request's way; `pipeline` tells it in one screen.
 

@@ -1,5 +1,4 @@
-//! One table of the header fields that agents and their backends exchange: what each carries, and
-//! whether a proxy that pools accounts keeps, replaces or drops it.
+//! One table of header fields: what each carries, and whether a pooling proxy keeps, replaces or drops it.
 //!
 //! The scrubber, the logger, the mock's journal and the request rewriting read this table and nothing
 //! else. A field that is not in it is plain and kept. Measured with Codex 0.140 to 0.169, Claude Code

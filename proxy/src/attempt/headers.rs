@@ -1,5 +1,4 @@
-//! The heads that are sent on: the client's with the selected account in place of its own, the
-//! upstream's without what belongs to its connection.
+//! The heads that are sent on: the account's in place of the client's own, nothing of a connection.
 //!
 //! What happens to a field stands in `wire::header`; lines that are kept are copied as bytes, in their
 //! order, so that spelling and duplicates survive.

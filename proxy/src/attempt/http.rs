@@ -91,6 +91,9 @@ async fn send_on(
     };
     let exchanged = tokio::time::timeout(limit, exchanged).await.map_err(|_| timeout())?;
     let (head, read, was_written) = exchanged.map_err(broken)?;
+    if head.status() == 101 {
+        return Err(broken("it switched to a protocol that nobody asked for".to_owned()));
+    }
     let length =
         head.body_length(exchange.head.method() == "HEAD").map_err(|error| broken(error.to_string()))?;
     let body = Body {

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -75,6 +76,7 @@ impl From<TlsError> for Failure {
 impl Serve {
     pub(super) fn execute(self) -> Result<Exit, Failure> {
         let config = self.home.config(&self.options.overrides())?;
+        raise_file_limit();
         let profiles = load_profiles(&config)?;
         let log = open_log(&config)?;
         let upstream_tls = Arc::new(client_config(config.upstream_ca.as_deref())?);
@@ -179,6 +181,17 @@ impl Urls {
             chatgpt: url(first, "/backend-api"),
             openai: url("localhost", "/backend-api/codex"),
         }
+    }
+}
+
+/// Lets the process have as many open files as it may: a stream takes two, and the usual limit of 1,024
+/// would refuse the 500th.
+fn raise_file_limit() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        // Without it the proxy serves as many as the limit allows.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }
 

@@ -1,5 +1,4 @@
-//! Credentials, in the format of Codex's own `auth.json`, so that a profile's file and the client's are
-//! interchangeable.
+//! Credentials in the format of Codex's own `auth.json`: a profile's file and the client's are the same.
 //!
 //! The file is kept as it was read: a renewal changes the tokens in it and nothing else.
 

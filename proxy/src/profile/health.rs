@@ -1,5 +1,4 @@
-//! What is known of an account's health apart from its quota: whether its credentials are good, and
-//! whether its own refusals keep it out for a while.
+//! What is known of an account's health apart from its quota: its credentials, its own refusals.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +6,8 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Default, Clone)]
 pub struct Health {
     parked: Option<String>,
-    backoff_until: Option<Instant>,
+    /// When it refused last, and until when it is left out.
+    backoff: Option<(Instant, Instant)>,
     refusals: u32,
 }
 
@@ -33,20 +33,23 @@ impl Health {
     pub fn refuse(&mut self, now: Instant) -> Duration {
         let backoff = Duration::from_secs(15 << self.refusals.min(6));
         self.refusals = self.refusals.saturating_add(1);
-        self.backoff_until = Some(now + backoff);
+        self.backoff = Some((now, now + backoff));
         backoff
     }
 
-    /// Takes a success.
-    pub fn serve(&mut self) {
-        self.backoff_until = None;
-        self.refusals = 0;
+    /// Takes the success of a request that began at `started`: refusals before that are past.
+    pub fn serve(&mut self, started: Instant) {
+        if self.backoff.is_none_or(|(since, _)| since <= started) {
+            self.backoff = None;
+            self.refusals = 0;
+        }
     }
 
     /// For how much longer the account is left out after its own refusals.
     #[must_use]
     pub fn backoff(&self, now: Instant) -> Option<Duration> {
-        self.backoff_until.and_then(|until| until.checked_duration_since(now)).filter(|left| !left.is_zero())
+        let left = self.backoff.and_then(|(_, until)| until.checked_duration_since(now));
+        left.filter(|left| !left.is_zero())
     }
 }
 
@@ -61,7 +64,7 @@ mod tests {
         assert_eq!(backoffs, [15, 30, 60, 120, 240, 480, 960, 960, 960]);
         assert_eq!(health.backoff(now), Some(Duration::from_secs(960)));
         assert_eq!(health.backoff(now + Duration::from_secs(960)), None);
-        health.serve();
+        health.serve(now);
         assert_eq!((health.backoff(now), health.refuse(now).as_secs()), (None, 15));
     }
 }

@@ -1,5 +1,6 @@
-//! Logins that are already on the machine: Codex's own, and those of the peer (the older tool of the
-//! same name, whose home may be the very one that is used here).
+//! Logins that are already on the machine: Codex's own, and those of an older tool of the same name.
+//!
+//! That tool, the peer, may have its home at the very place of ours.
 //!
 //! The peer keeps `state.json` with `active_profile` and `profiles`, each with its `codex_home`, in which
 //! an `auth.json` lies (read in its public source, 2026).

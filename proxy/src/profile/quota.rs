@@ -17,7 +17,14 @@ const LONGEST_RESET: i64 = 32 * 24 * 3600;
 pub struct Quota {
     windows: Vec<Window>,
     seen: Option<Instant>,
-    exhausted_until: Option<i64>,
+    exhausted: Option<Exhausted>,
+}
+
+/// That an account is used up, and when it said so.
+#[derive(Debug, Clone, Copy)]
+struct Exhausted {
+    since: Instant,
+    until: i64,
 }
 
 impl Quota {
@@ -33,19 +40,20 @@ impl Quota {
     pub fn exhaust(&mut self, resets_at: Option<i64>, now: Now) -> i64 {
         let until = resets_at.filter(|at| *at > now.unix).unwrap_or(now.unix + UNKNOWN_RESET);
         let until = until.min(now.unix + LONGEST_RESET);
-        self.exhausted_until = Some(until);
+        self.exhausted = Some(Exhausted { since: now.instant, until });
         until
     }
 
-    /// Takes a success: whatever a refusal said before, the account serves again.
-    pub fn serve(&mut self) {
-        self.exhausted_until = None;
+    /// Takes the success of a request that began at `started`: what a refusal had said before that is
+    /// past. One that came meanwhile is not: the account may well finish what it had begun.
+    pub fn serve(&mut self, started: Instant) {
+        self.exhausted = self.exhausted.filter(|exhausted| exhausted.since > started);
     }
 
     /// Until when the account is used up, if a refusal said so and that time has not come.
     #[must_use]
     pub fn exhausted_until(&self, now: Now) -> Option<i64> {
-        self.exhausted_until.filter(|until| *until > now.unix)
+        self.exhausted.map(|exhausted| exhausted.until).filter(|until| *until > now.unix)
     }
 
     /// How much of the tightest window is left, in percent; windows that have started anew since they
@@ -78,7 +86,11 @@ mod tests {
             "a reset in the past says nothing"
         );
         assert_eq!(quota.exhaust(Some(i64::MAX), at(1000)), 1000 + LONGEST_RESET);
-        quota.serve();
+        let before = Instant::now();
+        quota.exhaust(Some(2000), at(1000));
+        quota.serve(before);
+        assert_eq!(quota.exhausted_until(at(1000)), Some(2000), "it was refused after this one had begun");
+        quota.serve(Instant::now());
         assert_eq!(quota.exhausted_until(at(1000)), None);
     }
 

@@ -76,7 +76,7 @@ async fn run(
             });
         }
         Err(error) => {
-            let parked = !matches!(error, RefreshError::Unavailable(_));
+            let parked = matches!(error, RefreshError::Rejected(_));
             if parked {
                 profile.health().park(error.to_string());
             }

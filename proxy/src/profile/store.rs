@@ -1,5 +1,4 @@
-//! Profiles on disk: one directory each, with `profile.toml` and `auth.json`, under `profiles` in the
-//! home.
+//! Profiles on disk: a directory each under `profiles`, with `profile.toml` and `auth.json`.
 //!
 //! Everything is put in place by one rename, so an interruption leaves the old state or the new one.
 //! Directories are 0700 and files 0600. Only files of our own are ever moved or replaced: a directory

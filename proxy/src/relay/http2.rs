@@ -1,5 +1,4 @@
-//! The body of a committed response as an HTTP/2 client gets it: its payload, read when the client's
-//! flow control has room.
+//! The body of a committed response to an HTTP/2 client: payload, read when its flow control has room.
 //!
 //! A cut is an error of the body, which resets the stream; dropping the body cancels the upstream.
 

@@ -1,5 +1,4 @@
-//! A WebSocket between a client and the upstream of a profile: frames pass as they came, and each turn
-//! is held until it is known that the account serves it.
+//! A WebSocket between a client and a profile's upstream: frames pass, turns are held until one serves.
 //!
 //! A turn is a `response.create` of the client up to the event that ends its response. Until its first
 //! output nothing of it has reached the client, and a refusal can still rotate (see `turn`). A warm-up is

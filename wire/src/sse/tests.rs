@@ -1,5 +1,4 @@
-//! The decoder against the standard: its examples, a direct transcription of its algorithm, and every
-//! split of the input.
+//! The decoder against the standard's examples, a transcription of its algorithm, and every split.
 
 use super::*;
 use proptest::prelude::*;

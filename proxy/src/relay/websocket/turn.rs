@@ -1,5 +1,4 @@
-//! The turns of a WebSocket: whose upstream a request goes to, and what becomes of it when that account
-//! refuses.
+//! The turns of a WebSocket: whose upstream a request goes to, and what becomes of it when that refuses.
 //!
 //! A request with its full input is sent to another profile's upstream, on a WebSocket that replaces the
 //! one in use. One that continues a response by id only its account can answer; the client is told
