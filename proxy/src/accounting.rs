@@ -69,17 +69,23 @@ pub struct Account {
 }
 
 impl Account {
-    /// Opens the account of an exchange that a profile serves. `request` is its number and `route` what
-    /// it is called in the log.
+    /// Opens the account of an exchange that a profile serves. `request` is its number, `route` what
+    /// it is called in the log, and `started` when it came.
     #[must_use]
-    pub fn open(proxy: &Arc<Proxy>, request: u64, route: &'static str, in_flight: InFlight) -> Self {
+    pub fn open(
+        proxy: &Arc<Proxy>,
+        request: u64,
+        route: &'static str,
+        started: Instant,
+        in_flight: InFlight,
+    ) -> Self {
         Self {
             proxy: Arc::clone(proxy),
             request,
             route,
             in_flight,
             permit: None,
-            started: Instant::now(),
+            started,
             bytes: 0,
             events: 0,
             outcome: Outcome::ClientGone,

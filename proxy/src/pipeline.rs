@@ -216,8 +216,12 @@ impl Proxy {
         let is_model_call = exchange.routed.call.is_model_call();
         let limit = if is_model_call { config.response_timeout } else { config.side_response_timeout };
         let response = http::send(connections, exchange, &identity, limit).await?;
-        let account = Account::open(self, exchange.id, exchange.routed.name(), profile.enter());
+        let account = self.open_account(exchange, profile);
         commit::judge(self, exchange, account, response).await
+    }
+
+    fn open_account(self: &Arc<Self>, exchange: &Exchange, profile: &Arc<Profile>) -> Account {
+        Account::open(self, exchange.id, exchange.routed.name(), exchange.started, profile.enter())
     }
 
     pub(crate) async fn attempt_upgrade(
@@ -232,7 +236,7 @@ impl Proxy {
             websocket::Answer::Opened(opened) => Ok(Upgrade::Opened(opened)),
             websocket::Answer::Refused(response) => {
                 let status = response.head.status();
-                let account = Account::open(self, exchange.id, exchange.routed.name(), profile.enter());
+                let account = self.open_account(exchange, profile);
                 match commit::judge(self, exchange, account, *response).await? {
                     Judged::Refused(refusal, committed) => Ok(Upgrade::Refused(refusal, committed)),
                     Judged::Accepted(_) => Ok(Upgrade::NoWebsocket(status)),

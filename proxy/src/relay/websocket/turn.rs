@@ -53,7 +53,8 @@ impl Socket<'_> {
         }
         self.to_upstream.push(&request.raw);
         if is_warm_up {
-            let mut account = Account::open(self.proxy, id, "websocket", profile.enter());
+            let mut account =
+                Account::open(self.proxy, id, "websocket", Instant::now().into_std(), profile.enter());
             account.commit(101, 1, None);
             self.turn = Turn::Running(Box::new(account));
         } else {
@@ -68,7 +69,9 @@ impl Socket<'_> {
         if !request.may_move {
             request.raw = Vec::new();
         }
-        let account = Account::open(self.proxy, request.id, "websocket", self.upstream.profile.enter());
+        let started = Instant::now().into_std();
+        let account =
+            Account::open(self.proxy, request.id, "websocket", started, self.upstream.profile.enter());
         let hold = self.exchange.routed.client.hold_limit(&self.proxy.control.config);
         let deadline = Instant::now() + hold;
         self.turn = Turn::Held(Box::new(Held {
