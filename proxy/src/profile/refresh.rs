@@ -168,3 +168,6 @@ fn error_code(answer: &Value) -> String {
     let code = error.as_str().or_else(|| error["code"].as_str()).unwrap_or("rejected");
     code.chars().take(60).filter(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
 }
+
+#[cfg(test)]
+mod tests;
