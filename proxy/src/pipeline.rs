@@ -248,17 +248,17 @@ impl Proxy {
     /// As whom and where a profile's attempt is made. An expired token is renewed first; if that fails
     /// the upstream has the word.
     pub(crate) async fn identity(self: &Arc<Self>, exchange: &Exchange, profile: &Arc<Profile>) -> Identity {
-        let mut credentials = profile.credentials();
-        if credentials.login().is_some_and(|login| login.is_expired(Now::read().unix))
-            && let Ok(renewed) = refresh::renew(&self.control, profile, &credentials).await
-        {
-            credentials = renewed;
+        let credentials = profile.credentials();
+        if credentials.login().is_some_and(|login| login.is_expired(Now::read().unix)) {
+            // Should it fail, the upstream's own word decides what becomes of the profile.
+            let _ = refresh::renew(&self.control, profile, &credentials).await;
         }
         let routing = if exchange.routed.call.is_model_call() {
             origin::of(&self.control, profile).await
         } else {
             origin::Routing::default()
         };
+        let credentials = profile.credentials();
         let sees_turn_state =
             exchange.ties.turn_state.as_deref().is_none_or(|turn_state| {
                 affinity::may_see_turn_state(&self.bindings, turn_state, &profile.name)

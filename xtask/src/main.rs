@@ -8,6 +8,10 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 mod exit;
 
+mod compat;
+
+mod compat_clients;
+
 mod test_fast;
 
 mod tidy;
@@ -28,6 +32,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    Compat(compat::Args),
+    CompatClients(compat_clients::Args),
     TestFast(test_fast::Args),
     Tidy(tidy::Args),
 }
@@ -35,6 +41,8 @@ enum Task {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let verdict = match &cli.task {
+        Some(Task::Compat(args)) => compat::run(args),
+        Some(Task::CompatClients(args)) => compat_clients::run(args),
         Some(Task::TestFast(args)) => test_fast::run(args),
         Some(Task::Tidy(args)) => tidy::run(args, &Cli::command()),
         None => terminal::result(&Cli::command().render_help().to_string()).map(|()| Exit::Good),
@@ -50,6 +58,8 @@ fn main() -> ExitCode {
 
 const EXAMPLES: &str = "\
 Examples:
+  cargo xtask compat                     real clients through the proxy
+  cargo xtask compat-clients --install   fetch real clients
   cargo xtask test-fast                  the tests of the whole workspace
   cargo xtask test-fast -- -p wire sse   the tests of one crate with a word
   cargo xtask tidy                       the rules no type and no lint can hold
@@ -77,14 +87,18 @@ mod tests {
         Usage: cargo xtask [COMMAND]
 
         Commands:
-          test-fast  Run the tests of the workspace
-          tidy       Check the rules that neither a type nor a lint can hold
-          help       Print this message or the help of the given subcommand(s)
+          compat          Drive real clients through the proxy
+          compat-clients  Fetch real clients, or drive them through a proxy that runs already
+          test-fast       Run the tests of the workspace
+          tidy            Check the rules that neither a type nor a lint can hold
+          help            Print this message or the help of the given subcommand(s)
 
         Options:
           -h, --help  Print help
 
         Examples:
+          cargo xtask compat                     real clients through the proxy
+          cargo xtask compat-clients --install   fetch real clients
           cargo xtask test-fast                  the tests of the whole workspace
           cargo xtask test-fast -- -p wire sse   the tests of one crate with a word
           cargo xtask tidy                       the rules no type and no lint can hold

@@ -11,8 +11,8 @@ use serde_json::Value;
 use wire::route::Api;
 use wire::run_event::RunEvent;
 
-use super::Profile;
 use super::credentials::Credentials;
+use super::{Profile, refresh};
 use crate::config::Origin;
 use crate::control::{Control, describe};
 
@@ -70,9 +70,17 @@ pub async fn of(control: &Arc<Control>, profile: &Arc<Profile>) -> Routing {
     profile.origin.flight.join(&control.tasks, start).await.unwrap_or_default()
 }
 
-async fn ask(control: &Control, profile: &Profile) -> Routing {
-    let credentials = profile.credentials();
-    match fetch(control, &credentials).await {
+async fn ask(control: &Arc<Control>, profile: &Arc<Profile>) -> Routing {
+    let mut credentials = profile.credentials();
+    let mut answer = fetch(control, &credentials).await;
+    // The question is often the first thing that a token of yesterday is used for.
+    if matches!(answer, Err(Problem::Unauthorized))
+        && let Ok(renewed) = refresh::renew(control, profile, &credentials).await
+    {
+        credentials = renewed;
+        answer = fetch(control, &credentials).await;
+    }
+    match answer {
         Ok(routing) => {
             let origin = routing.origin.as_ref().map_or_else(|| "default".to_owned(), Origin::to_string);
             control.log.record(&RunEvent::ProfileOrigin {
@@ -95,22 +103,34 @@ async fn ask(control: &Control, profile: &Profile) -> Routing {
     }
 }
 
-async fn fetch(control: &Control, credentials: &Credentials) -> Result<Routing, String> {
-    let login = credentials.login().ok_or("it is no login")?;
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+enum Problem {
+    #[error("the upstream does not accept its token")]
+    Unauthorized,
+    #[error("{0}")]
+    Other(String),
+}
+
+async fn fetch(control: &Control, credentials: &Credentials) -> Result<Routing, Problem> {
+    let other = |problem: &str| Problem::Other(problem.to_owned());
+    let login = credentials.login().ok_or_else(|| other("it is no login"))?;
     let base = control.origin(Api::Chatgpt);
     let url = base.join("/backend-api/wham/accounts/check").to_string();
     let request = control
-        .client()?
+        .client()
+        .map_err(Problem::Other)?
         .get(url)
         .bearer_auth(login.access_token.expose())
         .header("chatgpt-account-id", &login.account_id);
-    let response = request.send().await.map_err(|error| describe(&error.without_url()))?;
-    let status = response.status();
-    if !status.is_success() {
-        return Err(format!("the upstream answered {status}"));
+    let response = request.send().await.map_err(|error| Problem::Other(describe(&error.without_url())))?;
+    match response.status() {
+        status if status.is_success() => {}
+        reqwest::StatusCode::UNAUTHORIZED => return Err(Problem::Unauthorized),
+        status => return Err(other(&format!("the upstream answered {status}"))),
     }
-    let answer: Value = response.json().await.map_err(|_| "the answer is not JSON".to_owned())?;
-    read(&answer, &login.account_id, base)
+    let answer: Value = response.json().await.map_err(|_| other("the answer is not JSON"))?;
+    read(&answer, &login.account_id, base).map_err(Problem::Other)
 }
 
 /// Finds the account's entry in an answer. `accounts` may be a list or a map.

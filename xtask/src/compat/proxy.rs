@@ -1,0 +1,123 @@
+//! Our proxy as the laboratory starts any: by its program, its `serve` contract and its exit code.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use harness::clients::codex::{Endpoint, Wrapper};
+use harness::compat::Check;
+use harness::mock::{Account, Mock};
+use harness::process::{Exit, Program, Running};
+use harness::run_log::RunLog;
+use harness::sandbox::Sandbox;
+
+/// How long the proxy may take for anything.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// What a run log of a laboratory run never holds: each would be an attempt to go elsewhere, or something
+/// about the mock that the proxy did not understand.
+const TROUBLE: [&str; 5] = [
+    "upstream_connect_error",
+    "upstream_connect_dns_error",
+    "upstream_connect_timeout",
+    "upstream_tls_handshake_error",
+    "compat_warning",
+];
+
+/// A home with a profile for each account, twice: its login and its API key.
+#[derive(Debug)]
+pub(crate) struct Home {
+    program: std::path::PathBuf,
+    sandbox: Sandbox,
+}
+
+impl Home {
+    /// Makes the home with the commands that a person would use.
+    pub(crate) async fn make(program: &Path, accounts: &[Account]) -> Result<Self> {
+        let mut sandbox = Sandbox::new("proxy")?;
+        sandbox.set("PRODEX_HOME", sandbox.home().join("prodex"));
+        sandbox.set("PRODEX_RUNTIME_LOG_DIR", sandbox.logs());
+        let home = Self { program: program.to_owned(), sandbox };
+        for account in accounts {
+            home.add(&account.id, &account.auth_json()).await?;
+            if let Some(key) = &account.api_key {
+                let file = serde_json::json!({"auth_mode": "apikey", "OPENAI_API_KEY": key});
+                home.add(&format!("{}-key", account.id), &file).await?;
+            }
+        }
+        Ok(home)
+    }
+
+    async fn add(&self, name: &str, auth: &serde_json::Value) -> Result<()> {
+        let file = self.sandbox.root().join(format!("{name}.json"));
+        std::fs::write(&file, auth.to_string())
+            .with_context(|| format!("failed to write {}", file.display()))?;
+        let arguments = ["profile", "add", name, "--from"].map(OsString::from);
+        let finished = self.program().args(arguments).args([file.as_os_str()]).run(LIMIT).await?;
+        if finished.exit.and_then(Exit::code) != Some(0) {
+            bail!("failed to add profile {name}: {}", finished.stderr.trim());
+        }
+        Ok(())
+    }
+
+    fn program(&self) -> Program {
+        Program::new(&self.program).envs(self.sandbox.environment())
+    }
+
+    /// Starts the proxy in front of a mock.
+    pub(crate) async fn serve(&self, mock: &Mock, tls: bool) -> Result<Serving> {
+        let mut program = self.program().args(["serve", "--print-ready", "--upstream", mock.base_url()]);
+        if tls {
+            program = program.args(["--tls"]);
+        }
+        let (running, ready) = program.start_ready("prodex-ready ", LIMIT).await?;
+        let endpoint = Endpoint::of_ready(&ready).context("the ready line names no address")?;
+        Ok(Serving { running, endpoint })
+    }
+
+    /// How a client is started by `prodex run` in front of a mock.
+    pub(crate) fn wrapper(&self, mock: &Mock, tls: bool) -> Wrapper {
+        let mut arguments: Vec<OsString> = vec!["run".into(), "--upstream".into(), mock.base_url().into()];
+        if tls {
+            arguments.push("--tls".into());
+        }
+        arguments.push("--".into());
+        let ours = ["PRODEX_HOME", "PRODEX_RUNTIME_LOG_DIR"];
+        let variables = self.sandbox.environment();
+        let variables =
+            variables.into_iter().filter(|(name, _)| ours.iter().any(|ours| name == ours)).collect();
+        Wrapper { program: self.program.clone(), arguments, variables }
+    }
+
+    /// Whether the proxy met only what it knows. Looks at the newest run log of this home.
+    pub(crate) fn check_log(&self) -> Check {
+        let what = "the run log tells of no trouble with the upstream".to_owned();
+        let trouble = match RunLog::latest(&self.sandbox.logs()) {
+            Ok(log) => {
+                let lines = log.lines.iter().filter(|line| TROUBLE.contains(&line.event.as_str()));
+                lines.map(|line| format!("{} {:?}", line.event, line.fields)).collect::<Vec<_>>().join("; ")
+            }
+            Err(error) => error.to_string(),
+        };
+        Check { what, ok: trouble.is_empty(), seen: trouble }
+    }
+}
+
+/// A proxy that serves.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    running: Running,
+    pub(crate) endpoint: Endpoint,
+}
+
+impl Serving {
+    /// Asks the proxy to end, and says how it did.
+    pub(crate) async fn stop(self) -> Result<Check> {
+        let stopped = self.running.stop(LIMIT).await?;
+        let is_clean =
+            stopped.exit.and_then(Exit::code) == Some(0) && !stopped.killed && stopped.stragglers.is_empty();
+        let seen = if is_clean { String::new() } else { format!("{stopped:?}") };
+        Ok(Check { what: "the proxy drains and leaves nothing behind".to_owned(), ok: is_clean, seen })
+    }
+}

@@ -1,0 +1,135 @@
+//! What is run: which accounts stand behind the proxy, and how clients get to it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use harness::clients::Client;
+use harness::clients::codex::{Mode, Reach};
+use harness::compat::{CaseResult, Check, Lane, Report, Runner, Upstream, scenarios};
+use harness::mock::script::CallName;
+use harness::mock::{Account, Mock};
+
+use super::Outcome;
+use super::proxy::Home;
+
+/// A part of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Section {
+    /// Clients that are told the address of `prodex serve`.
+    Serve,
+    /// Clients that `prodex run` starts.
+    Run,
+    /// Clients in front of a pool whose first account is used up and whose second has an expired token.
+    Pool,
+}
+
+impl Section {
+    /// All of them.
+    pub(super) const ALL: [Self; 3] = [Self::Serve, Self::Run, Self::Pool];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Serve => "prodex serve",
+            Self::Run => "prodex run",
+            Self::Pool => "prodex serve, one account used up, one token expired",
+        }
+    }
+
+    fn modes(self) -> &'static [Mode] {
+        match self {
+            Self::Serve | Self::Pool => &Mode::ALL,
+            // The launcher defines no provider, so the other two modes are not its own.
+            Self::Run => &[Mode::ChatgptSplit, Mode::ChatgptTls, Mode::ApiKey],
+        }
+    }
+
+    fn accounts(self) -> Vec<Account> {
+        let account = |id: &str| Account::new(id).api_key(format!("key-of-{id}"));
+        match self {
+            Self::Serve | Self::Run => vec![account("pool")],
+            Self::Pool => {
+                vec![account(USED_UP).turns_left(0), account(EXPIRED).expired(), account("c-good")]
+            }
+        }
+    }
+
+    /// Runs the section: every client in every mode, each with a mock and a proxy of its own, so that what
+    /// one has learnt does not help the next.
+    pub(crate) async fn run(
+        self,
+        program: &Path,
+        clients: &[(Client, PathBuf)],
+        each: &mut impl FnMut(&CaseResult),
+    ) -> Result<Outcome> {
+        let mut report = Report { target: self.name().to_owned(), results: Vec::new() };
+        let mut checks = Vec::new();
+        for client in clients {
+            for mode in self.modes() {
+                let place = format!("{} {}", client.0, mode.name());
+                let (results, more) = self.run_mode(program, client, *mode, each).await?;
+                report.results.extend(results);
+                checks.extend(
+                    more.into_iter().map(|check| Check { what: format!("{place}: {}", check.what), ..check }),
+                );
+            }
+        }
+        Ok(Outcome { report, checks })
+    }
+
+    async fn run_mode(
+        self,
+        program: &Path,
+        client: &(Client, PathBuf),
+        mode: Mode,
+        each: &mut impl FnMut(&CaseResult),
+    ) -> Result<(Vec<CaseResult>, Vec<Check>)> {
+        let upstream = Upstream::start(self.accounts()).await?;
+        let mock = &upstream.plain;
+        let home = Home::make(program, upstream.accounts()).await?;
+        let (reach, serving) = if self == Self::Run {
+            (Reach::Wrapper(home.wrapper(mock, mode.needs_tls())), None)
+        } else {
+            let serving = home.serve(mock, mode.needs_tls()).await?;
+            (Reach::Endpoint(serving.endpoint.clone()), Some(serving))
+        };
+        let runner = Runner::new(self.name(), vec![Lane { mode, mock, reach }]);
+        let report = runner.run(std::slice::from_ref(client), &scenarios(), each).await?;
+        let mut checks = Vec::new();
+        if self == Self::Pool {
+            checks.extend(check_pool(mock, mode));
+        }
+        if let Some(serving) = serving {
+            checks.push(serving.stop().await?);
+        }
+        checks.push(home.check_log());
+        Ok((report.results, checks))
+    }
+}
+
+/// The first profile in order, so that a fresh conversation begins with it.
+const USED_UP: &str = "a-used-up";
+
+/// The second.
+const EXPIRED: &str = "b-expired";
+
+/// What the journal of a pool must show: who was asked, and how often.
+fn check_pool(mock: &Mock, mode: Mode) -> Vec<Check> {
+    let refusals = mock.account(USED_UP).map_or(0, |state| state.refusals);
+    let turns = mock.account(USED_UP).map_or(0, |state| state.turns);
+    let mut checks = vec![Check {
+        what: "the account at its limit is asked once and serves nothing".to_owned(),
+        ok: refusals == 1 && turns == 0,
+        seen: format!("{refusals} refusals, {turns} turns"),
+    }];
+    // An API key does not expire.
+    if !matches!(mode, Mode::ApiKey | Mode::Custom) {
+        let renewals = mock.journal().of(CallName::Token).len();
+        let turns = mock.account(EXPIRED).map_or(0, |state| state.turns);
+        checks.push(Check {
+            what: "the expired token is renewed once, and its account serves".to_owned(),
+            ok: renewals == 1 && turns > 0,
+            seen: format!("{renewals} renewals, {turns} turns"),
+        });
+    }
+    checks
+}
