@@ -3,9 +3,10 @@
 //! In memory for now, behind the interface that will be durable: a binding is made before the id it is
 //! about reaches the client. Bounded: the ids used longest ago are forgotten first.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Most response ids and turn states that are remembered.
 const RESPONSES: usize = 16_384;
@@ -37,19 +38,23 @@ impl Tie {
 }
 
 /// Profiles' names by what they own.
-type Owners<K> = Recent<K, Arc<str>>;
+type Owners = Recent<Box<str>, Arc<str>>;
 
 /// The owners of conversations.
 #[derive(Debug)]
 pub struct Bindings {
-    /// Response ids and turn states come with every turn, sessions rarely: each has room of its own.
-    responses: Mutex<Owners<(Tie, Box<str>)>>,
-    sessions: Mutex<Owners<Box<str>>>,
+    responses: Mutex<Owners>,
+    turn_states: Mutex<Owners>,
+    sessions: Mutex<Owners>,
 }
 
 impl Default for Bindings {
     fn default() -> Self {
-        Self { responses: Mutex::new(Recent::new(RESPONSES)), sessions: Mutex::new(Recent::new(SESSIONS)) }
+        Self {
+            responses: Mutex::new(Recent::new(RESPONSES)),
+            turn_states: Mutex::new(Recent::new(RESPONSES)),
+            sessions: Mutex::new(Recent::new(SESSIONS)),
+        }
     }
 }
 
@@ -57,23 +62,29 @@ impl Bindings {
     /// The profile that owns what `id` names.
     #[must_use]
     pub fn owner(&self, tie: Tie, id: &str) -> Option<Arc<str>> {
-        match tie {
-            Tie::Session => lock(&self.sessions).get(&Box::from(id)),
-            _ => lock(&self.responses).get(&(tie, Box::from(id))),
-        }
+        self.owners(tie).get(id)
     }
 
     /// Makes `profile` the owner of what `id` names.
     pub fn bind(&self, tie: Tie, id: &str, profile: &Arc<str>) {
-        match tie {
-            Tie::Session => lock(&self.sessions).insert(Box::from(id), Arc::clone(profile)),
-            _ => lock(&self.responses).insert((tie, Box::from(id)), Arc::clone(profile)),
+        let mut owners = self.owners(tie);
+        // Most of what is bound is bound already, and then nothing changes.
+        if owners.get(id).as_ref() != Some(profile) {
+            owners.insert(id.into(), Arc::clone(profile));
         }
+    }
+
+    fn owners(&self, tie: Tie) -> MutexGuard<'_, Owners> {
+        lock(match tie {
+            Tie::Response => &self.responses,
+            Tie::TurnState => &self.turn_states,
+            Tie::Session => &self.sessions,
+        })
     }
 }
 
 /// A panic while a map was changed leaves it usable: each change is one insertion.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -87,17 +98,20 @@ struct Recent<K, V> {
     old: HashMap<K, V>,
 }
 
-impl<K: Eq + Hash + Clone, V: Clone> Recent<K, V> {
+impl<K: Eq + Hash, V: Clone> Recent<K, V> {
     fn new(capacity: usize) -> Self {
         Self { capacity, young: HashMap::new(), old: HashMap::new() }
     }
 
-    fn get(&mut self, key: &K) -> Option<V> {
+    fn get<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
         if let Some(value) = self.young.get(key) {
             return Some(value.clone());
         }
-        let value = self.old.remove(key)?;
-        self.insert(key.clone(), value.clone());
+        let (key, value) = self.old.remove_entry(key)?;
+        self.insert(key, value.clone());
         Some(value)
     }
 

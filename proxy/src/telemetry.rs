@@ -134,10 +134,26 @@ impl Drop for RunLog {
 }
 
 fn render(event: &RunEvent<'_>, line: &mut Vec<u8>) {
-    let timestamp = format!("{:.3}", jiff::Timestamp::now());
+    let timestamp = timestamp();
     // Events are plain data: they always serialise.
     let _ = serde_json::to_writer(&mut *line, &Line { timestamp: &timestamp, event });
     line.push(b'\n');
+}
+
+/// The time as RFC 3339 with milliseconds. A second's text is made once: lines come by the thousand.
+fn timestamp() -> String {
+    thread_local! {
+        static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
+    }
+    let now = jiff::Timestamp::now();
+    let (second, milliseconds) = (now.as_second(), now.subsec_millisecond().unsigned_abs());
+    SECOND.with_borrow_mut(|(known, text)| {
+        if *known != second {
+            *known = second;
+            *text = now.strftime("%Y-%m-%dT%H:%M:%S").to_string();
+        }
+        format!("{text}.{milliseconds:03}Z")
+    })
 }
 
 /// Writes what comes until the log is closed. Bursts share a write; while nothing comes nothing wakes
