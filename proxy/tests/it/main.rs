@@ -5,6 +5,24 @@
 
 mod rig;
 
-mod client;
+mod connection;
 
-mod transparency;
+mod upstream;
+
+mod socket;
+
+mod http2;
+
+mod requests;
+
+mod responses;
+
+mod holding;
+
+mod connections;
+
+mod leaving;
+
+mod cuts;
+
+mod bugs;
