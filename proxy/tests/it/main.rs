@@ -24,5 +24,3 @@ mod connections;
 mod leaving;
 
 mod cuts;
-
-mod bugs;
