@@ -19,13 +19,15 @@ use crate::attempt::{self, Identity, http, websocket};
 use crate::commit::refusal::Refusal;
 use crate::commit::{self, Committed, Judged};
 use crate::control::Control;
-use crate::error::{ConnectStep, Error};
+use crate::error::Error;
 use crate::exchange::{Exchange, Ties, readable};
 use crate::guard::Guard;
 use crate::profile::{Now, Pool, Profile, origin, refresh};
 use crate::reply::Reply;
-use crate::selection::{Choice, NoChoice, Owner, Reason, Snapshot, State, Wanted, affinity, choose};
-use crate::state::{Bindings, Tie};
+use crate::selection::{NoChoice, Owner, Snapshot, State, Wanted, affinity, choose};
+use crate::state::Bindings;
+
+mod report;
 
 mod tries;
 
@@ -364,99 +366,6 @@ impl Proxy {
             Answer::Upstream(committed) => Upgraded::Upstream(committed),
         }
     }
-
-    /// Says why no profile can serve: each with what is against it and when it comes back.
-    fn explain(&self, exchange: &Exchange, none: &NoChoice) -> String {
-        let snapshot = Snapshot::take(&self.profiles, exchange.routed.api, Now::read());
-        if snapshot.candidates.is_empty() {
-            let kind = match exchange.routed.api {
-                wire::route::Api::Chatgpt => "a ChatGPT login",
-                wire::route::Api::OpenAi => "an OpenAI API key",
-            };
-            return format!("there is no profile with {kind}; add one with `prodex profile add` or `import`");
-        }
-        let describe = |name: &str, state: State| match state {
-            State::Ready => format!("{name} refused"),
-            State::Exhausted(until) => format!("{name} is used up until {}", time(until)),
-            State::Backoff(until) => format!("{name} refused and is left out until {}", time(until)),
-            State::Parked => {
-                let profile = self.profiles.get(name);
-                let why = profile.and_then(|profile| profile.health().parked().map(str::to_owned));
-                format!("{name}: {}", why.unwrap_or_default())
-            }
-        };
-        let all: Vec<String> =
-            snapshot.candidates.iter().map(|candidate| describe(&candidate.name, candidate.state)).collect();
-        match none {
-            NoChoice::Owner(owner) => format!(
-                "this conversation belongs to profile {owner}, and what it holds only that account can read ({})",
-                all.join("; ")
-            ),
-            _ => format!("no profile can serve this request ({})", all.join("; ")),
-        }
-    }
-
-    fn record_choice(
-        &self,
-        exchange: &Exchange,
-        request: u64,
-        snapshot: &Snapshot,
-        owner: Option<&Owner>,
-        choice: &Choice,
-    ) {
-        let route = exchange.routed.name().into();
-        let profile = (&*choice.profile).into();
-        let candidates = snapshot.candidates.len();
-        let log = &self.control.log;
-        if let Some(owner) = owner.filter(|owner| owner.profile != choice.profile) {
-            let reason = snapshot.get(&owner.profile).map_or("gone", |candidate| candidate.state.name());
-            log.record(&RunEvent::SelectionSkipAffinity {
-                request,
-                profile: (&*owner.profile).into(),
-                affinity: owner.tie.name().into(),
-                reason: reason.into(),
-            });
-        }
-        log.record(&match choice.reason {
-            Reason::Affinity(tie) => {
-                RunEvent::SelectionKeepAffinity { request, route, profile, affinity: tie.name().into() }
-            }
-            Reason::Current => RunEvent::SelectionKeepCurrent { request, route, profile },
-            reason => {
-                let reason = reason.name().into();
-                RunEvent::SelectionPick { request, route, profile, reason, candidates }
-            }
-        });
-    }
-
-    /// Says so when a conversation moves to another account.
-    pub(crate) fn record_migration(&self, request: u64, session: &str, to: &Arc<str>) {
-        let from = self.bindings.owner(Tie::Session, session);
-        if let Some(from) = from.filter(|from| from != to) {
-            let (from, to) = ((&*from).into(), (&**to).into());
-            self.control.log.record(&RunEvent::ContinuationMigrated { request, from, to });
-        }
-    }
-
-    pub(crate) fn record_failure(&self, request: u64, profile: &Profile, error: &Error) {
-        let profile = (&*profile.name).into();
-        let text = error.to_string().into();
-        self.control.log.record(&match error {
-            Error::Connect { step: ConnectStep::Resolve, .. } => {
-                RunEvent::UpstreamConnectDnsError { request, profile, error: text }
-            }
-            Error::Connect { step: ConnectStep::Tls, .. } => {
-                RunEvent::UpstreamTlsHandshakeError { request, profile, error: text }
-            }
-            Error::Connect { step: ConnectStep::Timeout, .. } => RunEvent::UpstreamConnectTimeout {
-                request,
-                profile,
-                ms: milliseconds(self.control.config.connect_timeout),
-            },
-            Error::Connect { .. } => RunEvent::UpstreamConnectError { request, profile, error: text },
-            _ => RunEvent::StreamReadError { request, profile, error: text },
-        });
-    }
 }
 
 /// What an upstream says to an upgrade, judged.
@@ -472,10 +381,4 @@ pub(crate) enum Upgrade {
 
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// A time for people.
-fn time(unix: i64) -> String {
-    let time = jiff::Timestamp::from_second(unix).unwrap_or(jiff::Timestamp::MAX);
-    time.strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
