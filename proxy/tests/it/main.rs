@@ -24,3 +24,9 @@ mod connections;
 mod leaving;
 
 mod cuts;
+
+mod rotation;
+
+mod continuity;
+
+mod tokens;

@@ -4,7 +4,7 @@ use mock_upstream::Mock;
 use mock_upstream::pacing::Pacing;
 use mock_upstream::script::{Framing, Http, Item, Rule, Script, Stream, Turn};
 
-use crate::connection::{Response, TURN, begin_turn, head, request, turn, user};
+use crate::connection::{Response, begin_turn, head, request, turn, user};
 use crate::rig::{Proxy, Setting, finished};
 use crate::upstream::Upstream;
 
