@@ -111,6 +111,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.try_send(bytes).await.unwrap();
     }
 
+    /// Ends the sending side.
+    pub(crate) async fn finish(&mut self) {
+        self.stream.shutdown().await.unwrap();
+    }
+
     pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         let sending = async {
             self.stream.write_all(bytes.as_ref()).await?;
@@ -148,6 +153,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return all;
             }
         }
+    }
+
+    /// Reads so many bytes. What comes behind them is left for the next read.
+    pub(crate) async fn read_exactly(&mut self, count: usize) -> Vec<u8> {
+        let mut all = Vec::new();
+        while all.len() < count {
+            let bytes = self.read().await.unwrap();
+            assert!(!bytes.is_empty(), "the connection ended behind {:?}", String::from_utf8_lossy(&all));
+            all.extend(bytes);
+        }
+        self.ahead = all.split_off(count);
+        all
     }
 
     /// Everything up to the end of the connection, and the error that it ended with.

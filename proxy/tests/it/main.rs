@@ -30,3 +30,11 @@ mod rotation;
 mod continuity;
 
 mod tokens;
+
+mod websocket;
+
+mod turns;
+
+mod guard;
+
+mod canaries;
