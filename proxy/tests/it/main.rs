@@ -38,3 +38,13 @@ mod turns;
 mod guard;
 
 mod canaries;
+
+mod draining;
+
+mod settings;
+
+mod profiles;
+
+mod run;
+
+mod help;

@@ -9,6 +9,7 @@ use harness::run_log::RunLog;
 use harness::sandbox::Sandbox;
 use mock_upstream::script::CallName;
 use mock_upstream::{Account, Config, Exchange, Mock, Script};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::connection::Connection;
@@ -192,12 +193,18 @@ impl Proxy {
 
     /// Ends the proxy, and returns its run log.
     pub(crate) async fn stop(self) -> RunLog {
-        let log = PathBuf::from(self.ready["log"].as_str().unwrap());
+        self.server.signal(Signal::SIGTERM);
+        self.ended().await
+    }
+
+    /// Waits for the end of a proxy that was told to end, and returns its run log.
+    pub(crate) async fn ended(mut self) -> RunLog {
+        let exit = self.server.wait(LIMIT).await.unwrap();
         let stopped = self.server.stop(LIMIT).await.unwrap();
-        assert!(stopped.stragglers.is_empty() && !stopped.killed, "{stopped:?}");
-        assert_eq!(stopped.exit, Some(Exit::Code(0)), "{}", stopped.stderr);
+        assert_eq!(exit, Some(Exit::Code(0)), "{}", stopped.stderr);
+        assert!(stopped.stragglers.is_empty(), "{stopped:?}");
         assert!(!stopped.stderr.contains("internal error"), "{}", stopped.stderr);
-        RunLog::read(&log).unwrap()
+        RunLog::read(Path::new(self.ready["log"].as_str().unwrap())).unwrap()
     }
 }
 

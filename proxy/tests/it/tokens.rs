@@ -184,7 +184,7 @@ async fn a_renewal_outlives_the_request_that_began_it() {
     // It even outlives the proxy's order to end.
     proxy.server.signal(Signal::SIGTERM);
     until("the new token is on disk", || proxy.auth("a") != before).await;
-    proxy.stop().await;
+    proxy.ended().await;
     assert_eq!(exchanges(&mock), 1);
 }
 

@@ -1,0 +1,251 @@
+//! `prodex run`: a client behind a proxy of its own, and nothing left of either when it ends.
+
+use std::path::PathBuf;
+
+use harness::process::{Exit, Program, Running};
+use harness::sandbox::Sandbox;
+use mock_upstream::script::Script;
+use mock_upstream::{Account, Config, Mock};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::connection::Connection;
+use crate::rig::{LIMIT, add_profile, code, prodex, program, sandbox, until};
+
+/// A place with one profile, and this shell script as the client.
+async fn with_client(script: &str) -> Sandbox {
+    let sandbox = sandbox();
+    add_profile(&sandbox, "one", &Account::new("one").auth_json().to_string()).await;
+    let path = sandbox.programs().join("codex");
+    std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    sandbox
+}
+
+async fn mock() -> Mock {
+    Mock::start(Config::script(Script::default().account(Account::new("one")))).await.unwrap()
+}
+
+/// The value of a `-c` setting among printed arguments.
+fn setting(printed: &str, key: &str) -> String {
+    let line = printed
+        .lines()
+        .find_map(|line| line.strip_prefix(&format!("{key}=\"")))
+        .unwrap_or_else(|| panic!("{key} in {printed}"));
+    line.trim_end_matches('"').to_owned()
+}
+
+#[tokio::test]
+async fn the_client_is_pointed_at_the_proxy_and_its_code_is_passed_on() {
+    let sandbox = with_client("printf '%s\\n' \"$@\"; env; exit 7").await;
+    let finished =
+        prodex(&sandbox, &["run", "--upstream", "http://127.0.0.1:9", "--", "exec", "say hi", "-c", "a=b"])
+            .await;
+    assert_eq!(code(&finished), Some(7), "{}", finished.stderr);
+    assert_eq!((finished.stderr.as_str(), finished.stragglers.len()), ("", 0));
+    let arguments: Vec<&str> = finished.stdout.lines().take(8).collect();
+    assert_eq!(arguments[..4], ["exec", "say hi", "-c", "a=b"]);
+    let chatgpt = setting(&finished.stdout, "chatgpt_base_url");
+    let openai = setting(&finished.stdout, "openai_base_url");
+    let (origin, rest) = chatgpt.split_once("/k/").unwrap();
+    let port = origin.strip_prefix("http://127.0.0.1:").unwrap();
+    assert!(rest.ends_with("/backend-api"), "{chatgpt}");
+    assert_eq!(openai, format!("http://localhost:{port}/k/{rest}/codex"));
+    for name in ["NO_PROXY", "no_proxy"] {
+        assert!(
+            finished.stdout.contains(&format!("\n{name}=127.0.0.1,localhost,::1\n")),
+            "{}",
+            finished.stdout
+        );
+    }
+    assert!(!finished.stdout.contains("CODEX_CA_CERTIFICATE"));
+}
+
+#[tokio::test]
+async fn with_tls_the_client_is_given_the_authority() {
+    let sandbox = with_client("printf '%s\\n' \"$@\"; env").await;
+    let finished = prodex(&sandbox, &["run", "--tls", "--upstream", "http://127.0.0.1:9"]).await;
+    assert_eq!(code(&finished), Some(0), "{}", finished.stderr);
+    for key in ["chatgpt_base_url", "openai_base_url"] {
+        let url = setting(&finished.stdout, key);
+        assert!(url.starts_with("https://localhost:"), "{url}");
+    }
+    let line = finished.stdout.lines().find_map(|line| line.strip_prefix("CODEX_CA_CERTIFICATE=")).unwrap();
+    assert!(std::fs::read_to_string(line).unwrap().starts_with("-----BEGIN CERTIFICATE-----"));
+}
+
+#[tokio::test]
+async fn a_client_with_an_api_key_has_one_url() {
+    let sandbox = with_client("printf '%s\\n' \"$@\"").await;
+    let login = "{\"auth_mode\":\"apikey\",\"OPENAI_API_KEY\":\"sk-own\"}";
+    std::fs::create_dir(sandbox.home().join(".codex")).unwrap();
+    std::fs::write(sandbox.home().join(".codex/auth.json"), login).unwrap();
+    let refused = prodex(&sandbox, &["run"]).await;
+    assert_eq!(code(&refused), Some(4));
+    assert!(
+        refused.stderr.contains("openai-key") && refused.stderr.lines().count() == 1,
+        "{}",
+        refused.stderr
+    );
+    add_profile(&sandbox, "key", login).await;
+    let finished = prodex(&sandbox, &["run", "--upstream", "http://127.0.0.1:9"]).await;
+    assert_eq!(code(&finished), Some(0), "{}", finished.stderr);
+    assert!(setting(&finished.stdout, "openai_base_url").ends_with("/v1"));
+    assert!(!finished.stdout.contains("chatgpt_base_url") && !finished.stdout.contains("sk-own"));
+}
+
+#[tokio::test]
+async fn a_client_that_is_not_installed_is_named() {
+    let sandbox = sandbox();
+    add_profile(&sandbox, "one", &Account::new("one").auth_json().to_string()).await;
+    for (arguments, part) in [
+        (&["run", "--codex", "no-such-codex", "--", "x"][..], "no-such-codex is not installed"),
+        (&["run", "--codex", "/no/such/codex"], "/no/such/codex is not installed"),
+    ] {
+        let finished = prodex(&sandbox, arguments).await;
+        assert_eq!((code(&finished), finished.stdout.as_str()), (Some(3), ""), "{}", finished.stderr);
+        assert!(
+            finished.stderr.contains(part) && finished.stderr.contains("npm install"),
+            "{}",
+            finished.stderr
+        );
+        assert_eq!((finished.stderr.lines().count(), finished.stragglers.len()), (1, 0));
+    }
+    assert_eq!(std::fs::read_dir(sandbox.logs()).unwrap().count(), 0, "no proxy was started");
+}
+
+#[tokio::test]
+async fn a_client_that_cannot_be_started_leaves_no_proxy() {
+    let sandbox = with_client("").await;
+    std::fs::write(sandbox.programs().join("codex"), [0x7F, b'E', b'L', b'F', 0]).unwrap();
+    let finished = prodex(&sandbox, &["run", "--upstream", "http://127.0.0.1:9"]).await;
+    assert_eq!((code(&finished), finished.stragglers.len()), (Some(3), 0), "{}", finished.stderr);
+    assert!(
+        finished.stderr.contains("cannot start") && finished.stderr.lines().count() == 1,
+        "{}",
+        finished.stderr
+    );
+}
+
+#[tokio::test]
+async fn a_proxy_that_does_not_start_is_said() {
+    let sandbox = with_client("echo never").await;
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    let finished = prodex(&sandbox, &["run", "--listen", &listen]).await;
+    assert_eq!((code(&finished), finished.stdout.as_str()), (Some(3), ""), "{}", finished.stderr);
+    assert!(finished.stderr.contains(&format!("cannot listen on {listen}")), "{}", finished.stderr);
+}
+
+#[tokio::test]
+async fn a_dry_run_shows_what_would_be_started_and_starts_nothing() {
+    let sandbox = with_client("echo never").await;
+    let finished = prodex(&sandbox, &["run", "--dry-run", "--", "exec", "it's"]).await;
+    assert_eq!((code(&finished), finished.stderr.as_str()), (Some(0), ""));
+    let codex = sandbox.programs().join("codex").display().to_string();
+    let shown = finished.stdout.replace(&codex, "codex");
+    insta::assert_snapshot!(shown, @r#"
+    NO_PROXY=127.0.0.1,localhost,::1
+    no_proxy=127.0.0.1,localhost,::1
+    codex -c 'chatgpt_base_url="http://127.0.0.1:<port>/k/***/backend-api"' -c 'openai_base_url="http://localhost:<port>/k/***/backend-api/codex"' exec 'it'\''s'
+    "#);
+    assert_eq!(std::fs::read_dir(sandbox.logs()).unwrap().count(), 0, "no proxy was started");
+}
+
+/// Processes of this place's own proxies.
+fn servers(sandbox: &Sandbox) -> Vec<i32> {
+    let home = sandbox.home().join("prodex").display().to_string();
+    let is_ours = |path: &PathBuf| {
+        let line = std::fs::read(path.join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line);
+        line.contains("serve") && line.contains("--until-stdin-ends") && line.contains(&home)
+    };
+    let entries = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    entries.filter(is_ours).filter_map(|path| path.file_name()?.to_str()?.parse().ok()).collect()
+}
+
+/// A client that stays, and its launcher. The client says its process id.
+async fn staying(mock: &Mock, trap: &str) -> (Sandbox, Running, i32) {
+    let sandbox =
+        with_client(&format!("{trap}\nprintf '%s\\n' \"$@\"; echo \"pid $$\"; while :; do sleep 0.05; done"))
+            .await;
+    let launcher = Program::new(program()).args(["run", "--upstream", mock.base_url()]);
+    let launcher = launcher.envs(sandbox.environment()).start().unwrap();
+    until("the client runs", || launcher.stdout().contains("pid ")).await;
+    let pid = launcher.stdout().lines().find_map(|line| line.strip_prefix("pid ")?.parse().ok()).unwrap();
+    assert_eq!(servers(&sandbox).len(), 1);
+    (sandbox, launcher, pid)
+}
+
+fn is_alive(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}
+
+/// A connection to the proxy by a URL that its client was given, and the path in front.
+async fn connect(launcher: &Running) -> (Connection, String) {
+    let url = setting(&launcher.stdout(), "openai_base_url");
+    let (authority, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let port = authority.rsplit(':').next().unwrap().parse().unwrap();
+    (Connection::open(port).await, format!("/{path}"))
+}
+
+#[tokio::test]
+async fn signals_end_the_client_and_then_the_proxy() {
+    let mock = mock().await;
+    for (signal, to_group, expected) in [
+        (Signal::SIGTERM, false, 143),
+        (Signal::SIGHUP, false, 129),
+        (Signal::SIGINT, false, 130),
+        (Signal::SIGINT, true, 130),
+    ] {
+        let (sandbox, mut launcher, client) = staying(&mock, "").await;
+        let (mut connection, path) = connect(&launcher).await;
+        let body = "{}";
+        connection
+            .send(format!(
+                "POST {path}/responses HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n{body}"
+            ))
+            .await;
+        assert_eq!(connection.response().await.status(), 200, "its URL works");
+        if to_group {
+            launcher.signal(signal);
+        } else {
+            kill(Pid::from_raw(launcher.pid().cast_signed()), signal).unwrap();
+        }
+        assert_eq!(launcher.wait(LIMIT).await.unwrap(), Some(Exit::Code(expected)), "{signal}");
+        assert!(!is_alive(client) && servers(&sandbox).is_empty(), "{signal}: nothing is left");
+        assert_eq!(connection.read_to_end().await.0, b"");
+        let stopped = launcher.stop(LIMIT).await.unwrap();
+        assert!(stopped.stragglers.is_empty(), "{stopped:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_ignores_the_signal_is_killed() {
+    let (sandbox, mut launcher, client) = staying(&mock().await, "trap '' TERM").await;
+    kill(Pid::from_raw(launcher.pid().cast_signed()), Signal::SIGTERM).unwrap();
+    assert_eq!(launcher.wait(LIMIT).await.unwrap(), Some(Exit::Code(137)));
+    assert!(!is_alive(client) && servers(&sandbox).is_empty());
+}
+
+#[tokio::test]
+async fn a_client_may_take_an_interrupt_and_go_on() {
+    let (sandbox, mut launcher, client) = staying(&mock().await, "trap 'echo again' INT").await;
+    kill(Pid::from_raw(launcher.pid().cast_signed()), Signal::SIGINT).unwrap();
+    until("the client has got it", || launcher.stdout().contains("again")).await;
+    assert!(is_alive(client) && servers(&sandbox).len() == 1);
+    kill(Pid::from_raw(client), Signal::SIGKILL).unwrap();
+    assert_eq!(launcher.wait(LIMIT).await.unwrap(), Some(Exit::Code(137)));
+    assert!(servers(&sandbox).is_empty());
+}
+
+#[tokio::test]
+async fn a_launcher_that_is_killed_takes_the_proxy_with_it() {
+    let (sandbox, mut launcher, _client) = staying(&mock().await, "").await;
+    let (mut connection, _) = connect(&launcher).await;
+    kill(Pid::from_raw(launcher.pid().cast_signed()), Signal::SIGKILL).unwrap();
+    assert_eq!(launcher.wait(LIMIT).await.unwrap(), Some(Exit::Signal(9)));
+    assert_eq!(connection.read_to_end().await.0, b"", "the proxy ends");
+    until("the proxy has gone", || servers(&sandbox).is_empty()).await;
+}
