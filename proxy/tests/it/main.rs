@@ -48,3 +48,9 @@ mod profiles;
 mod run;
 
 mod help;
+
+mod tls;
+
+mod workspace;
+
+mod many;

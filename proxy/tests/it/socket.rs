@@ -2,19 +2,19 @@
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
-use tokio::net::TcpStream;
-
 use crate::connection::TURN;
 use crate::rig::{LIMIT, Proxy};
 
 /// A client's WebSocket through the proxy.
-pub(crate) struct Socket {
-    pub(crate) stream: WebSocketStream<TcpStream>,
+pub(crate) struct Socket<S = TcpStream> {
+    pub(crate) stream: WebSocketStream<S>,
 }
 
 impl Socket {
@@ -47,6 +47,13 @@ impl Socket {
         }
     }
 
+    /// Goes away without a word.
+    pub(crate) fn vanish(self) {
+        drop(self.stream.into_inner());
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     pub(crate) async fn send(&mut self, message: &Value) {
         self.put(Message::text(message.to_string())).await;
     }
@@ -99,11 +106,6 @@ impl Socket {
                 None => return (messages, None),
             }
         }
-    }
-
-    /// Goes away without a word.
-    pub(crate) fn vanish(self) {
-        drop(self.stream.into_inner());
     }
 }
 

@@ -1,0 +1,71 @@
+//! A thousand slow streams at once: none is refused, none has a thread, and each costs little memory.
+
+use std::time::Duration;
+
+use mock_upstream::fault::{At, End, Fault};
+use mock_upstream::journal::Limits;
+use mock_upstream::pacing::Pacing;
+use mock_upstream::script::{Rule, Script, Stream};
+use mock_upstream::{Account, Config, Mock, raise_file_limit};
+
+use crate::connection::{Connection, begin_turn};
+use crate::rig::{Proxy, Setting};
+
+const STREAMS: usize = 1000;
+
+/// Most memory of one stream of the debug build, in KiB. The release build's share is a matter of
+/// measurements, not of a test.
+const MOST: usize = 48;
+
+fn event(n: usize) -> String {
+    format!("data: {{\"type\":\"response.output_text.delta\",\"delta\":\"{n}\"}}\n\n")
+}
+
+/// A number out of `/proc/PID/status`.
+fn status(proxy: &Proxy, name: &str) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.server.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// A mock that sends five events with pauses, goes silent, and remembers nothing.
+async fn slow() -> Mock {
+    raise_file_limit();
+    let rule = Rule::new(Stream::texts((0..5).map(event))).pacing(Pacing::gap(Duration::from_millis(300)));
+    let rule = rule.fault(Fault { at: At::End, end: End::Hang });
+    let script = Script::rules([rule]).account(Account::new("one"));
+    Mock::start(Config { journal: Limits::OFF, ..Config::script(script) }).await.unwrap()
+}
+
+async fn all_read(clients: &mut [Connection], n: usize) {
+    for client in clients {
+        client.read_through(event(n)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_slow_streams_are_served_at_once() {
+    let mock = slow().await;
+    let proxy = Setting::new(&["one"], Script::default()).start_at(mock.base_url()).await;
+    begin_turn(&proxy, "", "{}").await.read_through(event(4)).await;
+    let (threads, memory) = (status(&proxy, "Threads"), status(&proxy, "VmRSS"));
+    let mut clients = Vec::with_capacity(STREAMS);
+    for _ in 0..STREAMS {
+        clients.push(begin_turn(&proxy, "", "{}").await);
+    }
+    all_read(&mut clients, 0).await;
+    let held = status(&proxy, "VmRSS");
+    assert_eq!(status(&proxy, "Threads"), threads, "no thread is for a stream");
+    all_read(&mut clients, 4).await;
+    let later = status(&proxy, "VmRSS");
+    let each = (held - memory) * 1024 / STREAMS;
+    println!("{each} bytes of memory for a stream; {memory} KiB before, {held} KiB held, {later} KiB later");
+    assert!(each < MOST * 1024, "{each} bytes for a stream");
+    assert!(later < held + held / 20, "{held} KiB grew to {later} KiB");
+    let metrics = mock.metrics();
+    assert_eq!((metrics.peak_exchanges, metrics.refusals), (STREAMS as u64, 0));
+    drop(clients);
+    let log = proxy.stop().await;
+    assert_eq!(log.events("stream_complete").count(), STREAMS + 1);
+    assert_eq!((log.events("log_dropped").count(), log.skipped), (0, 0));
+}
