@@ -66,6 +66,8 @@ pub struct Account {
     /// The response whose owner was recorded last, so that each is recorded once.
     bound: Option<Box<str>>,
     is_committed: bool,
+    /// That the account is used up, said by an event that came before the response was committed.
+    failure: Option<Refusal>,
 }
 
 impl Account {
@@ -92,6 +94,7 @@ impl Account {
             terminal: None,
             bound: None,
             is_committed: false,
+            failure: None,
         }
     }
 
@@ -112,6 +115,9 @@ impl Account {
     pub fn commit(&mut self, status: u16, attempts: u32, permit: Option<Permit>) {
         self.is_committed = true;
         self.permit = permit;
+        if let Some(refusal) = self.failure.take() {
+            self.proxy.note_refusal(self.request, self.in_flight.profile(), &refusal);
+        }
         self.proxy.control.log.record(&RunEvent::ProfileCommit {
             request: self.request,
             route: self.route.into(),
@@ -209,12 +215,18 @@ impl Account {
     }
 
     /// A failure that came too late to rotate still says that the account is used up.
-    fn observe_failure(&self, event: EventView<'_>) {
-        if self.is_committed
-            && let Some(refusal @ Refusal::Quota { .. }) = refusal_of_event(event, Now::read().unix)
-        {
+    fn observe_failure(&mut self, event: EventView<'_>) {
+        let Some(refusal @ Refusal::Quota { .. }) = refusal_of_event(event, Now::read().unix) else { return };
+        if self.is_committed {
             self.proxy.note_refusal(self.request, self.in_flight.profile(), &refusal);
+        } else {
+            self.failure = Some(refusal);
         }
+    }
+
+    /// What failed is a refusal that is dealt with as one.
+    pub fn forget_failure(&mut self) {
+        self.failure = None;
     }
 
     fn record_usage(&self, event: EventView<'_>) {

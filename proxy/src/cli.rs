@@ -117,7 +117,11 @@ impl From<StoreError> for Failure {
 
 impl From<crate::config::ConfigError> for Failure {
     fn from(error: crate::config::ConfigError) -> Self {
-        Self::of(Exit::Usage, &error)
+        let exit = match &error {
+            crate::config::ConfigError::Read { .. } => Exit::Environment,
+            _ => Exit::Usage,
+        };
+        Self::of(exit, &error)
     }
 }
 

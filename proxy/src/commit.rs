@@ -91,7 +91,7 @@ pub async fn judge(
         |problem: String| Error::Broken { origin: proxy.control.origin(origin).to_string(), problem };
     committed.hold(&read, |event| verdict.take(event, now)).map_err(|error| broken(error.to_string()))?;
     if committed.head.status() >= 400 {
-        return Ok(judge_error(committed, now).await);
+        return Ok(judge_error(exchange, committed, now).await);
     }
     let config = &proxy.control.config;
     let hold = exchange.routed.client.hold_limit(config);
@@ -102,7 +102,10 @@ pub async fn judge(
     loop {
         match verdict {
             Verdict::Output => return Ok(Judged::Accepted(committed)),
-            Verdict::Refusal(refusal) => return Ok(Judged::Refused(refusal, committed)),
+            Verdict::Refusal(refusal) => {
+                committed.account.forget_failure();
+                return Ok(Judged::Refused(refusal, committed));
+            }
             Verdict::Open => {}
         }
         let is_done = committed.body.decoder.is_done() || !committed.tap.sees_events();
@@ -121,7 +124,7 @@ pub async fn judge(
 }
 
 /// Reads the body of an error, where it matters whose fault it is.
-async fn judge_error(mut committed: Box<Committed>, now: i64) -> Judged {
+async fn judge_error(exchange: &Exchange, mut committed: Box<Committed>, now: i64) -> Judged {
     if !may_be_refusal(committed.head.status()) {
         return Judged::Accepted(committed);
     }
@@ -139,6 +142,8 @@ async fn judge_error(mut committed: Box<Committed>, now: i64) -> Judged {
     let _ =
         committed.body.length.decoder().decode(&committed.held, |payload| body.extend_from_slice(payload));
     match refusal_of_response(&committed.head, &body, now) {
+        // Nobody's token was refused if none was sent.
+        Some(Refusal::Auth) if !exchange.is_authorised() => Judged::Accepted(committed),
         Some(refusal) => Judged::Refused(refusal, committed),
         None => Judged::Accepted(committed),
     }

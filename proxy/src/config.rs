@@ -31,7 +31,7 @@ pub struct Setting {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("failed to read {path}")]
+    #[error("failed to read {path}; say with --home where the home is, or make the file readable")]
     Read {
         /// The file.
         path: PathBuf,

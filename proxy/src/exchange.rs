@@ -96,6 +96,13 @@ fn decode_zstd(body: &[u8], limit: usize) -> Option<Bytes> {
 }
 
 impl Exchange {
+    /// Whether the request goes upstream with an account's credentials: calls that no turn depends on
+    /// have them only if the client sent its own.
+    #[must_use]
+    pub fn is_authorised(&self) -> bool {
+        self.routed.call.is_model_call() || self.head.get("authorization").is_some()
+    }
+
     /// Whether any account could serve this request: it holds no item that only the account which made
     /// it can read, and continues no response by id. What cannot be looked at is not neutral.
     pub async fn is_account_neutral(&self, limit: usize) -> bool {

@@ -15,14 +15,14 @@ use wire::run_event::RunEvent;
 use crate::accounting::Account;
 use crate::admission::{Admission, Permit};
 use crate::attempt::connection::Connections;
-use crate::attempt::{self, Identity, http, websocket};
+use crate::attempt::{Identity, http, websocket};
 use crate::commit::refusal::Refusal;
 use crate::commit::{self, Committed, Judged};
 use crate::control::Control;
 use crate::error::Error;
 use crate::exchange::{Exchange, Ties, readable};
 use crate::guard::Guard;
-use crate::profile::{Now, Pool, Profile, origin, refresh};
+use crate::profile::{Credentials, Now, Pool, Profile, origin, refresh};
 use crate::reply::Reply;
 use crate::selection::{NoChoice, Owner, Snapshot, State, Wanted, affinity, choose};
 use crate::state::Bindings;
@@ -115,12 +115,16 @@ impl Proxy {
                 Err(none) => return self.give_up(exchange, tries, &none),
             };
             tries.begin();
-            match self.attempt(connections, exchange, &profile).await {
+            let Some(identity) = self.identity(exchange, &profile).await else {
+                tries.refuse(&profile, &Refusal::Auth);
+                continue;
+            };
+            match self.attempt(connections, exchange, &profile, &identity).await {
                 Ok(Judged::Accepted(committed)) => {
                     return Answer::Upstream(self.commit(exchange, committed, &mut tries));
                 }
                 Ok(Judged::Refused(refusal, committed)) => {
-                    self.refused(exchange.id, &profile, &refusal, &mut tries).await;
+                    self.refused(exchange.id, &profile, &identity.credentials, &refusal, &mut tries).await;
                     tries.keep(&profile, refusal, committed);
                 }
                 Err(error) => {
@@ -151,8 +155,9 @@ impl Proxy {
             tries.begin();
             match self.attempt_upgrade(connections, exchange, &profile).await {
                 Ok(Upgrade::Opened(opened)) => return Upgraded::Opened(opened, profile),
-                Ok(Upgrade::Refused(refusal, committed)) => {
-                    self.refused(exchange.id, &profile, &refusal, tries).await;
+                Ok(Upgrade::Parked) => tries.refuse(&profile, &Refusal::Auth),
+                Ok(Upgrade::Refused(refusal, used, committed)) => {
+                    self.refused(exchange.id, &profile, &used, &refusal, tries).await;
                     tries.keep(&profile, refusal, committed);
                 }
                 Ok(Upgrade::NoWebsocket(status)) => {
@@ -212,12 +217,12 @@ impl Proxy {
         connections: &Connections,
         exchange: &Exchange,
         profile: &Arc<Profile>,
+        identity: &Identity,
     ) -> Result<Judged, Error> {
-        let identity = self.identity(exchange, profile).await;
         let config = &self.control.config;
         let is_model_call = exchange.routed.call.is_model_call();
         let limit = if is_model_call { config.response_timeout } else { config.side_response_timeout };
-        let response = http::send(connections, exchange, &identity, limit).await?;
+        let response = http::send(connections, exchange, identity, limit).await?;
         let account = self.open_account(exchange, profile);
         commit::judge(self, exchange, account, response).await
     }
@@ -232,7 +237,7 @@ impl Proxy {
         exchange: &Exchange,
         profile: &Arc<Profile>,
     ) -> Result<Upgrade, Error> {
-        let identity = self.identity(exchange, profile).await;
+        let Some(identity) = self.identity(exchange, profile).await else { return Ok(Upgrade::Parked) };
         let limit = self.control.config.response_timeout;
         match websocket::open(connections, exchange, &identity, limit).await? {
             websocket::Answer::Opened(opened) => Ok(Upgrade::Opened(opened)),
@@ -240,19 +245,20 @@ impl Proxy {
                 let status = response.head.status();
                 let account = self.open_account(exchange, profile);
                 match commit::judge(self, exchange, account, *response).await? {
-                    Judged::Refused(refusal, committed) => Ok(Upgrade::Refused(refusal, committed)),
+                    Judged::Refused(refusal, committed) => {
+                        Ok(Upgrade::Refused(refusal, identity.credentials, committed))
+                    }
                     Judged::Accepted(_) => Ok(Upgrade::NoWebsocket(status)),
                 }
             }
         }
     }
 
-    /// As whom and where a profile's attempt is made. An expired token is renewed first; if that fails
-    /// the upstream has the word.
-    pub(crate) async fn identity(self: &Arc<Self>, exchange: &Exchange, profile: &Arc<Profile>) -> Identity {
+    /// As whom and where a profile's attempt is made. None for a profile whose login is no longer good.
+    async fn identity(self: &Arc<Self>, exchange: &Exchange, profile: &Arc<Profile>) -> Option<Identity> {
         let credentials = profile.credentials();
         if credentials.login().is_some_and(|login| login.is_expired(Now::read().unix)) {
-            // Should it fail, the upstream's own word decides what becomes of the profile.
+            // Should it fail for now, the upstream's own word decides what becomes of the profile.
             let _ = refresh::renew(&self.control, profile, &credentials).await;
         }
         let routing = if exchange.routed.call.is_model_call() {
@@ -260,33 +266,34 @@ impl Proxy {
         } else {
             origin::Routing::default()
         };
+        if profile.health().parked().is_some() {
+            return None;
+        }
         let credentials = profile.credentials();
         let sees_turn_state =
             exchange.ties.turn_state.as_deref().is_none_or(|turn_state| {
                 affinity::may_see_turn_state(&self.bindings, turn_state, &profile.name)
             });
-        attempt::Identity::new(
-            credentials,
-            routing,
-            self.control.origin(exchange.routed.api),
-            sees_turn_state,
-        )
+        let common = self.control.origin(exchange.routed.api);
+        Some(Identity::new(credentials, routing, common, sees_turn_state))
     }
 
     /// Draws the consequences of a refusal, before the next profile is selected. A refused token is
-    /// renewed once, and then its profile is tried again.
+    /// renewed once, and then its profile is tried again. `used` are the credentials that were refused;
+    /// meanwhile there may be newer ones.
     pub(crate) async fn refused(
         self: &Arc<Self>,
         request: u64,
         profile: &Arc<Profile>,
+        used: &Arc<Credentials>,
         refusal: &Refusal,
         tries: &mut Tries,
     ) {
-        if *refusal == Refusal::Auth && tries.may_renew(profile) {
-            let stale = profile.credentials();
-            if refresh::renew(&self.control, profile, &stale).await.is_ok() {
-                return;
-            }
+        if *refusal == Refusal::Auth
+            && tries.may_renew(profile)
+            && refresh::renew(&self.control, profile, used).await.is_ok()
+        {
+            return;
         }
         self.note_refusal(request, profile, refusal);
         tries.refuse(profile, refusal);
@@ -374,7 +381,9 @@ pub(crate) enum Upgrade {
     /// It agrees.
     Opened(websocket::Opened),
     /// The account is refused.
-    Refused(Refusal, Box<Committed>),
+    Refused(Refusal, Arc<Credentials>, Box<Committed>),
+    /// It was not asked: the profile's login is known to be no longer good.
+    Parked,
     /// It does not speak WebSocket now, with this status.
     NoWebsocket(u16),
 }

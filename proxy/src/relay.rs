@@ -17,10 +17,13 @@ use crate::attempt::http::Body;
 use crate::commit::Committed;
 use crate::stream::{Stream, poll_read_scratch};
 use outbox::Outbox;
+use stall::Stall;
 
 pub mod http2;
 
 mod outbox;
+
+mod stall;
 
 pub mod websocket;
 
@@ -86,17 +89,17 @@ struct Relay<'a> {
 
 impl Relay<'_> {
     async fn run(&mut self, idle: Duration, write: Duration) -> Outcome {
+        let mut stall = Stall::new(idle, write);
         loop {
-            let before = self.progress;
-            let limit = if self.outbox.is_empty() { idle } else { write };
-            let polled = tokio::time::timeout(limit, std::future::poll_fn(|context| self.poll(context)));
+            let polled =
+                tokio::time::timeout(stall.tick(), std::future::poll_fn(|context| self.poll(context)));
             match polled.await {
                 Ok(outcome) => return outcome,
-                // Time that saw progress does not count; reading the clock per byte would cost more
-                // than being late by one period.
-                Err(_) if self.progress != before => {}
-                Err(_) if self.outbox.is_empty() => return Outcome::Idle,
-                Err(_) => return Outcome::SlowClient,
+                Err(_) => {
+                    if let Some(outcome) = stall.check(self.progress, !self.outbox.is_empty()) {
+                        return outcome;
+                    }
+                }
             }
         }
     }

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -105,6 +105,9 @@ impl AsyncWrite for Stream {
 /// they stay in and are not bound by this.
 const SCRATCH: usize = 64 * 1024;
 
+/// How much is taken of what a client sends while its request is answered.
+const MAX_EARLY: usize = 64 * 1024;
+
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into());
 }
@@ -125,6 +128,24 @@ pub fn poll_read_scratch<R>(
             Poll::Pending => Poll::Pending,
         }
     })
+}
+
+/// Resolves when the peer has ended the connection, or broken it off. What it sends is kept in `input`, up
+/// to a limit; from there on it is not read, and its end not noticed until someone does.
+pub async fn gone(stream: &mut Stream, input: &mut Vec<u8>) {
+    std::future::poll_fn(|context| {
+        while input.len() < MAX_EARLY {
+            let read = poll_read_scratch(stream, context, |bytes| {
+                input.extend_from_slice(bytes);
+                bytes.len()
+            });
+            if !matches!(ready!(read), Ok(1..)) {
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Reads once and puts what came behind `kept`; says how many bytes, 0 at the end.

@@ -66,6 +66,9 @@ pub enum FrameError {
     /// A length with its highest bit set.
     #[error("a frame is too long")]
     BadLength,
+    /// A client's frame that is not masked, or a server's that is (RFC 6455 §5.1).
+    #[error("a frame is masked that may not be, or is not and must be")]
+    BadMask,
     /// A continuation without a message, or a new message within one.
     #[error("the fragments of a message are out of order")]
     BadFragment,

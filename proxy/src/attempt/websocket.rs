@@ -1,5 +1,6 @@
 //! The opening of a WebSocket to an upstream (RFC 6455 §4.1).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -13,6 +14,7 @@ use super::headers::{self, Form};
 use super::http::{Body, Response, read_head};
 use crate::error::Error;
 use crate::exchange::Exchange;
+use crate::profile::Credentials;
 use crate::stream::Stream;
 
 /// An open WebSocket.
@@ -24,6 +26,8 @@ pub struct Opened {
     pub stream: Stream,
     /// Frames that came with the response.
     pub read: Vec<u8>,
+    /// The credentials that it was opened with.
+    pub credentials: Arc<Credentials>,
 }
 
 /// What an upstream says to an upgrade.
@@ -68,7 +72,8 @@ pub async fn open(
         if head.get("sec-websocket-extensions").is_some_and(|value| !value.is_empty()) {
             return Err(broken("the upgrade was accepted with an extension nobody offered".to_owned()));
         }
-        return Ok(Answer::Opened(Opened { head, stream, read }));
+        let credentials = Arc::clone(&identity.credentials);
+        return Ok(Answer::Opened(Opened { head, stream, read, credentials }));
     }
     let length = head.body_length(false).map_err(|error| broken(error.to_string()))?;
     let body = Body {

@@ -28,6 +28,21 @@ pub enum Refusal {
     Overload,
 }
 
+impl Refusal {
+    /// What the refusal is worth to the client, the best first: one that says when to come back, the
+    /// earliest of them; then one that says that the account is used up; then the others.
+    #[must_use]
+    pub fn worth(&self) -> (u8, i64) {
+        match self {
+            Self::Quota { resets_at: Some(at), .. } => (0, *at),
+            Self::Quota { resets_at: None, .. } => (1, 0),
+            Self::Overload => (2, 0),
+            Self::Account { .. } => (3, 0),
+            Self::Auth => (4, 0),
+        }
+    }
+}
+
 /// Whether a response with this status can be the refusal of an account at all.
 #[must_use]
 pub fn may_be_refusal(status: u16) -> bool {

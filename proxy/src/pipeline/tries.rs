@@ -134,7 +134,7 @@ impl Tries {
     pub fn keep(&mut self, profile: &Profile, refusal: Refusal, committed: Box<Committed>) {
         // After a renewal the profile is asked again; what it said before is past.
         let is_final = self.tried.contains(&profile.name);
-        let is_better = self.best.as_ref().is_none_or(|(best, _)| worth(&refusal) < worth(best));
+        let is_better = self.best.as_ref().is_none_or(|(best, _)| refusal.worth() < best.worth());
         if is_final && refusal != Refusal::Auth && is_better {
             self.best = Some((refusal, committed));
         }
@@ -164,17 +164,5 @@ impl Tries {
         tokio::time::sleep(FAILURE_PAUSE * (1 << self.failures)).await;
         self.failures += 1;
         true
-    }
-}
-
-/// What a refusal is worth to the client, the best first: one that says when to come back, the earliest
-/// of them, then one that says that the account is used up, then the others.
-fn worth(refusal: &Refusal) -> (u8, i64) {
-    match refusal {
-        Refusal::Quota { resets_at: Some(at), .. } => (0, *at),
-        Refusal::Quota { resets_at: None, .. } => (1, 0),
-        Refusal::Overload => (2, 0),
-        Refusal::Account { .. } => (3, 0),
-        Refusal::Auth => (4, 0),
     }
 }

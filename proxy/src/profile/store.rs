@@ -62,7 +62,7 @@ pub enum StoreError {
         problem: String,
     },
     /// The credentials are broken.
-    #[error("{path} cannot be used: {source}")]
+    #[error("{path} cannot be used")]
     Credentials {
         /// The file.
         path: PathBuf,
@@ -407,8 +407,8 @@ mod tests {
         let store = Store::new(home.path());
         store.add("a", KEY, None).unwrap();
         fs::write(home.path().join("profiles/a/auth.json"), "{").unwrap();
-        let error = store.read("a").unwrap_err();
-        assert!(error.to_string().ends_with("a/auth.json cannot be used: it is not JSON: line 1, column 1"));
+        let error = crate::control::describe(&store.read("a").unwrap_err());
+        assert!(error.ends_with("a/auth.json cannot be used: it is not JSON: line 1, column 1"), "{error}");
         fs::write(home.path().join("profiles/a/profile.toml"), "x = 1").unwrap();
         assert!(matches!(store.read("a"), Err(StoreError::Broken { .. })));
         assert!(matches!(store.add("b", "{}", None), Err(StoreError::Credentials { .. })));

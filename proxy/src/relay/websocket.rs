@@ -19,8 +19,9 @@ use crate::attempt::websocket::Opened;
 use crate::commit::refusal::{Refusal, refusal_of_event};
 use crate::exchange::{Exchange, Ties};
 use crate::pipeline::{Proxy, Tries};
-use crate::profile::{Now, Profile};
+use crate::profile::{Credentials, Now, Profile};
 use crate::relay::outbox::Outbox;
+use crate::relay::stall::Stall;
 use crate::stream::{Stream, poll_read_scratch};
 
 mod assembler;
@@ -42,11 +43,14 @@ struct Leg {
     read: Vec<u8>,
     frames: Assembler,
     profile: Arc<Profile>,
+    /// The credentials that it was opened with.
+    credentials: Arc<Credentials>,
 }
 
 impl Leg {
     fn new(opened: Opened, profile: Arc<Profile>) -> Self {
-        Self { stream: opened.stream, read: opened.read, frames: Assembler::new(MAX_EVENT), profile }
+        let Opened { stream, read, credentials, .. } = opened;
+        Self { stream, read, frames: Assembler::of_server(MAX_EVENT), profile, credentials }
     }
 }
 
@@ -70,13 +74,15 @@ struct Held {
     frame_start: usize,
     deadline: Instant,
     tries: Tries,
+    /// The best refusal of those that have refused, with its frames.
+    best: Option<(Refusal, Vec<u8>)>,
 }
 
 /// A request of the client.
 struct Request {
     /// Its number in the run.
     id: u64,
-    /// Its frames as they came; empty if they could be of no use to another upstream.
+    /// Its frames as they came; empty for one that is not sent again.
     raw: Vec<u8>,
     ties: Ties,
     /// Whether another account could serve it.
@@ -112,6 +118,8 @@ struct Socket<'a> {
     turn: Turn,
     /// Grows with every step in either direction.
     progress: u64,
+    /// Whether the proxy is about to exit: the WebSocket ends between two turns.
+    is_draining: bool,
 }
 
 /// The client's side of a WebSocket, its upgrade not yet answered.
@@ -144,12 +152,13 @@ pub async fn run(
         client: client.stream,
         input: client.input,
         parsed: 0,
-        from_client: Assembler::new(proxy.control.config.max_request_body.bytes()),
+        from_client: Assembler::of_client(proxy.control.config.max_request_body.bytes()),
         upstream: Leg::new(opened, profile),
         to_client,
         to_upstream: Outbox::default(),
         turn: Turn::Idle,
         progress: 0,
+        is_draining: false,
     };
     let outcome = socket.run().await;
     match &mut socket.turn {
@@ -162,15 +171,22 @@ pub async fn run(
 
 impl Socket<'_> {
     async fn run(&mut self) -> Outcome {
+        let draining = self.proxy.draining.clone();
+        let config = &self.proxy.control.config;
+        let mut stall = Stall::new(config.stream_idle_timeout, config.write_timeout);
         loop {
-            let before = self.progress;
-            let limit = self.limit();
-            let draining = self.proxy.draining.clone();
-            let is_idle = matches!(self.turn, Turn::Idle);
+            // What is waited for may change while it is waited, so the looks are never far apart.
+            let held = match &self.turn {
+                Turn::Held(held) => held.deadline.saturating_duration_since(Instant::now()),
+                _ => Duration::MAX,
+            };
+            let limit = held.min(stall.tick());
             let step = tokio::select! {
                 step = tokio::time::timeout(limit, std::future::poll_fn(|context| self.poll(context))) => step,
-                // Between two turns a client takes a close without a word, and connects anew.
-                () = draining.cancelled(), if is_idle => Ok(Step::Goodbye(1001, "the proxy is shutting down")),
+                () = draining.cancelled(), if !self.is_draining => {
+                    self.is_draining = true;
+                    continue;
+                }
             };
             let done = match step {
                 Ok(Step::Message { raw, text }) => self.message(raw, text).await,
@@ -180,13 +196,7 @@ impl Socket<'_> {
                     self.say_goodbye(code, reason).await;
                     Err(Outcome::Complete)
                 }
-                Err(_) if matches!(self.turn, Turn::Held(_)) => {
-                    self.release();
-                    Ok(())
-                }
-                Err(_) if self.progress != before || (is_idle && self.to_client.is_empty()) => Ok(()),
-                Err(_) if self.to_client.is_empty() => Err(Outcome::Idle),
-                Err(_) => Err(Outcome::SlowClient),
+                Err(_) => self.timed_out(&mut stall),
             };
             if let Err(outcome) = done {
                 return outcome;
@@ -194,13 +204,19 @@ impl Socket<'_> {
         }
     }
 
-    /// How long nothing may happen.
-    fn limit(&self) -> Duration {
-        let config = &self.proxy.control.config;
-        match &self.turn {
-            Turn::Held(held) => held.deadline.saturating_duration_since(Instant::now()),
-            _ if !self.to_client.is_empty() => config.write_timeout,
-            _ => config.stream_idle_timeout,
+    /// Nothing has happened for as long as is waited for.
+    fn timed_out(&mut self, stall: &mut Stall) -> Result<(), Outcome> {
+        if let Turn::Held(held) = &self.turn {
+            if held.deadline <= Instant::now() {
+                self.release();
+            }
+            return Ok(());
+        }
+        let waits_for_client = !self.to_client.is_empty();
+        match stall.check(self.progress, waits_for_client) {
+            // Between two turns a person may think for as long as they like.
+            Some(outcome) if waits_for_client || !matches!(self.turn, Turn::Idle) => Err(outcome),
+            _ => Ok(()),
         }
     }
 
@@ -231,6 +247,10 @@ impl Socket<'_> {
                     Poll::Ready(None) => is_pending = false,
                     Poll::Pending => {}
                 }
+            }
+            if self.is_draining && matches!(self.turn, Turn::Idle) && self.to_client.is_empty() {
+                // Between two turns a client takes a close without a word, and connects anew.
+                return Poll::Ready(Step::Goodbye(1001, "the proxy is shutting down"));
             }
             if is_pending {
                 return Poll::Pending;

@@ -3,9 +3,7 @@
 //! While a request is answered the client is watched: one that goes away takes its request with it. What
 //! it sends meanwhile is its next request.
 
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -23,10 +21,7 @@ use crate::pipeline::{Answer, Tries, Upgraded};
 use crate::relay;
 use crate::reply::Reply;
 use crate::route::{Lane, Routed};
-use crate::stream::{Stream, poll_read_scratch, read_some};
-
-/// How much is taken of a client's next request while the one before is answered.
-const MAX_EARLY: usize = 64 * 1024;
+use crate::stream::{Stream, gone, read_some};
 
 /// Memory that is set aside for a body on the word of its length alone.
 const TRUSTED_LENGTH: usize = 1024 * 1024;
@@ -42,6 +37,8 @@ struct Connection<'a> {
     worker: &'a Arc<Worker>,
     stream: Stream,
     input: Vec<u8>,
+    /// Whether the current request is a `HEAD`, whose reply has no body.
+    is_to_head: bool,
 }
 
 /// A request that could be read.
@@ -52,7 +49,7 @@ struct Request {
 
 /// Serves a connection until it ends.
 pub(super) async fn serve(worker: &Arc<Worker>, stream: Stream) {
-    let mut connection = Connection { worker, stream, input: Vec::new() };
+    let mut connection = Connection { worker, stream, input: Vec::new(), is_to_head: false };
     loop {
         // The state of a request is large and that of a held stream must be small, so each phase has
         // its own memory and gives it back.
@@ -92,6 +89,7 @@ impl<'a> Connection<'a> {
         else {
             return Ok(None);
         };
+        self.is_to_head = head.method() == "HEAD";
         let id = worker.proxy.next_request();
         let started = Instant::now();
         let checked = self.check(&head);
@@ -201,30 +199,29 @@ impl<'a> Connection<'a> {
     /// Has a request answered and sends the answer. None when the connection has ended.
     async fn answer(mut self, request: Request) -> Option<Self> {
         let worker = self.worker;
-        let is_to_head = request.exchange.head.method() == "HEAD";
         let id = request.exchange.id;
         let permit = match worker.proxy.admission.enter() {
             Ok(permit) => permit,
             Err(error) => {
                 self.record_busy(id, &error);
-                return self.reply(&Reply::of(&error), request.keep_alive, is_to_head).await;
+                return self.reply(&Reply::of(&error), request.keep_alive).await;
             }
         };
         let answering = Box::pin(worker.proxy.answer(&worker.connections, &request.exchange, permit));
         let answer = tokio::select! {
             answer = answering => answer,
-            () = self.gone() => return None,
+            () = gone(&mut self.stream, &mut self.input) => return None,
         };
         let keep_alive = request.keep_alive && !worker.proxy.draining.is_cancelled();
         drop(request);
         let committed = match answer {
-            Answer::Local(reply) => return self.reply(&reply, keep_alive, is_to_head).await,
+            Answer::Local(reply) => return self.reply(&reply, keep_alive).await,
             Answer::Upstream(committed) => *committed,
         };
         let Self { mut stream, mut input, .. } = self;
         let ended = relay::run(&mut stream, &mut input, &worker.connections, committed, keep_alive).await;
         if ended.keeps_alive {
-            return Some(Self { worker, stream, input });
+            return Some(Self { worker, stream, input, is_to_head: false });
         }
         if ended.outcome == Outcome::Complete {
             // The client has everything; a connection that is already gone needs no end.
@@ -247,7 +244,7 @@ impl<'a> Connection<'a> {
             Ok(permit) => permit,
             Err(error) => {
                 self.record_busy(exchange.id, &error);
-                self.reply(&Reply::of(&error), false, false).await;
+                self.reply(&Reply::of(&error), false).await;
                 return;
             }
         };
@@ -255,10 +252,10 @@ impl<'a> Connection<'a> {
         let upgrading = Box::pin(proxy.upgrade(&worker.connections, &exchange, &mut tries));
         let upgraded = tokio::select! {
             upgraded = upgrading => upgraded,
-            () = self.gone() => return,
+            () = gone(&mut self.stream, &mut self.input) => return,
         };
         match upgraded {
-            Upgraded::Local(reply) => drop(self.reply(&reply, false, false).await),
+            Upgraded::Local(reply) => drop(self.reply(&reply, false).await),
             Upgraded::Upstream(committed) => {
                 let Self { mut stream, mut input, .. } = self;
                 relay::run(&mut stream, &mut input, &worker.connections, *committed, false).await;
@@ -285,27 +282,9 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Resolves when the client has gone. What it sends is kept for later.
-    async fn gone(&mut self) {
-        poll_fn(|context| {
-            while self.input.len() < MAX_EARLY {
-                let input = &mut self.input;
-                let read = poll_read_scratch(&mut self.stream, context, |bytes| {
-                    input.extend_from_slice(bytes);
-                    bytes.len()
-                });
-                if !matches!(ready!(read), Ok(1..)) {
-                    return Poll::Ready(());
-                }
-            }
-            Poll::Pending
-        })
-        .await;
-    }
-
     /// Sends a reply of the proxy's own. None when the connection does not go on.
-    async fn reply(mut self, reply: &Reply, keep_alive: bool, is_to_head: bool) -> Option<Self> {
-        let bytes = reply.encode(keep_alive, is_to_head);
+    async fn reply(mut self, reply: &Reply, keep_alive: bool) -> Option<Self> {
+        let bytes = reply.encode(keep_alive, self.is_to_head);
         let limit = self.worker.proxy.control.config.write_timeout;
         let sending = async {
             self.stream.write_all(&bytes).await?;
@@ -324,7 +303,7 @@ impl<'a> Connection<'a> {
     /// Refuses a request of which not everything has been read, and ends the connection: what is left of
     /// the request must not be taken for the next one.
     async fn refuse(mut self, error: &Error) {
-        let bytes = Reply::of(error).encode(false, false);
+        let bytes = Reply::of(error).encode(false, self.is_to_head);
         let farewell = async {
             self.stream.write_all(&bytes).await?;
             self.stream.shutdown().await?;

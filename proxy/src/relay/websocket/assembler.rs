@@ -30,12 +30,26 @@ pub(super) struct Assembler {
     message: Option<Opcode>,
     text: Vec<u8>,
     limit: usize,
+    /// Whether frames must be masked; if not, they may not be.
+    is_masked: bool,
 }
 
 impl Assembler {
-    /// An assembler that keeps at most `limit` bytes of a message.
-    pub(super) fn new(limit: usize) -> Self {
-        Self { frames: FrameDecoder::default(), header: None, message: None, text: Vec::new(), limit }
+    /// An assembler for what a client sends, which keeps at most `limit` bytes of a message.
+    pub(super) fn of_client(limit: usize) -> Self {
+        Self {
+            frames: FrameDecoder::default(),
+            header: None,
+            message: None,
+            text: Vec::new(),
+            limit,
+            is_masked: true,
+        }
+    }
+
+    /// The same for what a server sends.
+    pub(super) fn of_server(limit: usize) -> Self {
+        Self { is_masked: false, ..Self::of_client(limit) }
     }
 
     pub(super) fn limit(&self) -> usize {
@@ -59,6 +73,9 @@ impl Assembler {
             taken += count;
             match piece {
                 None => return Ok((taken, None)),
+                Some(Piece::Header(header)) if header.mask.is_some() != self.is_masked => {
+                    return Err(FrameError::BadMask);
+                }
                 Some(Piece::Header(header)) => self.begin(header),
                 Some(Piece::Payload { bytes, offset, ends_frame }) => {
                     // A payload comes behind its header.
@@ -148,34 +165,47 @@ mod tests {
 
     #[test]
     fn messages_come_together_however_they_are_cut() {
-        let mask = Some([1, 2, 3, 4]);
-        let bytes = [
-            frame(true, Opcode::Text, None, b"one"),
-            frame(false, Opcode::Text, mask, b"tw"),
-            frame(true, Opcode::Ping, mask, b"ping"),
-            frame(true, Opcode::Continuation, mask, b"o"),
-            frame(true, Opcode::Close, mask, b""),
-        ]
-        .concat();
-        let expected = [
-            "one",
-            "Fragment",
-            "Control { is_mid_message: true }",
-            "two",
-            "Control { is_mid_message: false }",
-        ];
-        assert_eq!(hear(&mut Assembler::new(100), &bytes), expected);
-        let mut assembler = Assembler::new(100);
-        let pieces: Vec<String> = bytes.chunks(1).flat_map(|byte| hear(&mut assembler, byte)).collect();
-        assert_eq!(pieces, expected);
-        assert!(assembler.is_at_boundary());
+        for mask in [None, Some([1, 2, 3, 4])] {
+            let bytes = [
+                frame(true, Opcode::Text, mask, b"one"),
+                frame(false, Opcode::Text, mask, b"tw"),
+                frame(true, Opcode::Ping, mask, b"ping"),
+                frame(true, Opcode::Continuation, mask, b"o"),
+                frame(true, Opcode::Close, mask, b""),
+            ]
+            .concat();
+            let expected = [
+                "one",
+                "Fragment",
+                "Control { is_mid_message: true }",
+                "two",
+                "Control { is_mid_message: false }",
+            ];
+            let new = if mask.is_some() { Assembler::of_client } else { Assembler::of_server };
+            assert_eq!(hear(&mut new(100), &bytes), expected);
+            let mut assembler = new(100);
+            let pieces: Vec<String> = bytes.chunks(1).flat_map(|byte| hear(&mut assembler, byte)).collect();
+            assert_eq!(pieces, expected);
+            assert!(assembler.is_at_boundary());
+        }
     }
 
     #[test]
     fn a_long_message_is_cut_off_for_looking_at_only() {
-        let mut assembler = Assembler::new(3);
-        let masked = frame(true, Opcode::Text, Some([9; 4]), b"abcdef");
-        assert_eq!(hear(&mut assembler, &masked), ["abc"]);
-        assert_eq!(hear(&mut assembler, &frame(true, Opcode::Text, None, b"x")), ["x"]);
+        let mut assembler = Assembler::of_client(3);
+        let mask = Some([9; 4]);
+        assert_eq!(hear(&mut assembler, &frame(true, Opcode::Text, mask, b"abcdef")), ["abc"]);
+        assert_eq!(hear(&mut assembler, &frame(true, Opcode::Text, mask, b"x")), ["x"]);
+    }
+
+    #[test]
+    fn clients_mask_and_servers_do_not() {
+        let (plain, masked) =
+            (frame(true, Opcode::Ping, None, b""), frame(true, Opcode::Ping, Some([1; 4]), b""));
+        assert_eq!(Assembler::of_client(9).next(&plain), Err(FrameError::BadMask));
+        assert_eq!(Assembler::of_server(9).next(&masked), Err(FrameError::BadMask));
+        assert!(
+            Assembler::of_client(9).next(&masked).is_ok() && Assembler::of_server(9).next(&plain).is_ok()
+        );
     }
 }

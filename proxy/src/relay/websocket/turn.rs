@@ -12,7 +12,8 @@ use wire::responses::{EventKind, RequestView};
 use wire::run_event::RunEvent;
 use wire::websocket::{FrameHeader, Opcode, apply_mask, encode_text};
 
-use super::{Held, Leg, Request, Socket, Turn};
+use super::assembler::{Assembler, Heard};
+use super::{Held, Leg, Request, Socket, Turn, end};
 use crate::accounting::{Account, Outcome};
 use crate::commit::refusal::Refusal;
 use crate::exchange::Ties;
@@ -20,6 +21,7 @@ use crate::pipeline::{Tries, Upgrade};
 use crate::profile::{Now, Profile};
 use crate::relay::outbox::Outbox;
 use crate::selection::{Snapshot, State, affinity};
+use crate::stream::gone;
 
 impl Socket<'_> {
     /// Takes a message of the client: the request of a turn, or anything else, which passes.
@@ -59,14 +61,15 @@ impl Socket<'_> {
             self.turn = Turn::Running(Box::new(account));
         } else {
             tries.begin();
-            self.hold(request, tries);
+            self.hold(request, tries, None);
         }
         Ok(())
     }
 
     /// Holds the answer to a request that has just been sent to the current upstream.
-    fn hold(&mut self, mut request: Request, tries: Tries) {
-        if !request.may_move {
+    fn hold(&mut self, mut request: Request, tries: Tries, best: Option<(Refusal, Vec<u8>)>) {
+        if request.ties.response.is_some() {
+            // It is never sent again: the client sends its full input instead.
             request.raw = Vec::new();
         }
         let started = Instant::now().into_std();
@@ -74,14 +77,9 @@ impl Socket<'_> {
             Account::open(self.proxy, request.id, "websocket", started, self.upstream.profile.enter());
         let hold = self.exchange.routed.client.hold_limit(&self.proxy.control.config);
         let deadline = Instant::now() + hold;
-        self.turn = Turn::Held(Box::new(Held {
-            account,
-            request,
-            frames: Vec::new(),
-            frame_start: 0,
-            deadline,
-            tries,
-        }));
+        let frames = Vec::new();
+        let held = Held { account, request, frames, frame_start: 0, deadline, tries, best };
+        self.turn = Turn::Held(Box::new(held));
     }
 
     /// Lets the held answer go to the client: the account serves, or nobody does.
@@ -135,72 +133,101 @@ impl Socket<'_> {
             return Ok(());
         }
         let Some(profile) = self.proxy.profiles.get(&target).map(Arc::clone) else { return Ok(()) };
-        if self.replace_upstream(&profile).await { Ok(()) } else { Err(Outcome::UpstreamCut) }
+        if self.replace_upstream(&profile).await? { Ok(()) } else { Err(Outcome::UpstreamCut) }
     }
 
     /// Opens a WebSocket to a profile's upstream in the place of the one in use. Says whether it did.
-    async fn replace_upstream(&mut self, profile: &Arc<Profile>) -> bool {
-        match self.proxy.attempt_upgrade(self.connections, self.exchange, profile).await {
+    ///
+    /// # Errors
+    /// When the client goes away meanwhile.
+    async fn replace_upstream(&mut self, profile: &Arc<Profile>) -> Result<bool, Outcome> {
+        let opening = Box::pin(self.proxy.attempt_upgrade(self.connections, self.exchange, profile));
+        let upgrade = tokio::select! {
+            upgrade = opening => upgrade,
+            () = gone(&mut self.client, &mut self.input) => return Err(Outcome::ClientGone),
+        };
+        match upgrade {
             Ok(Upgrade::Opened(opened)) => {
                 self.upstream = Leg::new(opened, Arc::clone(profile));
                 self.to_upstream = Outbox::default();
-                true
+                return Ok(true);
             }
-            Ok(Upgrade::Refused(refusal, _)) => {
+            Ok(Upgrade::Refused(refusal, ..)) => {
                 self.proxy.note_refusal(self.exchange.id, profile, &refusal);
-                false
             }
-            Ok(Upgrade::NoWebsocket(_)) => false,
-            Err(error) => {
-                self.proxy.record_failure(self.exchange.id, profile, &error);
-                false
-            }
+            Ok(Upgrade::NoWebsocket(_) | Upgrade::Parked) => {}
+            Err(error) => self.proxy.record_failure(self.exchange.id, profile, &error),
         }
+        Ok(false)
     }
 
     /// The account refuses the held turn: another profile gets it, or the client sends it anew, or the
-    /// client gets the refusal.
+    /// client gets the best refusal.
     ///
     /// # Errors
     /// With how the WebSocket ends, when it cannot go on.
     pub(super) async fn refused(&mut self, refusal: Refusal) -> Result<(), Outcome> {
         let Turn::Held(mut held) = std::mem::replace(&mut self.turn, Turn::Idle) else { return Ok(()) };
+        held.account.forget_failure();
         let profile = Arc::clone(&self.upstream.profile);
-        let id = held.request.id;
-        self.proxy.refused(id, &profile, &refusal, &mut held.tries).await;
-        let next = self.next_profile(&held);
+        let (id, used) = (held.request.id, Arc::clone(&self.upstream.credentials));
+        tokio::select! {
+            () = self.proxy.refused(id, &profile, &used, &refusal, &mut held.tries) => {}
+            () = gone(&mut self.client, &mut self.input) => return Err(Outcome::ClientGone),
+        }
+        if held.best.as_ref().is_none_or(|(best, _)| refusal.worth() < best.worth()) {
+            held.best = Some((refusal, std::mem::take(&mut held.frames)));
+        }
         if let Some(response) = held.request.ties.response.clone() {
-            if next.is_some() {
+            if self.next_profile(&held).is_some() {
                 self.inject_not_found(id, &response);
                 return Ok(());
             }
-        } else if let Some(mut next) = next {
-            while !held.tries.are_spent() {
+        } else {
+            while let Some(next) = self.next_profile(&held).filter(|_| !held.tries.are_spent()) {
                 held.tries.begin();
-                if self.replace_upstream(&next).await {
-                    self.to_upstream.push(&held.request.raw);
-                    let Held { request, tries, .. } = *held;
-                    self.hold(request, tries);
+                if self.replace_upstream(&next).await? {
+                    self.send_again(*held);
                     return Ok(());
                 }
-                held.tries.refuse(&next, &refusal);
-                let Some(another) = self.next_profile(&held) else { break };
-                next = another;
+                held.tries.refuse(&next, &Refusal::Auth);
             }
         }
-        if refusal == Refusal::Auth {
-            // A 401 of the pool is not the client's: it would renew its own login. It connects anew.
-            return Err(Outcome::UpstreamCut);
+        self.pass_best(*held)
+    }
+
+    /// Sends a request that was refused to the upstream that has taken the refusing one's place.
+    fn send_again(&mut self, held: Held) {
+        let Held { mut request, tries, best, .. } = held;
+        let here = &self.upstream.profile.name;
+        if let Some(turn_state) = &request.ties.turn_state
+            && !affinity::may_see_turn_state(&self.proxy.bindings, turn_state, here)
+            && let Some(text) = text_of(&request.raw)
+            && let Some(text) = RequestView::new(&text).without_turn_state()
+        {
+            request.raw = mask_text(&text);
         }
-        let (request, profile) = (id, (&*profile.name).into());
-        self.proxy.control.log.record(&RunEvent::UpstreamUsageLimitPassthrough {
-            request,
-            profile,
-            status: 101,
-        });
-        self.turn = Turn::Held(held);
-        self.release();
-        Ok(())
+        self.to_upstream.push(&request.raw);
+        self.hold(request, tries, best);
+    }
+
+    /// Lets the client have the best of the refusals.
+    fn pass_best(&mut self, mut held: Held) -> Result<(), Outcome> {
+        match held.best.take() {
+            // A 401 of the pool is not the client's: it would renew its own login. It connects anew.
+            None | Some((Refusal::Auth, _)) => Err(Outcome::UpstreamCut),
+            Some((_, frames)) => {
+                let (request, profile) = (held.request.id, (&**held.account.profile()).into());
+                let passed = RunEvent::UpstreamUsageLimitPassthrough { request, profile, status: 101 };
+                self.proxy.control.log.record(&passed);
+                held.frames = frames;
+                self.turn = Turn::Held(Box::new(held));
+                self.release();
+                // A refusal is all that there is of its response.
+                end(&mut self.turn);
+                Ok(())
+            }
+        }
     }
 
     /// The profile that could have the held turn next. One whose token was just renewed may have it
@@ -239,6 +266,20 @@ impl Socket<'_> {
             route: "websocket".into(),
             injected: true,
         });
+    }
+}
+
+/// What a message says, put together from its frames.
+fn text_of(raw: &[u8]) -> Option<Vec<u8>> {
+    let mut assembler = Assembler::of_client(raw.len());
+    let mut rest = raw;
+    loop {
+        let (taken, heard) = assembler.next(rest).ok()?;
+        match heard {
+            Some(Heard::Message { text, .. }) => return Some(text.to_vec()),
+            Some(_) => rest = &rest[taken..],
+            None => return None,
+        }
     }
 }
 
