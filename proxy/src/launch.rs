@@ -3,6 +3,7 @@
 //! Codex keeps its built-in provider: with it the client has its history, remote compaction, model list,
 //! plugins and `/status`. It is pointed at the proxy by its two base URLs and nothing else.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -10,6 +11,8 @@ use serde::Deserialize;
 /// What a proxy says when it is ready.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Ready {
+    /// The address that it listens on.
+    pub listen: SocketAddr,
     /// The root that API keys use, with `/v1` behind it.
     pub base_url: String,
     /// The URLs of Codex with a ChatGPT login.
@@ -126,6 +129,7 @@ mod tests {
 
     fn ready(ca_cert: Option<&str>) -> Ready {
         Ready {
+            listen: SocketAddr::from(([127, 0, 0, 1], 1)),
             base_url: "http://127.0.0.1:1/k/t".into(),
             codex: CodexUrls {
                 chatgpt_base_url: "http://127.0.0.1:1/k/t/backend-api".into(),

@@ -1,20 +1,24 @@
 //! The processes of `prodex run`: a proxy of its own, and the client in the foreground.
 //!
 //! The proxy ends when its standard input does, so it goes also when the launcher is killed. It has a
-//! process group of its own: an interrupt at the terminal is for the client.
+//! process group of its own: an interrupt at the terminal is for the client. A proxy that crashes is
+//! started again on its port, with its capability: Codex waits for ever on a port that refuses (measured
+//! with 0.149 to 0.169), and goes on by itself when it answers again.
 
 use std::io;
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::launch::{Launch, Ready};
+use crate::secret::Secret;
 
 /// How long a proxy may take to be ready.
 const START: Duration = Duration::from_secs(20);
@@ -25,42 +29,62 @@ const END: Duration = Duration::from_secs(5);
 /// How long a client may take to end after each signal, before the next stronger one.
 const SIGNAL: Duration = Duration::from_secs(3);
 
+/// How often a proxy that crashes is started again in one session.
+const MAX_RESTARTS: u32 = 8;
+
+/// The pause before the second restart; it doubles. The first comes at once.
+const RESTART_PAUSE: Duration = Duration::from_millis(100);
+
 /// A proxy of our own.
 #[derive(Debug)]
 pub struct Server {
+    program: PathBuf,
+    arguments: Vec<String>,
+    /// Where it listens: clients know it by this address.
+    listen: SocketAddr,
+    capability: Secret,
     child: Child,
     input: Option<ChildStdin>,
+    restarts: u32,
 }
 
 impl Server {
-    /// Starts a proxy and waits until it is ready.
+    /// Starts a proxy with this address and capability and waits until it is ready.
     ///
     /// # Errors
     /// When it does not get ready; what it says about that is on standard error.
-    pub async fn start(program: &Path, arguments: &[String]) -> io::Result<(Self, Ready)> {
-        let mut child = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()?;
-        let input = child.stdin.take();
-        let output = child.stdout.take().ok_or_else(|| io::Error::other("it has no output"))?;
-        let mut server = Self { child, input };
-        let mut lines = BufReader::new(output).lines();
-        let line = tokio::time::timeout(START, lines.next_line()).await;
-        let line = match line {
-            Ok(line) => line?,
-            Err(_) => return Err(io::Error::other("it was not ready in time")),
-        };
-        let Some(line) = line else {
-            let status = server.child.wait().await?;
-            return Err(io::Error::other(format!("it ended with {status}")));
-        };
-        let ready = line.strip_prefix("prodex-ready ").and_then(|ready| serde_json::from_str(ready).ok());
-        let ready = ready.ok_or_else(|| io::Error::other("it did not say that it is ready"))?;
-        Ok((server, ready))
+    pub async fn start(
+        program: &Path,
+        arguments: &[String],
+        listen: SocketAddr,
+        capability: Secret,
+    ) -> io::Result<(Self, Ready)> {
+        let (child, input, ready) = start(program, arguments, listen, &capability).await?;
+        let (program, arguments) = (program.to_owned(), arguments.to_vec());
+        let (listen, input) = (ready.listen, Some(input));
+        Ok((Self { program, arguments, listen, capability, child, input, restarts: 0 }, ready))
+    }
+
+    /// Resolves when the proxy has crashed and cannot be kept running. Until then it is started again
+    /// whenever it ends. May be dropped at any point: a proxy that was about to start is killed then, and
+    /// the next call finds that there is none.
+    async fn keep_running(&mut self) {
+        while self.child.wait().await.is_ok() && self.restarts < MAX_RESTARTS {
+            if self.restarts > 0 {
+                pause(RESTART_PAUSE * (1 << self.restarts)).await;
+            }
+            self.restarts += 1;
+            let started = start(&self.program, &self.arguments, self.listen, &self.capability).await;
+            if let Ok((child, input, _)) = started {
+                (self.child, self.input) = (child, Some(input));
+            }
+        }
+    }
+
+    /// How often it was started again.
+    #[must_use]
+    pub fn restarts(&self) -> u32 {
+        self.restarts
     }
 
     /// Ends the proxy: asks it to, and does not wait for ever.
@@ -73,20 +97,66 @@ impl Server {
     }
 }
 
-/// Runs the client in the foreground and waits for its end. Signals that end the launcher end the client
-/// first.
+#[expect(clippy::disallowed_methods, reason = "a pause between two starts of a proxy that crashes")]
+async fn pause(duration: Duration) {
+    tokio::time::sleep(duration).await;
+}
+
+async fn start(
+    program: &Path,
+    arguments: &[String],
+    listen: SocketAddr,
+    capability: &Secret,
+) -> io::Result<(Child, ChildStdin, Ready)> {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .arg("--listen")
+        .arg(listen.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()?;
+    let missing = || io::Error::other("it has no input or output");
+    let mut input = child.stdin.take().ok_or_else(missing)?;
+    let output = child.stdout.take().ok_or_else(missing)?;
+    let line = async {
+        input.write_all(format!("{}\n", capability.expose()).as_bytes()).await?;
+        BufReader::new(output).lines().next_line().await
+    };
+    let line = match tokio::time::timeout(START, line).await {
+        // A proxy that ends at once may do so before it has read anything.
+        Ok(line) => line.unwrap_or_default(),
+        Err(_) => return Err(io::Error::other("it was not ready in time")),
+    };
+    let Some(line) = line else {
+        let status = child.wait().await?;
+        return Err(io::Error::other(format!("it ended with {status}")));
+    };
+    let ready = line.strip_prefix("prodex-ready ").and_then(|ready| serde_json::from_str(ready).ok());
+    let ready = ready.ok_or_else(|| io::Error::other("it did not say that it is ready"))?;
+    Ok((child, input, ready))
+}
+
+/// Runs the client in the foreground and waits for its end, with a proxy that is kept running. Signals
+/// that end the launcher end the client first.
 ///
 /// # Errors
 /// When it cannot be started.
-pub async fn run_client(program: &Path, launch: &Launch) -> io::Result<ExitStatus> {
+pub async fn run_client(program: &Path, launch: &Launch, server: &mut Server) -> io::Result<ExitStatus> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let variables = launch.environment.iter().map(|(name, value)| (*name, value));
     let mut child = Command::new(program).args(&launch.arguments).envs(variables).spawn()?;
+    let mut is_lost = false;
     loop {
         let signal = tokio::select! {
             status = child.wait() => return status,
+            () = server.keep_running(), if !is_lost => {
+                is_lost = true;
+                continue;
+            }
             _ = terminate.recv() => Signal::SIGTERM,
             _ = hangup.recv() => Signal::SIGHUP,
             // At the terminal the client has got it, too, and may well go on; one that was meant for

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 
 use super::profile::codex_home;
-use super::serve::{Options, load_profiles};
+use super::serve::{Options, load_profiles, random_capability};
 use super::{Exit, Failure, Home};
 use crate::config::{Config, process_environment};
 use crate::launch::{CodexUrls, Launch, Login, Ready, find_program};
@@ -64,11 +64,19 @@ impl Run {
 
     async fn run(&self, config: &Config, login: Login, program: &std::path::Path) -> Result<Exit, Failure> {
         let own = std::env::current_exe().map_err(|error| Failure::of(Exit::Environment, &error))?;
-        let (server, ready) = Server::start(&own, &self.server_arguments(config))
-            .await
+        let arguments = self.server_arguments(config);
+        let started = Server::start(&own, &arguments, config.listen, random_capability()?).await;
+        let (mut server, ready) = started
             .map_err(|error| Failure::new(Exit::Environment, format!("the proxy did not start: {error}")))?;
         let launch = Launch::codex(&ready, login, &self.arguments, &process_environment);
-        let status = run_client(program, &launch).await;
+        let status = run_client(program, &launch, &mut server).await;
+        if server.restarts() > 0 {
+            let log = config.log_directory();
+            let (count, log) = (server.restarts(), log.display());
+            eprintln!(
+                "prodex: the proxy ended {count} time(s) and was started again; its run logs are in {log}"
+            );
+        }
         server.stop().await;
         let status = status.map_err(|error| {
             Failure::new(Exit::Environment, format!("cannot start {}: {error}", program.display()))
@@ -79,10 +87,10 @@ impl Run {
     /// The arguments of the proxy. None of them is a secret.
     fn server_arguments(&self, config: &Config) -> Vec<String> {
         let mut arguments: Vec<String> =
-            ["serve", "--print-ready", "--until-stdin-ends", "--home"].map(String::from).into();
+            ["serve", "--print-ready", "--launched", "--home"].map(String::from).into();
         arguments.push(config.home.display().to_string());
-        for (name, value) in self.options.overrides() {
-            arguments.extend([format!("--{name}"), value]);
+        if let Some(upstream) = &self.options.upstream {
+            arguments.extend(["--upstream".to_owned(), upstream.clone()]);
         }
         if self.options.tls {
             arguments.push("--tls".to_owned());
@@ -96,6 +104,7 @@ impl Run {
         let url = |host: &str, path: &str| format!("{scheme}://{host}:<port>/k/***{path}");
         let host = if self.options.tls { "localhost" } else { "127.0.0.1" };
         let ready = Ready {
+            listen: config.listen,
             base_url: url("127.0.0.1", ""),
             codex: CodexUrls {
                 chatgpt_base_url: url(host, "/backend-api"),

@@ -1,6 +1,6 @@
 //! `prodex serve`: the proxy as a long-lived server.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -40,9 +40,10 @@ pub(super) struct Serve {
     /// Serve without the capability: everybody on this machine may use the profiles (for a laboratory)
     #[arg(long)]
     no_auth: bool,
-    /// Stop when standard input ends: a launcher that dies takes the proxy with it
-    #[arg(long, hide = true)]
-    until_stdin_ends: bool,
+    /// Take the capability from the first line of standard input, and stop when that ends: a launcher
+    /// that dies takes the proxy with it
+    #[arg(long, hide = true, conflicts_with = "no_auth")]
+    launched: bool,
 }
 
 /// What `serve` and `run` have in common.
@@ -101,7 +102,11 @@ impl Serve {
             Failure::new(Exit::Environment, format!("cannot listen on {listen}: {error}; {advice}"))
         })?;
         let tls = authority.map(Authority::server_config).transpose()?.map(Arc::new);
-        let capability = if self.no_auth { None } else { Some(random_capability()?) };
+        let capability = match (self.no_auth, self.launched) {
+            (true, _) => None,
+            (_, true) => Some(read_capability()?),
+            _ => Some(random_capability()?),
+        };
         let urls = Urls::new(listeners.address, tls.is_some(), capability.as_ref());
         let count = profiles.profiles().len();
         let proxy = Arc::new(Proxy::new(control, Guard::new(capability), profiles, tls.is_some()));
@@ -114,7 +119,7 @@ impl Serve {
         });
         self.announce(&proxy, &urls, authority, count);
         tokio::spawn(drain_on_signal(Arc::clone(&proxy)));
-        if self.until_stdin_ends {
+        if self.launched {
             tokio::spawn(drain_on_stdin(Arc::clone(&proxy)));
         }
         let aborted =
@@ -134,6 +139,7 @@ impl Serve {
         if self.print_ready {
             let ready = json!({
                 "pid": std::process::id(),
+                "listen": urls.listen.to_string(),
                 "base_url": urls.base,
                 "codex": {"chatgpt_base_url": urls.chatgpt, "openai_base_url": urls.openai},
                 "anthropic_base_url": null,
@@ -162,6 +168,7 @@ impl Serve {
 
 /// The URLs that clients are given.
 struct Urls {
+    listen: SocketAddr,
     base: String,
     chatgpt: String,
     openai: String,
@@ -177,6 +184,7 @@ impl Urls {
         let host = if address.is_ipv4() { "127.0.0.1" } else { "[::1]" };
         let first = if is_tls { "localhost" } else { host };
         Self {
+            listen: address,
             base: url(host, ""),
             chatgpt: url(first, "/backend-api"),
             openai: url("localhost", "/backend-api/codex"),
@@ -195,7 +203,25 @@ fn raise_file_limit() {
     }
 }
 
-fn random_capability() -> Result<Secret, Failure> {
+/// Takes the capability that a launcher has made up, so that a proxy in the place of one that crashed
+/// answers to the same.
+fn read_capability() -> Result<Secret, Failure> {
+    let mut line = String::new();
+    let problem =
+        |problem: &str| Failure::new(Exit::Usage, format!("no capability on standard input: {problem}"));
+    let read = std::io::stdin().lock().take(1024).read_line(&mut line);
+    read.map_err(|error| problem(&error.to_string()))?;
+    let capability = line.trim_end();
+    let is_good = capability.len() >= 32 && capability.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if is_good {
+        Ok(Secret::new(capability))
+    } else {
+        Err(problem("it needs at least 32 letters and digits"))
+    }
+}
+
+/// A capability that nobody can guess.
+pub(super) fn random_capability() -> Result<Secret, Failure> {
     Secret::random()
         .map_err(|error| Failure::new(Exit::Environment, format!("there is no randomness: {error}")))
 }
