@@ -39,11 +39,6 @@ impl Response {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
-    /// The lines of the head behind the first.
-    pub(crate) fn lines(&self) -> Vec<&str> {
-        lines(&self.head)
-    }
-
     /// The value of the first field with this name.
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
         field(&self.head, name)
@@ -93,12 +88,6 @@ impl Connection {
     /// Ends it with a reset.
     pub(crate) fn reset(self) {
         self.stream.set_zero_linger().unwrap();
-    }
-
-    /// The socket, of which nothing has been read ahead.
-    pub(crate) fn into_stream(self) -> TcpStream {
-        assert!(self.ahead.is_empty());
-        self.stream
     }
 }
 

@@ -5,11 +5,7 @@ use mock_upstream::{Account, Exchange, Mock};
 use serde_json::{Value, json};
 
 use crate::connection::{Response, turn, user};
-use crate::rig::{LIMIT, Proxy, Setting, asked, finished};
-
-async fn start(profiles: &[&str], script: Script) -> (Mock, Proxy) {
-    Setting::new(profiles, script).start().await
-}
+use crate::rig::{LIMIT, Setting, asked, finished, start};
 
 async fn assert_honest(mock: &Mock) {
     let all = mock.journal().exchanges();
@@ -103,9 +99,9 @@ async fn the_turn_state_of_one_account_is_not_shown_to_another() {
 fn with_encrypted(response: &Response) -> String {
     let text = response.text();
     let events = text.lines().filter_map(|line| line.strip_prefix("data: "));
-    let events = events.map(|event| serde_json::from_str::<Value>(event).unwrap());
-    let item =
-        events.filter(|event| event["type"] == "response.output_item.done").next().unwrap()["item"].clone();
+    let mut events = events.map(|event| serde_json::from_str::<Value>(event).unwrap());
+    let done = |event: &Value| event["type"] == "response.output_item.done";
+    let item = events.find(done).unwrap()["item"].clone();
     assert!(item["encrypted_content"].is_string());
     let mut body: Value = serde_json::from_str(&user("again")).unwrap();
     body["input"].as_array_mut().unwrap().insert(0, item);

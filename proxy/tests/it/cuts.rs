@@ -9,6 +9,7 @@ use mock_upstream::script::{Framing, Rule, Script, Stream, Turn};
 
 use crate::connection::{begin_turn, head, turn, user};
 use crate::rig::{Proxy, Setting, asked};
+use crate::socket::{Socket, create};
 use crate::upstream::Upstream;
 
 const CREATED: &str = "data: {\"type\":\"response.created\",\"response\":{\"id\":\"r1\"}}\n\n";
@@ -149,8 +150,8 @@ async fn a_cut_websocket_turn_is_seen_as_a_cut() {
     for end in [End::Fin, End::Reset] {
         let cut = Rule::new(Turn::text("a b")).fault(Fault::after_events(6, end.clone()));
         let (mock, proxy) = start([cut]).await;
-        let mut socket = crate::socket::Socket::open(&proxy, &[]).await.unwrap();
-        socket.send(&crate::socket::create("x")).await;
+        let mut socket = Socket::open(&proxy, &[]).await.unwrap();
+        socket.send(&create("x")).await;
         let (messages, error) = socket.rest().await;
         let texts: Vec<&str> = messages.iter().map(|message| message.to_text().unwrap()).collect();
         assert!(error.is_some(), "{end:?}: no clean end behind {texts:?}");
@@ -161,4 +162,27 @@ async fn a_cut_websocket_turn_is_seen_as_a_cut() {
         assert!(messages.iter().all(tokio_tungstenite::tungstenite::Message::is_text));
         assert_eq!(mock.journal().responses().len(), 1);
     }
+}
+
+#[tokio::test]
+async fn an_upstream_that_falls_silent_is_cut() {
+    let stream = Stream::texts([CREATED, OUTPUT]);
+    let silent = Rule::new(stream).fault(Fault { at: At::End, end: End::Hang });
+    let setting = Setting::new(&["one"], Script::rules([silent])).set("PRODEX_STREAM_IDLE_TIMEOUT", "300ms");
+    let (_mock, proxy) = setting.start().await;
+    let (bytes, _) = begin_turn(&proxy, "", "{}").await.read_to_end().await;
+    assert!(String::from_utf8(bytes).unwrap().ends_with(&format!("{OUTPUT}\r\n")));
+    let log = proxy.stop().await;
+    assert_eq!(log.events("stream_complete").next().unwrap().fields["outcome"], "idle");
+}
+
+#[tokio::test]
+async fn a_websocket_turn_that_falls_silent_is_cut() {
+    let silent = Rule::new(Turn::text("a")).fault(Fault::after_events(5, End::Hang));
+    let setting = Setting::new(&["one"], Script::rules([silent])).set("PRODEX_STREAM_IDLE_TIMEOUT", "300ms");
+    let (_mock, proxy) = setting.start().await;
+    let mut socket = Socket::open(&proxy, &[]).await.unwrap();
+    socket.send(&create("x")).await;
+    let (messages, _) = socket.rest().await;
+    assert_eq!(messages.len(), 5);
 }

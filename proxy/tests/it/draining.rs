@@ -1,8 +1,11 @@
 //! A proxy that is told to end lets what is in flight come to its end, and nothing else.
 
+use std::time::Duration;
+
 use harness::process::Exit;
 use mock_upstream::Exchange;
 use mock_upstream::fault::{End, Fault};
+use mock_upstream::pacing::Pacing;
 use mock_upstream::script::{Rule, Script, Turn};
 use nix::sys::signal::Signal;
 use tokio::net::TcpStream;
@@ -10,7 +13,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::connection::{Connection, TURN, begin_turn, head, turn, user};
 use crate::rig::{LIMIT, Proxy, Setting};
-use crate::socket::Socket;
+use crate::socket::{Socket, create, said};
 use crate::upstream::Upstream;
 
 const BEGIN: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 60\r\n\r\n";
@@ -133,4 +136,32 @@ async fn another_proxy_may_take_its_place_on_the_same_port() {
     proxy.stop().await;
     let next = Proxy::start(sandbox, arguments).await;
     assert_eq!((next.port(), turn(&next, "", &user("x")).await.status()), (port, 200));
+}
+
+#[tokio::test]
+async fn a_websocket_whose_turn_ends_within_the_drain_is_closed() {
+    let slow = Pacing::gap(Duration::from_millis(40));
+    let rules = [Rule::new(Turn::text("a b")).pacing(slow)];
+    let (_mock, proxy) = Setting::new(&["one"], Script::rules(rules)).start().await;
+    let mut socket = Socket::open(&proxy, &[]).await.unwrap();
+    socket.send(&create("slow")).await;
+    let mut events = vec![socket.event().await];
+    proxy.server.signal(Signal::SIGTERM);
+    events.extend(socket.events().await);
+    assert_eq!(said(&events), "a b", "a turn comes to its end");
+    let (messages, _) = socket.rest().await;
+    assert!(matches!(&messages[..], [Message::Close(Some(frame))] if u16::from(frame.code) == 1001));
+    proxy.ended().await;
+}
+
+#[tokio::test]
+async fn an_idle_websocket_is_closed() {
+    let (_mock, proxy) = Setting::new(&["one"], Script::default()).start().await;
+    let mut socket = Socket::open(&proxy, &[]).await.unwrap();
+    socket.turn(&create("x")).await;
+    proxy.server.signal(Signal::SIGTERM);
+    let (messages, error) = socket.rest().await;
+    assert!(matches!(&messages[..], [Message::Close(Some(frame))] if u16::from(frame.code) == 1001));
+    assert!(error.is_none(), "{error:?}");
+    proxy.ended().await;
 }

@@ -274,26 +274,25 @@ async fn over_http2_the_same_holds() {
     let (mock, proxy) = start(&["--tls"]).await;
     let target = format!("{}{MODELS}", proxy.prefix());
     let path = |path: &str| format!("{}{path}", proxy.prefix());
-    let mut cases: Vec<(&str, String, Vec<(&str, &str)>, u16)> = vec![
-        ("GET", MODELS.to_owned(), vec![], 401),
-        ("GET", format!("/k/wrong{MODELS}"), vec![], 401),
-        ("GET", format!("https://evil.example{target}"), vec![], 403),
-        ("GET", format!("https://localhost{target}"), vec![("host", "evil.example")], 400),
-        ("GET", target.clone(), vec![("origin", "https://evil.example")], 403),
-        ("GET", target.clone(), vec![("sec-fetch-site", "cross-site")], 403),
-        ("GET", path("/backend-api/../etc"), vec![], 400),
-        ("GET", path("/backend-api/%2e%2e/etc"), vec![], 400),
-        ("GET", path("/backend-api%2fcodex/models"), vec![], 400),
-        ("GET", path("/backend-api/conversations"), vec![], 404),
-        ("TRACE", target.clone(), vec![], 405),
-        ("POST", path(TURN), vec![("content-length", "2"), ("content-length", "3")], 400),
-        ("GET", path(TURN), vec![("upgrade", "websocket")], 405),
-    ];
     let long = "x".repeat(60_000);
-    cases.push(("GET", target, vec![("x", &long), ("y", &long)], 431));
-    for (method, target, fields, expected) in cases {
+    for (method, target, fields, expected) in [
+        ("GET", MODELS.to_owned(), &[][..], 401),
+        ("GET", format!("/k/wrong{MODELS}"), &[], 401),
+        ("GET", format!("https://evil.example{target}"), &[], 403),
+        ("GET", format!("https://localhost{target}"), &[("host", "evil.example")], 400),
+        ("GET", target.clone(), &[("origin", "https://evil.example")], 403),
+        ("GET", target.clone(), &[("sec-fetch-site", "cross-site")], 403),
+        ("GET", path("/backend-api/../etc"), &[], 400),
+        ("GET", path("/backend-api/%2e%2e/etc"), &[], 400),
+        ("GET", path("/backend-api%2fcodex/models"), &[], 400),
+        ("GET", path("/backend-api/conversations"), &[], 404),
+        ("TRACE", target.clone(), &[], 405),
+        ("POST", path(TURN), &[("content-length", "2"), ("content-length", "3")], 400),
+        ("GET", path(TURN), &[("upgrade", "websocket")], 405),
+        ("GET", target, &[("x", &*long), ("y", &*long)], 431),
+    ] {
         let mut client = Http2::open(&proxy).await;
-        match client.send(method, &target, &fields, "").await {
+        match client.send(method, &target, fields, "").await {
             Ok(mut response) => {
                 assert_eq!(response.status().as_u16(), expected, "{method} {target}");
                 collect(response.body_mut()).await.1.unwrap();

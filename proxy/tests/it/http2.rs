@@ -63,26 +63,29 @@ impl Body for Whole {
     }
 }
 
-/// An HTTP/2 connection to the proxy. Dropping it ends the connection.
+/// An HTTP/2 connection to the proxy.
 pub(crate) struct Http2 {
     sender: SendRequest<Whole>,
     origin: String,
-    connection: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Http2 {
-    fn drop(&mut self) {
-        self.connection.abort();
-    }
+    /// The socket once more: its owner keeps it open for as long as there are streams.
+    socket: socket2::Socket,
 }
 
 impl Http2 {
     pub(crate) async fn open(proxy: &Proxy) -> Self {
-        let stream = TokioIo::new(connect(proxy, "h2").await);
+        let stream = connect(proxy, "h2").await;
+        let socket = socket2::SockRef::from(stream.get_ref().0).try_clone().unwrap();
+        let stream = TokioIo::new(stream);
         let (sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
-        let connection = tokio::spawn(async move { drop(connection.await) });
-        Self { sender, origin: format!("https://localhost:{}", proxy.port()), connection }
+        tokio::spawn(connection);
+        Self { sender, origin: format!("https://localhost:{}", proxy.port()), socket }
+    }
+
+    /// What ends the connection, whatever goes on.
+    pub(crate) fn end(&self) -> impl FnOnce() + use<> {
+        let socket = self.socket.try_clone().unwrap();
+        move || socket.shutdown(std::net::Shutdown::Both).unwrap()
     }
 
     /// Sends a request, by path or by whole URL, and waits for the head of its response.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use mock_upstream::fault::{At, End, Fault};
 use mock_upstream::pacing::Pacing;
-use mock_upstream::script::{Http, Item, Rule, Script, Stream, Transport, Turn};
-use mock_upstream::{Exchange, Mock};
+use mock_upstream::script::{Http, Item, Rule, Script, Stream, Transport, Turn, Write};
+use mock_upstream::{Account, Exchange, Mock};
 
 use crate::connection::{TURN, begin_turn, user};
 use crate::http2::{Http2, data};
@@ -77,24 +77,19 @@ async fn over_http2_by_its_stream_or_its_connection() {
             let (mock, proxy) = start(rule.clone(), &["--tls"]).await;
             let target = format!("{}{TURN}", proxy.prefix());
             let mut client = Http2::open(&proxy).await;
+            let end = client.end();
             let fields = [("user-agent", "codex_exec/0.169.0")];
             let mut response = Box::pin(client.send("POST", &target, &fields, "{}"));
             let took = if stage == "on its way" {
                 let mut response = response.await.unwrap();
                 assert!(data(response.body_mut()).await.unwrap().unwrap().ends_with(OUTPUT.as_bytes()));
-                leaves(&mock, || if by_stream { drop(response) } else { drop(client) }).await
+                leaves(&mock, || if by_stream { drop(response) } else { end() }).await
             } else {
                 tokio::select! {
                     response = &mut response => panic!("{response:?} came too early"),
                     () = arrived(&mock, stage == "held") => {}
                 }
-                drop(response);
-                leaves(&mock, || {
-                    if !by_stream {
-                        drop(client)
-                    }
-                })
-                .await
+                leaves(&mock, || if by_stream { drop(response) } else { end() }).await
             };
             assert!(took < SECOND, "{stage}, by stream: {by_stream}: {took:?}");
             proxy.stop().await;
@@ -157,4 +152,36 @@ async fn a_client_that_stops_reading_is_given_up() {
     mock.journal().wait_for("the upstream to be told", LIMIT, gone).await.unwrap();
     let log = proxy.stop().await;
     assert_eq!(log.events("stream_complete").next().unwrap().fields["outcome"], "slow_client");
+}
+
+#[tokio::test]
+async fn a_client_that_stops_reading_later_is_given_up() {
+    let mut stream = Stream::texts([OUTPUT]);
+    stream.writes.push(Write::PauseMs(900));
+    stream.writes.extend(vec![Write::Text(format!("data: {}\n\n", "x".repeat(1 << 20))); 64]);
+    let setting = Setting::new(&["one"], Script::rules([Rule::new(stream)]));
+    let (mock, proxy) = setting.set("PRODEX_WRITE_TIMEOUT", "300ms").start().await;
+    let mut client = begin_turn(&proxy, "", "{}").await;
+    client.read_through(OUTPUT).await;
+    let gone = |all: &[Exchange]| all.iter().any(Exchange::client_gone);
+    mock.journal().wait_for("the upstream to be told", LIMIT, gone).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_its_turn_moves_is_noticed() {
+    let hanging = Rule::new(Http::status(426)).transport(Transport::Upgrade).account("b");
+    let hanging = hanging.fault(Fault::before_head(End::Hang));
+    let script = Script::rules([hanging]).account(Account::new("a").turns_left(0));
+    let (mock, proxy) = Setting::new(&["a", "b"], script).start().await;
+    let mut socket = Socket::open(&proxy, &[]).await.unwrap();
+    socket.send(&create("x")).await;
+    let moving =
+        |all: &[Exchange]| all.iter().any(|turn| turn.account.as_deref() == Some("b") && turn.target == TURN);
+    mock.journal().wait_for("the second upgrade", LIMIT, moving).await.unwrap();
+    socket.vanish();
+    let told = |all: &[Exchange]| {
+        all.iter()
+            .any(|turn| turn.account.as_deref() == Some("b") && turn.target == TURN && turn.end.is_some())
+    };
+    mock.journal().wait_for("the upstream to be told", LIMIT, told).await.unwrap();
 }

@@ -35,6 +35,8 @@ mod websocket;
 
 mod turns;
 
+mod refused_turns;
+
 mod guard;
 
 mod canaries;
@@ -52,5 +54,7 @@ mod help;
 mod tls;
 
 mod workspace;
+
+mod log;
 
 mod many;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use harness::process::Program;
 use mock_upstream::fault::{At, End, Fault};
 use mock_upstream::journal::Limits;
 use mock_upstream::pacing::Pacing;
@@ -9,7 +10,7 @@ use mock_upstream::script::{Rule, Script, Stream};
 use mock_upstream::{Account, Config, Mock, raise_file_limit};
 
 use crate::connection::{Connection, begin_turn};
-use crate::rig::{Proxy, Setting};
+use crate::rig::{LIMIT, Proxy, Setting, add_profile, program, sandbox};
 
 const STREAMS: usize = 1000;
 
@@ -68,4 +69,17 @@ async fn a_thousand_slow_streams_are_served_at_once() {
     let log = proxy.stop().await;
     assert_eq!(log.events("stream_complete").count(), STREAMS + 1);
     assert_eq!((log.events("log_dropped").count(), log.skipped), (0, 0));
+}
+
+#[tokio::test]
+async fn the_limit_of_open_files_is_raised() {
+    let sandbox = sandbox();
+    add_profile(&sandbox, "one", &Account::new("one").auth_json().to_string()).await;
+    let script = format!("ulimit -Sn 1024; exec {} serve --print-ready", program().display());
+    let shell = Program::new("/bin/sh").args(["-c", &script]).envs(sandbox.environment());
+    let (running, _) = shell.start_ready("prodex-ready ", LIMIT).await.unwrap();
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", running.pid())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let soft: u64 = line.split_whitespace().nth(3).unwrap().parse().unwrap();
+    assert!(soft > 1024, "{line}");
 }

@@ -220,3 +220,12 @@ async fn a_half_written_file_of_an_interrupted_command_is_no_profile() {
     add_profile(&sandbox, "half", &auth("acct-2")).await;
     assert_eq!(list(&sandbox).await.len(), 2);
 }
+
+#[tokio::test]
+async fn what_is_wrong_with_a_file_is_said_once() {
+    let sandbox = sandbox();
+    let file = sandbox.root().join("auth.json").display().to_string();
+    std::fs::write(&file, "{").unwrap();
+    let finished = prodex(&sandbox, &["profile", "add", "x", "--from", &file]).await;
+    assert_eq!(finished.stderr.matches("it is not JSON").count(), 1, "{}", finished.stderr);
+}

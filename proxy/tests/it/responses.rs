@@ -236,3 +236,37 @@ async fn a_head_request_gets_the_head_alone() {
         assert_eq!(response.head, answer);
     }
 }
+
+#[tokio::test]
+async fn a_refused_head_request_gets_no_body() {
+    let upstream = Upstream::start().await;
+    let proxy = Setting::new(&[], Script::default()).key("key", "sk-x").start_at(upstream.url()).await;
+    // Replies of the proxy's own have no body either.
+    for path in ["/v1/nothing", "/backend-api/wham/accounts/check"] {
+        let mut client = proxy.connect().await;
+        let fields = "chatgpt-account-id: a\r\nconnection: close\r\n";
+        client.send(head(&proxy, "HEAD", path, fields, 0)).await;
+        client.bare_response().await;
+        assert_eq!(client.read_to_end().await, (Vec::new(), None), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn protocols_are_switched_for_nobody_who_did_not_ask() {
+    let upstream = Upstream::start().await;
+    let proxy = Setting::new(&[], Script::default()).key("key", "sk-x").start_at(upstream.url()).await;
+    let mut client = proxy.connect().await;
+    client.send(head(&proxy, "POST", "/v1/responses", "", 2) + "{}").await;
+    let answering = async {
+        loop {
+            upstream
+                .answer("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n")
+                .await;
+        }
+    };
+    let response = tokio::select! {
+        response = client.response() => response,
+        () = answering => unreachable!("it never ends"),
+    };
+    assert_eq!(response.status(), 503);
+}

@@ -90,6 +90,11 @@ impl Setting {
     }
 }
 
+/// Starts a mock with this script, and a proxy that pools accounts with these ids.
+pub(crate) async fn start(profiles: &[&str], script: Script) -> (Mock, Proxy) {
+    Setting::new(profiles, script).start().await
+}
+
 /// A place for a proxy to live in.
 pub(crate) fn sandbox() -> Sandbox {
     let mut sandbox = Sandbox::new("proxy").unwrap();

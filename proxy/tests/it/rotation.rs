@@ -5,11 +5,11 @@ use std::time::Duration;
 use mock_upstream::accounts::Window;
 use mock_upstream::pacing::Pacing;
 use mock_upstream::script::{CallName, Http, Rule, Script, Stream, Turn, TurnEnd};
-use mock_upstream::{Account, Exchange, Mock};
+use mock_upstream::{Account, Exchange};
 use serde_json::{Value, json};
 
 use crate::connection::{TURN, request, turn, user};
-use crate::rig::{LIMIT, Proxy, Setting, asked, finished};
+use crate::rig::{LIMIT, Setting, asked, finished, start};
 
 fn usage_limit() -> Value {
     json!({ "error": { "type": "usage_limit_reached", "message": "no more", "resets_in_seconds": 3600 } })
@@ -18,10 +18,6 @@ fn usage_limit() -> Value {
 /// The rule that account `a` answers every turn with this.
 fn refusing(http: Http) -> Script {
     Script::rules([Rule::new(http).account("a"), Rule::new(Turn::text("served"))])
-}
-
-async fn start(profiles: &[&str], script: Script) -> (Mock, Proxy) {
-    Setting::new(profiles, script).start().await
 }
 
 #[tokio::test]
@@ -252,5 +248,17 @@ async fn an_error_in_a_raw_stream_moves_as_well() {
     ]);
     let (mock, proxy) = start(&["a", "b"], script).await;
     assert_eq!(turn(&proxy, "", &user("hi")).await.said(), "served");
+    assert_eq!(asked(&mock), ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_refusal_right_behind_output_is_remembered() {
+    let end = TurnEnd::Failed { code: "usage_limit_reached".into(), message: "no".into() };
+    let failing = Rule::new(Turn::text("half").ending(end)).account("a").pacing(Pacing::one_write());
+    let script = Script::rules([failing, Rule::new(Turn::text("served"))]);
+    let (mock, proxy) = Setting::new(&["a", "b"], script).start().await;
+    let response = turn(&proxy, "session-id: s\r\n", &user("hi")).await;
+    assert_eq!(response.body, finished(&mock).await.answer.unwrap().body);
+    assert_eq!(turn(&proxy, "session-id: s\r\n", &user("hi")).await.said(), "served");
     assert_eq!(asked(&mock), ["a", "b"]);
 }

@@ -1,6 +1,7 @@
 //! `prodex run`: a client behind a proxy of its own, and nothing left of either when it ends.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use harness::process::{Exit, Program, Running};
 use harness::sandbox::Sandbox;
@@ -8,6 +9,7 @@ use mock_upstream::script::Script;
 use mock_upstream::{Account, Config, Mock};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio::net::TcpStream;
 
 use crate::connection::Connection;
 use crate::rig::{LIMIT, add_profile, code, prodex, program, sandbox, until};
@@ -158,7 +160,7 @@ fn servers(sandbox: &Sandbox) -> Vec<i32> {
     let is_ours = |path: &PathBuf| {
         let line = std::fs::read(path.join("cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line);
-        line.contains("serve") && line.contains("--until-stdin-ends") && line.contains(&home)
+        line.contains("\0serve\0") && line.contains(&home)
     };
     let entries = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
     entries.filter(is_ours).filter_map(|path| path.file_name()?.to_str()?.parse().ok()).collect()
@@ -208,6 +210,11 @@ async fn signals_end_the_client_and_then_the_proxy() {
             ))
             .await;
         assert_eq!(connection.response().await.status(), 200, "its URL works");
+        let capability = path.split('/').nth(2).unwrap();
+        for file in ["cmdline", "environ"] {
+            let seen = std::fs::read(format!("/proc/{}/{file}", servers(&sandbox)[0])).unwrap();
+            assert!(!String::from_utf8_lossy(&seen).contains(capability), "the capability is in no {file}");
+        }
         if to_group {
             launcher.signal(signal);
         } else {
@@ -248,4 +255,60 @@ async fn a_launcher_that_is_killed_takes_the_proxy_with_it() {
     assert_eq!(launcher.wait(LIMIT).await.unwrap(), Some(Exit::Signal(9)));
     assert_eq!(connection.read_to_end().await.0, b"", "the proxy ends");
     until("the proxy has gone", || servers(&sandbox).is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_launcher_that_is_interrupted_at_any_moment_leaves_nothing() {
+    let sandbox = sandbox();
+    add_profile(&sandbox, "one", &Account::new("one").auth_json().to_string()).await;
+    let path = sandbox.programs().join("codex");
+    std::fs::write(&path, "#!/bin/sh\nwhile :; do sleep 0.05; done\n").unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGKILL] {
+        for wait in [0, 2, 4, 6, 8, 10, 12, 15, 20, 30, 50] {
+            let launcher = Program::new(program()).args(["run", "--tls", "--upstream", "http://127.0.0.1:9"]);
+            let mut launcher = launcher.envs(sandbox.environment()).start().unwrap();
+            let early = launcher.wait(Duration::from_millis(wait)).await.unwrap();
+            assert_eq!(early, None);
+            kill(Pid::from_raw(launcher.pid().cast_signed()), signal).unwrap();
+            assert!(launcher.wait(LIMIT).await.unwrap().is_some(), "{signal} behind {wait} ms");
+            let stopped = launcher.stop(LIMIT).await.unwrap();
+            let left: Vec<_> =
+                stopped.stragglers.iter().filter(|left| !left.command.contains("codex")).collect();
+            assert!(left.is_empty(), "{signal} behind {wait} ms: {left:?}");
+            assert!(
+                signal == Signal::SIGKILL || stopped.stragglers.is_empty(),
+                "{signal} behind {wait} ms: {stopped:?}"
+            );
+        }
+    }
+    let list = prodex(&sandbox, &["profile", "list"]).await;
+    assert_eq!((code(&list), list.stderr.as_str()), (Some(0), ""));
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_killed_is_started_again_on_its_port() {
+    let mock = mock().await;
+    let (sandbox, mut launcher, client) = staying(&mock, "").await;
+    for _ in 0..3 {
+        let (mut connection, _) = connect(&launcher).await;
+        let [before] = servers(&sandbox).try_into().unwrap();
+        kill(Pid::from_raw(before), Signal::SIGKILL).unwrap();
+        connection.read_to_end().await;
+        until("another has taken its place", || matches!(&servers(&sandbox)[..], [now] if *now != before))
+            .await;
+        // Whoever connects in between is refused, and Codex tries again until it is not.
+        let url = setting(&launcher.stdout(), "openai_base_url");
+        let port = url.split(':').nth(2).unwrap().split('/').next().unwrap().parse::<u16>().unwrap();
+        let again = async { while TcpStream::connect(("127.0.0.1", port)).await.is_err() {} };
+        tokio::time::timeout(LIMIT, again).await.expect("somebody listens on the port");
+        let (mut connection, path) = connect(&launcher).await;
+        let fields = "host: localhost\r\ncontent-length: 2\r\n";
+        connection.send(format!("POST {path}/responses HTTP/1.1\r\n{fields}\r\n{{}}")).await;
+        assert_eq!(connection.response().await.status(), 200, "the same capability is good");
+    }
+    kill(Pid::from_raw(client), Signal::SIGTERM).unwrap();
+    assert_eq!(launcher.wait(LIMIT).await.unwrap(), Some(Exit::Code(143)));
+    let stopped = launcher.stop(LIMIT).await.unwrap();
+    assert!(stopped.stragglers.is_empty() && stopped.stderr.contains("started again"), "{stopped:?}");
 }

@@ -209,3 +209,14 @@ async fn the_settings_file_counts_less_than_the_environment_and_that_less_than_f
     assert_eq!(mock.journal().responses().len(), 1);
     assert!(Path::new(another.ready["log"].as_str().unwrap()).starts_with(proxy.sandbox.logs()));
 }
+
+#[tokio::test]
+async fn a_home_that_is_no_directory_is_a_matter_of_the_environment() {
+    let sandbox = sandbox();
+    let home = sandbox.root().join("file").display().to_string();
+    std::fs::write(&home, "x").unwrap();
+    for command in [&["serve", "--home", &home][..], &["profile", "list", "--home", &home]] {
+        let finished = prodex(&sandbox, command).await;
+        assert_eq!(code(&finished), Some(3), "{}", finished.stderr);
+    }
+}

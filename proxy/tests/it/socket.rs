@@ -1,6 +1,8 @@
 //! A WebSocket client of an implementation of its own, and frames written by hand.
 
 use futures_util::{SinkExt as _, StreamExt as _};
+use mock_upstream::Mock;
+use mock_upstream::journal::Kind;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -36,7 +38,12 @@ impl Socket {
         Ok(Self { stream })
     }
 
-    /// The status with which an upgrade is refused.
+    /// Opens one for the session `s`.
+    pub(crate) async fn of_session(proxy: &Proxy) -> Self {
+        Self::open(proxy, &[("session-id", "s")]).await.unwrap()
+    }
+
+    /// The response with which an upgrade is refused.
     pub(crate) async fn refusal(
         proxy: &Proxy,
     ) -> tokio_tungstenite::tungstenite::handshake::client::Response {
@@ -134,6 +141,12 @@ pub(crate) fn response_id(events: &[Value]) -> Value {
 pub(crate) fn said(events: &[Value]) -> String {
     let deltas = events.iter().filter(|event| event["type"] == "response.output_text.delta");
     deltas.map(|event| event["delta"].as_str().unwrap()).collect()
+}
+
+/// The messages that the mock sent on its newest WebSocket.
+pub(crate) fn sent_last(mock: &Mock) -> Vec<Value> {
+    let turns = mock.journal().responses();
+    turns.last().unwrap().sent().filter(|message| message.kind == Kind::Text).map(|m| m.json()).collect()
 }
 
 /// A frame as a client or a server writes it (RFC 6455 §5.2).

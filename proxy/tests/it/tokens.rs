@@ -9,11 +9,8 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::connection::{Connection, begin_turn, request, turn, user};
-use crate::rig::{LIMIT, Proxy, Setting, asked, mode, until};
-
-async fn start(profiles: &[&str], script: Script) -> (Mock, Proxy) {
-    Setting::new(profiles, script).start().await
-}
+use crate::rig::{LIMIT, Proxy, Setting, asked, mode, start, until};
+use crate::upstream::Upstream;
 
 fn exchanges(mock: &Mock) -> usize {
     mock.journal().of(CallName::Token).len()
@@ -210,4 +207,69 @@ async fn side_calls_renew_the_token_as_well() {
     let own = "authorization: Bearer own\r\nchatgpt-account-id: own\r\n";
     let response = request(&proxy, "GET", "/backend-api/wham/usage", own, b"").await;
     assert_eq!((response.status(), exchanges(&mock)), (200, 1));
+}
+
+#[tokio::test]
+async fn a_401_to_a_call_without_a_login_is_not_the_accounts_fault() {
+    let refusing = Rule::new(Http::json(401, json!({ "detail": "no login" }))).call(CallName::Mcp);
+    let rules = Script::rules([refusing, Rule::new(Turn::text("served"))]);
+    let (mock, proxy) = Setting::new(&["one"], rules).start().await;
+    let response = request(&proxy, "POST", "/backend-api/ps/mcp", "", b"{}").await;
+    assert_eq!(response.status(), 401, "{}", response.text());
+    assert_eq!(response.json(), json!({ "detail": "no login" }));
+    assert_eq!(mock.journal().of(CallName::Mcp).len(), 1);
+    assert!(mock.journal().of(CallName::Token).is_empty());
+    assert_eq!(turn(&proxy, "", &user("x")).await.said(), "served");
+}
+
+/// Answers the next request, which must come with this token, with a status.
+async fn answer(upstream: &Upstream, token: &str, status: &str) -> Connection {
+    let reply = format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}");
+    let (connection, request) = upstream.answer(reply).await;
+    assert_eq!(request.field("authorization"), Some(&*format!("Bearer {token}")));
+    connection
+}
+
+#[tokio::test]
+async fn a_late_401_to_an_old_token_finds_the_new_one() {
+    let upstream = Upstream::start().await;
+    let auth = json!({ "tokens": { "access_token": "old", "refresh_token": "r", "account_id": "a" } });
+    let setting = Setting::new(&[], Script::default()).profile("a", &auth);
+    let proxy = setting.start_at(upstream.url()).await;
+    let mut late = begin_turn(&proxy, "", "{}").await;
+    let (mut late_upstream, _) = upstream.accept().await;
+    let mut early = begin_turn(&proxy, "", "{}").await;
+    answer(&upstream, "old", "401 Unauthorized").await;
+    let (mut token, request) = upstream.accept().await;
+    assert!(request.head.starts_with("POST /oauth/token "), "{}", request.head);
+    let grant = json!({ "access_token": "new", "refresh_token": "r2" }).to_string();
+    token.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{grant}", grant.len())).await;
+    answer(&upstream, "new", "200 OK").await;
+    assert_eq!(early.response().await.status(), 200);
+    late_upstream.send("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+    // The token that was refused is the old one: there is nothing to renew.
+    answer(&upstream, "new", "200 OK").await;
+    assert_eq!(late.response().await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_refresh_token_that_was_rejected_is_not_sent_again() {
+    let rejected = Http::json(400, json!({ "error": "invalid_grant" }));
+    let script = Script::rules([Rule::new(rejected).call(CallName::Token)]);
+    let script = script.account(Account::new("a").expired());
+    let (mock, proxy) = Setting::new(&["a", "b"], script).start().await;
+    assert_eq!(turn(&proxy, "", &user("x")).await.status(), 200);
+    assert_eq!(mock.journal().of(CallName::Token).len(), 1);
+}
+
+#[tokio::test]
+async fn an_api_key_that_was_refused_once_is_tried_again_later() {
+    let refused = Rule::new(Http::json(401, json!({ "error": { "code": "invalid_api_key" } }))).times(1);
+    let key = format!("sk-{}", "k".repeat(30));
+    let script = Script::rules([refused]).account(Account::new("one").api_key(&key));
+    let (mock, proxy) = Setting::new(&[], script).key("key", &key).start().await;
+    let ask = || request(&proxy, "POST", "/v1/responses", "", b"{}");
+    assert_eq!(ask().await.status(), 503);
+    let second = ask().await;
+    assert_eq!((second.status(), asked(&mock).len()), (200, 2), "{}", second.text());
 }

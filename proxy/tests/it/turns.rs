@@ -1,35 +1,17 @@
 //! Turns on a WebSocket go to their owner, and a refused one moves in the way its client takes best.
 
-use mock_upstream::accounts::Window;
-use mock_upstream::fault::{End, Fault};
-use mock_upstream::journal::Kind;
-use mock_upstream::pacing::Pacing;
-use mock_upstream::script::{CallName, Http, Item, Rule, Script, Transport, Turn, TurnEnd, When};
-use mock_upstream::{Account, Exchange, Mock};
+use mock_upstream::script::{Http, Rule, Script};
+use mock_upstream::{Account, Mock};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::connection::{turn, user};
-use crate::rig::{LIMIT, Proxy, Setting, asked, finished};
-use crate::socket::{Socket, create, create_behind, response_id, said};
-
-async fn start(profiles: &[&str], script: Script) -> (Mock, Proxy) {
-    Setting::new(profiles, script).start().await
-}
+use crate::rig::{Proxy, Setting, asked, finished, start};
+use crate::socket::{Socket, create, create_behind, response_id, said, sent_last};
 
 /// A pool of `a`, which may have so many turns, and `b`.
 async fn limited(turns: u64) -> (Mock, Proxy) {
     start(&["a", "b"], Script::default().account(Account::new("a").turns_left(turns))).await
-}
-
-async fn open(proxy: &Proxy) -> Socket {
-    Socket::open(proxy, &[("session-id", "s")]).await.unwrap()
-}
-
-/// The messages that the mock sent on its newest WebSocket.
-fn sent_last(mock: &Mock) -> Vec<Value> {
-    let turns = mock.journal().responses();
-    turns.last().unwrap().sent().filter(|message| message.kind == Kind::Text).map(|m| m.json()).collect()
 }
 
 fn assert_honest(mock: &Mock) {
@@ -41,7 +23,7 @@ fn assert_honest(mock: &Mock) {
 #[tokio::test]
 async fn a_refused_turn_with_its_full_input_moves_unseen() {
     let (mock, proxy) = limited(0).await;
-    let mut socket = open(&proxy).await;
+    let mut socket = Socket::of_session(&proxy).await;
     let events = socket.turn(&create("x")).await;
     assert_eq!(said(&events), "Hello from the mock.");
     assert_eq!(events, sent_last(&mock), "one coherent response, the second account's");
@@ -59,7 +41,7 @@ async fn a_refused_turn_with_its_full_input_moves_unseen() {
 #[tokio::test]
 async fn a_refused_continuation_is_sent_anew_by_its_client() {
     let (mock, proxy) = limited(1).await;
-    let mut socket = open(&proxy).await;
+    let mut socket = Socket::of_session(&proxy).await;
     let first = socket.turn(&create("x")).await;
     socket.send(&create_behind("y", &response_id(&first))).await;
     let error = socket.event().await;
@@ -69,7 +51,7 @@ async fn a_refused_continuation_is_sent_anew_by_its_client() {
     socket.put(Message::Ping("next".into())).await;
     assert_eq!(socket.next().await.unwrap().unwrap(), Message::Pong("next".into()));
     drop(socket);
-    let mut socket = open(&proxy).await;
+    let mut socket = Socket::of_session(&proxy).await;
     assert_eq!(said(&socket.turn(&create("all of it")).await), "Hello from the mock.");
     assert_eq!(asked(&mock), ["a", "b"]);
     assert_honest(&mock);
@@ -82,142 +64,11 @@ async fn a_refused_continuation_is_sent_anew_by_its_client() {
 #[tokio::test]
 async fn a_client_may_send_it_anew_on_the_same_socket() {
     let (mock, proxy) = limited(1).await;
-    let mut socket = open(&proxy).await;
+    let mut socket = Socket::of_session(&proxy).await;
     let first = socket.turn(&create("x")).await;
     assert_eq!(socket.turn(&create_behind("y", &response_id(&first))).await.len(), 1);
     assert_eq!(said(&socket.turn(&create("all of it")).await), "Hello from the mock.");
     assert_eq!(asked(&mock), ["a", "b"]);
-}
-
-#[tokio::test]
-async fn without_another_account_the_client_gets_the_refusal_as_it_came() {
-    let (mock, proxy) = start(&["a"], Script::default().account(Account::new("a").turns_left(1))).await;
-    let mut socket = open(&proxy).await;
-    let first = socket.turn(&create("x")).await;
-    for message in [create_behind("y", &response_id(&first)), create("z")] {
-        let events = socket.turn(&message).await;
-        assert_eq!(events, [sent_last(&mock).last().unwrap().clone()]);
-        assert_eq!(
-            (events[0]["status"].as_u64(), &events[0]["error"]["type"]),
-            (Some(429), &"usage_limit_reached".into())
-        );
-    }
-}
-
-#[tokio::test]
-async fn when_all_are_used_up_the_client_gets_the_refusal_of_one() {
-    let window = |resets_in| Window { seconds: 18_000, used_percent: 100.0, resets_in };
-    let account = |id: &str, resets_in| Account { windows: vec![window(resets_in)], ..Account::new(id) };
-    let script = Script::default().account(account("a", 7200)).account(account("b", 3600));
-    let (mock, proxy) = start(&["a", "b"], script).await;
-    let mut socket = open(&proxy).await;
-    let events = socket.turn(&create("x")).await;
-    assert_eq!((asked(&mock), events), (["a", "b"].map(str::to_owned).to_vec(), sent_last(&mock)));
-}
-
-#[tokio::test]
-async fn what_only_its_account_can_read_does_not_move() {
-    let script = Script::rules([Rule::new(Turn::of([Item::Reasoning("hm".into())]))]);
-    let (mock, proxy) = start(&["a", "b"], script.account(Account::new("a").turns_left(1))).await;
-    let mut socket = open(&proxy).await;
-    let first = socket.turn(&create("x")).await;
-    let done = first.iter().find(|event| event["type"] == "response.output_item.done").unwrap();
-    let mut full = create("y");
-    full["input"].as_array_mut().unwrap().insert(0, done["item"].clone());
-    let refused = socket.turn(&full).await;
-    assert_eq!(refused, [sent_last(&mock).last().unwrap().clone()]);
-    assert_eq!((refused[0]["status"].as_u64(), asked(&mock).len()), (Some(429), 1));
-}
-
-#[tokio::test]
-async fn a_warm_up_that_fails_passes_and_moves_nothing() {
-    let when = || When { warm_up: true, ..When::default() };
-    for http in [
-        Http::json(500, json!({ "error": { "message": "oops" } })),
-        Http::json(429, json!({ "error": { "type": "usage_limit_reached" } })),
-        Http::json(401, json!({ "error": { "code": "token_expired" } })),
-    ] {
-        let (mock, proxy) = start(&["a", "b"], Script::rules([Rule::new(http).when(when())])).await;
-        let mut socket = open(&proxy).await;
-        let mut warm_up = create("");
-        warm_up["generate"] = false.into();
-        let events = socket.turn(&warm_up).await;
-        assert_eq!((&events, asked(&mock).len()), (&sent_last(&mock), 1));
-        assert!(mock.journal().of(CallName::Token).is_empty());
-        let mut socket = open(&proxy).await;
-        assert_eq!(said(&socket.turn(&create("x")).await), "Hello from the mock.");
-    }
-}
-
-#[tokio::test]
-async fn an_upgrade_that_is_refused_becomes_426_which_is_the_clean_fallback() {
-    for http in [Http::status(404), Http::text(500, "oops"), Http::text(403, "<html>"), Http::status(426)] {
-        let script = Script::rules([Rule::new(http.clone()).transport(Transport::Upgrade)]);
-        let (mock, proxy) = start(&["a", "b"], script).await;
-        let refusal = Socket::refusal(&proxy).await;
-        assert_eq!((refusal.status().as_u16(), asked(&mock).len()), (426, 1), "{http:?}");
-        let body = String::from_utf8_lossy(refusal.body().as_deref().unwrap_or_default()).into_owned();
-        assert!(body.contains(&http.status.to_string()), "{body}");
-        // The client goes on over HTTP.
-        assert_eq!(turn(&proxy, "", &user("x")).await.status(), 200);
-    }
-    let broken =
-        Rule::new(Http::status(500)).transport(Transport::Upgrade).fault(Fault::before_head(End::Reset));
-    let (mock, proxy) = start(&["a"], Script::rules([broken])).await;
-    assert_eq!((Socket::refusal(&proxy).await.status().as_u16(), asked(&mock).len()), (426, 3));
-}
-
-#[tokio::test]
-async fn an_upgrade_that_the_account_refuses_goes_to_the_next() {
-    let limit =
-        Http::json(429, json!({ "error": { "type": "usage_limit_reached", "resets_in_seconds": 60 } }));
-    let upgrade = Rule::new(limit.clone()).transport(Transport::Upgrade);
-    let (mock, proxy) = start(&["a", "b"], Script::rules([upgrade.clone().account("a")])).await;
-    let mut socket = open(&proxy).await;
-    assert_eq!(said(&socket.turn(&create("x")).await), "Hello from the mock.");
-    assert_eq!(asked(&mock), ["a", "b"]);
-    let (mock, proxy) = start(&["a", "b"], Script::rules([upgrade])).await;
-    let refusal = Socket::refusal(&proxy).await;
-    assert_eq!((refusal.status().as_u16(), asked(&mock).len()), (429, 2));
-}
-
-#[tokio::test]
-async fn an_upgrade_with_an_expired_token_renews_it() {
-    let (mock, proxy) = start(&["a"], Script::default().account(Account::new("a").expired())).await;
-    let mut socket = open(&proxy).await;
-    assert_eq!(said(&socket.turn(&create("x")).await), "Hello from the mock.");
-    assert_eq!(mock.journal().of(CallName::Token).len(), 1);
-}
-
-#[tokio::test]
-async fn a_401_within_the_socket_renews_the_token_and_is_not_shown() {
-    let expired = Http::json(401, json!({ "error": { "code": "token_expired" } }));
-    let script = Script::rules([Rule::new(expired).transport(Transport::Websocket).times(1)]);
-    let (mock, proxy) = start(&["a"], script).await;
-    let mut socket = open(&proxy).await;
-    assert_eq!(said(&socket.turn(&create("x")).await), "Hello from the mock.");
-    assert_eq!((asked(&mock).len(), mock.journal().of(CallName::Token).len()), (2, 1));
-    let forever = Http::json(401, json!({ "error": { "code": "token_expired" } }));
-    mock.set_rules(vec![Rule::new(forever).transport(Transport::Websocket)]).unwrap();
-    socket.send(&create("x")).await;
-    let (messages, _) = socket.rest().await;
-    assert!(!messages.iter().any(Message::is_text), "the socket ends, without a 401: {messages:?}");
-}
-
-#[tokio::test]
-async fn an_upstream_that_closes_within_a_turn_is_seen_to_do_so() {
-    let end = End::Close { code: 1011, reason: "sorry".into() };
-    for count in [3, 6] {
-        let rule = Rule::new(Turn::text("a b")).fault(Fault::after_events(count, end.clone()));
-        let (_mock, proxy) = start(&["a", "b"], Script::rules([rule])).await;
-        let mut socket = open(&proxy).await;
-        socket.send(&create("x")).await;
-        let (messages, _) = socket.rest().await;
-        assert!(!messages.iter().any(|m| m.to_text().is_ok_and(|text| text.contains("completed"))));
-        if let Some(Message::Close(Some(frame))) = messages.last() {
-            assert_eq!(u16::from(frame.code), 1011);
-        }
-    }
 }
 
 /// Rules by which `a` has no capacity for a turn with the text `to b`, which leaves no trace.
@@ -245,10 +96,10 @@ async fn a_continuation_goes_to_the_owner_of_its_response_wherever_the_socket_le
 #[tokio::test]
 async fn sockets_and_requests_of_one_session_go_to_one_account() {
     let (mock, proxy) = start(&["a", "b"], directed()).await;
-    let mut socket = open(&proxy).await;
+    let mut socket = Socket::of_session(&proxy).await;
     socket.turn(&create("to b")).await;
     turn(&proxy, "session-id: other\r\n", &user("x")).await;
-    let mut sub_agent = open(&proxy).await;
+    let mut sub_agent = Socket::of_session(&proxy).await;
     sub_agent.turn(&create("x")).await;
     turn(&proxy, "session-id: s\r\n", &user("x")).await;
     assert_eq!(finished(&mock).await.account.as_deref(), Some("b"));
@@ -268,7 +119,7 @@ fn with_turn_state(text: &str, events: &[Value]) -> Value {
 #[tokio::test]
 async fn the_turn_state_of_a_used_up_account_is_not_shown_to_another() {
     let (mock, proxy) = limited(1).await;
-    let mut socket = open(&proxy).await;
+    let mut socket = Socket::of_session(&proxy).await;
     let first = socket.turn(&create("x")).await;
     // Known to be used up, so the next is asked at once.
     assert_eq!(turn(&proxy, "session-id: s\r\n", &user("x")).await.status(), 200);
@@ -284,56 +135,16 @@ async fn the_turn_state_of_a_used_up_account_is_not_shown_to_another() {
 }
 
 #[tokio::test]
-async fn errors_that_are_no_accounts_own_pass_as_they_came() {
-    for http in [
-        Http::json(400, json!({ "error": { "code": "websocket_connection_limit_reached" } })),
-        Http::json(400, json!({ "error": { "code": "context_length_exceeded" } })),
-        Http::json(500, json!({ "error": { "message": "oops" } })),
-        Http::json(429, json!({ "error": { "code": "rate_limit_exceeded" } })),
-    ] {
-        let (mock, proxy) =
-            start(&["a", "b"], Script::rules([Rule::new(http).transport(Transport::Websocket)])).await;
-        let mut socket = open(&proxy).await;
-        assert_eq!((socket.turn(&create("x")).await, asked(&mock).len()), (sent_last(&mock), 1));
-    }
-}
-
-#[tokio::test]
-async fn a_failure_behind_output_passes_and_the_next_turn_goes_elsewhere() {
-    let end = TurnEnd::Failed { code: "usage_limit_reached".into(), message: "no".into() };
-    let failing = Rule::new(Turn::text("half").ending(end)).account("a").transport(Transport::Websocket);
-    let (mock, proxy) =
-        start(&["a", "b"], Script::rules([failing.pacing(Pacing { gap_ms: 30, ..Pacing::default() })])).await;
-    let mut socket = open(&proxy).await;
-    let events = socket.turn(&create("x")).await;
-    assert_eq!((said(&events).as_str(), &events), ("half", &sent_last(&mock)));
-    assert_eq!(said(&socket.turn(&create("x")).await), "Hello from the mock.");
-    assert_eq!(asked(&mock), ["a", "b"]);
-}
-
-#[tokio::test]
-async fn a_failure_before_output_moves() {
-    let end = TurnEnd::Failed { code: "insufficient_quota".into(), message: "no".into() };
-    let failing = Rule::new(Turn::default().ending(end)).account("a").transport(Transport::Websocket);
-    let (mock, proxy) = start(&["a", "b"], Script::rules([failing])).await;
-    let mut socket = open(&proxy).await;
-    let events = socket.turn(&create("x")).await;
-    assert_eq!((said(&events).as_str(), &events), ("Hello from the mock.", &sent_last(&mock)));
-    assert_eq!(asked(&mock), ["a", "b"]);
-    let settled =
-        |all: &[Exchange]| all.iter().filter(|turn| turn.is_websocket()).any(|turn| turn.end.is_some());
-    mock.journal().wait_for("the first WebSocket to be closed", LIMIT, settled).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_continuation_whose_token_was_renewed_begins_anew() {
-    let expired = Http::json(401, json!({ "error": { "code": "token_expired" } }));
-    let (mock, proxy) = start(&["a"], Script::default()).await;
-    let mut socket = open(&proxy).await;
+async fn a_turn_that_moves_does_not_show_the_turn_state_of_who_refused() {
+    let script = Script::default().account(Account::new("a").turns_left(1));
+    let (mock, proxy) = Setting::new(&["a", "b"], script).start().await;
+    let mut socket = Socket::open(&proxy, &[]).await.unwrap();
     let first = socket.turn(&create("x")).await;
-    mock.set_rules(vec![Rule::new(expired).transport(Transport::Websocket).times(1)]).unwrap();
-    let events = socket.turn(&create_behind("y", &response_id(&first))).await;
-    assert_eq!(events[0]["error"]["code"], "previous_response_not_found", "{events:?}");
-    let mut socket = open(&proxy).await;
-    assert_eq!(said(&socket.turn(&create("all")).await), "Hello from the mock.");
+    let metadata = first.iter().find(|event| event["type"] == "response.metadata").unwrap();
+    let mut message = create("y");
+    message["client_metadata"] = metadata["headers"].clone();
+    assert_eq!(said(&socket.turn(&message).await), "Hello from the mock.");
+    let violations: Vec<_> =
+        mock.journal().responses().into_iter().flat_map(|turn| turn.violations).collect();
+    assert!(violations.is_empty(), "{violations:?}");
 }

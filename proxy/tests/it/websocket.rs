@@ -359,3 +359,14 @@ async fn a_malformed_upgrade_is_refused_before_any_upstream_is_asked() {
     }
     assert!(mock.journal().exchanges().is_empty());
 }
+
+#[tokio::test]
+async fn a_client_that_does_not_mask_is_refused() {
+    let (mock, proxy) = Setting::new(&["a"], Script::default()).start().await;
+    let socket = Socket::open(&proxy, &[]).await.unwrap();
+    let mut client = Connection::over(socket.stream.into_inner());
+    client.send(frame(true, 1, None, b"clients mask what they send")).await;
+    let (closed, _) = client.read_to_end().await;
+    assert_eq!((closed[0], &closed[2..4]), (0x88, &1002_u16.to_be_bytes()[..]));
+    assert!(mock.journal().responses()[0].received().all(|message| message.kind != Kind::Text));
+}
