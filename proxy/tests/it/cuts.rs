@@ -1,5 +1,4 @@
-//! An upstream that breaks off: before anything is committed it is asked again, afterwards the client
-//! sees a cut as a cut.
+//! An upstream that breaks off is asked again before commit, and afterwards the client sees a cut.
 
 use std::io::ErrorKind;
 

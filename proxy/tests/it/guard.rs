@@ -1,5 +1,4 @@
-//! What is refused before any upstream is asked: strangers, web pages, odd targets, and framing that two
-//! readers could understand differently.
+//! Strangers, web pages, odd targets and ambiguous framing are refused before any upstream is asked.
 
 use mock_upstream::Mock;
 use mock_upstream::script::Script;

@@ -7,10 +7,11 @@ use mock_upstream::pacing::Pacing;
 use mock_upstream::script::{Http, Item, Rule, Script, Stream, Transport, Turn, Write};
 use mock_upstream::{Account, Exchange, Mock};
 
-use crate::connection::{TURN, begin_turn, user};
+use crate::connection::{TURN, begin_turn, head, user};
 use crate::http2::{Http2, data};
 use crate::rig::{LIMIT, Proxy, Setting};
 use crate::socket::{Socket, create};
+use crate::upstream::Upstream;
 
 const CREATED: &str = "data: {\"type\":\"response.created\",\"response\":{\"id\":\"r1\"}}\n\n";
 
@@ -184,4 +185,19 @@ async fn a_client_that_leaves_while_its_turn_moves_is_noticed() {
             .any(|turn| turn.account.as_deref() == Some("b") && turn.target == TURN && turn.end.is_some())
     };
     mock.journal().wait_for("the upstream to be told", LIMIT, told).await.unwrap();
+}
+
+#[tokio::test]
+async fn while_its_request_is_on_its_way_up() {
+    let upstream = Upstream::start().await;
+    let proxy = Setting::new(&[], Script::default()).key("key", "sk-x").start_at(upstream.url()).await;
+    let mut client = proxy.connect().await;
+    let body = vec![b'x'; 16 << 20];
+    client.send([head(&proxy, "POST", "/v1/responses", "", body.len()).as_bytes(), &body].concat()).await;
+    let mut connection = upstream.connection().await;
+    connection.read_through("\r\n\r\n").await;
+    drop(client);
+    let log = proxy.stop().await;
+    assert_eq!(log.events("drain_finished").next().unwrap().fields["aborted"], 0, "nothing was in flight");
+    assert!(connection.read_to_end().await.0.len() < body.len());
 }

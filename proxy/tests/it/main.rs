@@ -1,5 +1,7 @@
-//! The proxy as its users meet it: the built program, between a client that shows every byte and a mock
-//! upstream that keeps a journal.
+//! The proxy as its users meet it: the built program between clients and a mock upstream.
+//!
+//! Clients show every byte, or are of implementations of their own; the mock keeps a journal. Whatever is
+//! waited for is a condition with a limit.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![expect(clippy::disallowed_methods, reason = "tests may touch the disk")]
 

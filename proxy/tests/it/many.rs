@@ -11,6 +11,7 @@ use mock_upstream::{Account, Config, Mock, raise_file_limit};
 
 use crate::connection::{Connection, begin_turn};
 use crate::rig::{LIMIT, Proxy, Setting, add_profile, program, sandbox};
+use crate::socket::{Socket, create, said};
 
 const STREAMS: usize = 1000;
 
@@ -82,4 +83,27 @@ async fn the_limit_of_open_files_is_raised() {
     let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     let soft: u64 = line.split_whitespace().nth(3).unwrap().parse().unwrap();
     assert!(soft > 1024, "{line}");
+}
+
+#[tokio::test]
+async fn five_hundred_websockets_are_served_at_once() {
+    raise_file_limit();
+    let script = Script::default().account(Account::new("one"));
+    let mock = Mock::start(Config { journal: Limits::OFF, ..Config::script(script) }).await.unwrap();
+    let proxy = Setting::new(&["one"], Script::default()).start_at(mock.base_url()).await;
+    Socket::open(&proxy, &[]).await.unwrap().turn(&create("x")).await;
+    let (threads, memory) = (status(&proxy, "Threads"), status(&proxy, "VmRSS"));
+    let mut sockets = Vec::with_capacity(STREAMS / 2);
+    for _ in 0..STREAMS / 2 {
+        let mut socket = Socket::open(&proxy, &[]).await.unwrap();
+        assert_eq!(said(&socket.turn(&create("x")).await), "Hello from the mock.");
+        sockets.push(socket);
+    }
+    let held = status(&proxy, "VmRSS");
+    let each = (held - memory) * 1024 / sockets.len();
+    println!("{each} bytes of memory for a WebSocket");
+    assert!(each < MOST * 1024, "{each} bytes for a WebSocket");
+    assert_eq!(status(&proxy, "Threads"), threads, "no thread is for a WebSocket");
+    drop(sockets);
+    proxy.stop().await;
 }

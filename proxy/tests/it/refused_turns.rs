@@ -3,7 +3,9 @@
 use mock_upstream::accounts::Window;
 use mock_upstream::fault::{End, Fault};
 use mock_upstream::pacing::Pacing;
-use mock_upstream::script::{CallName, Http, Item, Rule, Script, Transport, Turn, TurnEnd, When};
+use mock_upstream::script::{
+    CallName, Continuation, Http, Item, Rule, Script, Transport, Turn, TurnEnd, When,
+};
 use mock_upstream::{Account, Exchange};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
@@ -212,4 +214,23 @@ async fn a_continuation_whose_token_was_renewed_begins_anew() {
     assert_eq!(events[0]["error"]["code"], "previous_response_not_found", "{events:?}");
     let mut socket = Socket::of_session(&proxy).await;
     assert_eq!(said(&socket.turn(&create("all")).await), "Hello from the mock.");
+}
+
+#[tokio::test]
+async fn a_response_of_another_socket_is_the_upstreams_to_refuse() {
+    let script = Script { continuation: Continuation::Connection, ..Script::default() };
+    let (mock, proxy) = start(&["a", "b"], script).await;
+    let mut socket = Socket::of_session(&proxy).await;
+    let mut warm_up = create("");
+    warm_up["generate"] = false.into();
+    let warm = socket.turn(&warm_up).await;
+    let mut socket = Socket::of_session(&proxy).await;
+    let refused = socket.turn(&create_behind("x", &response_id(&warm))).await;
+    assert_eq!(refused, sent_last(&mock));
+    assert_eq!(
+        (&refused[0]["error"]["code"], refused[0]["status"].as_u64()),
+        (&"previous_response_not_found".into(), Some(400))
+    );
+    assert_eq!(said(&socket.turn(&create("all of it")).await), "Hello from the mock.");
+    assert_eq!(asked(&mock), ["a", "a"]);
 }

@@ -262,3 +262,18 @@ async fn a_refusal_right_behind_output_is_remembered() {
     assert_eq!(turn(&proxy, "session-id: s\r\n", &user("hi")).await.said(), "served");
     assert_eq!(asked(&mock), ["a", "b"]);
 }
+
+#[tokio::test]
+async fn fresh_conversations_go_where_there_is_room() {
+    let tight = Window { seconds: 18_000, used_percent: 96.0, resets_in: 3600 };
+    let account = Account { windows: vec![tight], ..Account::new("a") };
+    let (mock, proxy) = start(&["a", "b"], Script::default().account(account)).await;
+    for session in ["one", "one", "two", "three", "one"] {
+        assert_eq!(turn(&proxy, &format!("session-id: {session}\r\n"), &user("x")).await.status(), 200);
+    }
+    assert_eq!(
+        asked(&mock),
+        ["a", "a", "b", "b", "a"],
+        "a conversation stays, whatever its account has left"
+    );
+}

@@ -1,6 +1,6 @@
 //! Turns on a WebSocket go to their owner, and a refused one moves in the way its client takes best.
 
-use mock_upstream::script::{Http, Rule, Script};
+use mock_upstream::script::{Continuation, Http, Rule, Script};
 use mock_upstream::{Account, Mock};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
@@ -22,7 +22,9 @@ fn assert_honest(mock: &Mock) {
 
 #[tokio::test]
 async fn a_refused_turn_with_its_full_input_moves_unseen() {
-    let (mock, proxy) = limited(0).await;
+    // As the backend does it without `store`: a response is continued on its own WebSocket alone.
+    let script = Script { continuation: Continuation::Connection, ..Script::default() };
+    let (mock, proxy) = start(&["a", "b"], script.account(Account::new("a").turns_left(0))).await;
     let mut socket = Socket::of_session(&proxy).await;
     let events = socket.turn(&create("x")).await;
     assert_eq!(said(&events), "Hello from the mock.");
