@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::exchange::Exchange;
 use crate::pipeline::Proxy;
 use crate::profile::Now;
+use crate::route::Lane;
 use crate::stream::poll_read_scratch;
 
 pub mod refusal;
@@ -82,6 +83,12 @@ pub async fn judge(
 ) -> Result<Judged, Error> {
     let Response { head, mut body } = response;
     let origin = exchange.routed.api;
+    if exchange.routed.lane != Lane::Standard
+        && let Some(location) = redirection(&head)
+    {
+        let origin = proxy.control.origin(origin).to_string();
+        return Err(Error::Redirected { origin, location });
+    }
     let read = std::mem::take(&mut body.read);
     let tap = Tap::new(&head);
     let mut committed = Box::new(Committed { head, body, held: Vec::new(), tap, account });
@@ -121,6 +128,17 @@ pub async fn judge(
             Ok(Ok(_)) => {}
         }
     }
+}
+
+/// Where a model request is sent to instead, if that is another address: Codex would follow with method,
+/// body and bearer (measured), and the turn would go around the proxy. A path alone leads back here.
+fn redirection(head: &ResponseHead) -> Option<String> {
+    if !matches!(head.status(), 301 | 302 | 303 | 307 | 308) {
+        return None;
+    }
+    let location = head.get_str("location")?;
+    let is_path = location.starts_with('/') && !location.starts_with("//");
+    (!is_path).then(|| location.split(['?', '#']).next().unwrap_or_default().chars().take(200).collect())
 }
 
 /// Reads the body of an error, where it matters whose fault it is.

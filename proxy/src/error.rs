@@ -57,6 +57,15 @@ pub enum Error {
         /// The limit.
         limit: Duration,
     },
+    /// The upstream sends a model request elsewhere. A client that followed would go around the proxy,
+    /// with its own bearer.
+    #[error("{origin} redirects to another address, which is not followed: {location}")]
+    Redirected {
+        /// Who.
+        origin: String,
+        /// Where to.
+        location: String,
+    },
     /// The upstream broke off, or sent what is no HTTP response, before anything was committed.
     #[error("{origin} broke off before its response: {problem}")]
     Broken {
@@ -92,7 +101,9 @@ impl Error {
         match self {
             Self::Refused { .. } => Side::Client,
             Self::Busy { .. } | Self::NoProfile(_) | Self::Draining => Side::Local,
-            Self::Connect { .. } | Self::Timeout { .. } | Self::Broken { .. } => Side::Upstream,
+            Self::Connect { .. } | Self::Timeout { .. } | Self::Redirected { .. } | Self::Broken { .. } => {
+                Side::Upstream
+            }
         }
     }
 

@@ -179,6 +179,9 @@ impl Proxy {
 
     /// Selects the profile for the next attempt.
     async fn select(&self, exchange: &Exchange, tries: &Tries) -> Result<Arc<Profile>, NoChoice> {
+        for profile in self.profiles.of(exchange.routed.api) {
+            refresh::look_again(&self.control, profile).await;
+        }
         let snapshot = Snapshot::take(&self.profiles, exchange.routed.api, Now::read());
         let owner = affinity::owner(&self.bindings, &exchange.ties);
         let blocked = owner.as_ref().filter(|owner| {
@@ -367,6 +370,10 @@ impl Proxy {
     }
 
     fn give_up_upgrade(&self, exchange: &Exchange, tries: &mut Tries, none: &NoChoice) -> Upgraded {
+        if tries.is_overloaded() {
+            // Codex takes a 503 here for the end; over HTTP it tries again.
+            return Upgraded::Local(Reply::upgrade_required("the model has no capacity"));
+        }
         let tries = std::mem::replace(tries, Tries::spent());
         match self.give_up(exchange, tries, none) {
             Answer::Local(reply) => Upgraded::Local(reply),

@@ -110,7 +110,11 @@ impl Worker {
             return connection::serve(self, Stream::Plain(tcp)).await;
         };
         let limit = self.proxy.control.config.request_timeout;
-        let Ok(Ok(tls)) = tokio::time::timeout(limit, acceptor.accept(tcp)).await else { return };
+        let tls = tokio::select! {
+            tls = tokio::time::timeout(limit, acceptor.accept(tcp)) => tls,
+            () = self.proxy.draining.cancelled() => return,
+        };
+        let Ok(Ok(tls)) = tls else { return };
         if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
             http2::serve(self, tls).await;
         } else {

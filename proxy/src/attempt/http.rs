@@ -1,7 +1,8 @@
 //! An exchange over HTTP/1.1 up to the head of its response.
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncWrite as _, AsyncWriteExt as _};
@@ -12,7 +13,7 @@ use super::connection::{Connections, Peer};
 use super::headers::{self, Form};
 use crate::error::Error;
 use crate::exchange::Exchange;
-use crate::stream::{Stream, read_some};
+use crate::stream::{Stream, poll_read_scratch, read_some};
 
 /// How long an upstream that stops reading a request has to say why.
 const EARLY_RESPONSE: Duration = Duration::from_secs(2);
@@ -77,17 +78,16 @@ async fn send_on(
     let broken = |problem: String| Error::Broken { origin: identity.origin.to_string(), problem };
     let timeout = || Error::Timeout { origin: identity.origin.to_string(), limit };
     let exchanged = async {
-        // An upstream may refuse a request before it has read all of it.
-        let written = write_both(&mut stream, head, &exchange.body).await;
-        let was_written = written.is_ok();
         let mut read = Vec::new();
-        let response = match written {
-            Ok(()) => read_head(&mut stream, &mut read).await,
+        // An upstream may refuse a request before it has read all of it.
+        let written = write_request(&mut stream, head, &exchange.body, &mut read).await;
+        let response = match &written {
+            Ok(_) => read_head(&mut stream, &mut read).await,
             Err(error) => tokio::time::timeout(EARLY_RESPONSE, read_head(&mut stream, &mut read))
                 .await
                 .unwrap_or_else(|_| Err(error.to_string())),
         };
-        response.map(|response| (response, read, was_written))
+        response.map(|response| (response, read, written.unwrap_or(false)))
     };
     let exchanged = tokio::time::timeout(limit, exchanged).await.map_err(|_| timeout())?;
     let (head, read, was_written) = exchanged.map_err(broken)?;
@@ -107,22 +107,38 @@ async fn send_on(
     Ok(Response { head, body })
 }
 
-/// Writes a head and the body behind it, in one piece where the socket takes it.
-async fn write_both(stream: &mut Stream, mut head: &[u8], mut body: &[u8]) -> std::io::Result<()> {
-    while !head.is_empty() || !body.is_empty() {
-        let written = std::future::poll_fn(|context| {
+/// Writes a head and the body behind it, in one piece where the socket takes it. Says whether all of it was
+/// written: an upstream that answers before that has seen enough. What it answers is put into `read`.
+async fn write_request(
+    stream: &mut Stream,
+    mut head: &[u8],
+    mut body: &[u8],
+    read: &mut Vec<u8>,
+) -> io::Result<bool> {
+    let is_written = std::future::poll_fn(|context| {
+        while !head.is_empty() || !body.is_empty() {
             let slices = [IoSlice::new(head), IoSlice::new(body)];
-            Pin::new(&mut *stream).poll_write_vectored(context, &slices)
-        })
-        .await?;
-        if written == 0 {
-            return Err(std::io::ErrorKind::WriteZero.into());
+            match Pin::new(&mut *stream).poll_write_vectored(context, &slices) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => {
+                    let of_head = written.min(head.len());
+                    head = &head[of_head..];
+                    body = &body[written - of_head..];
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    let answer = poll_read_scratch(stream, context, |bytes| read.extend_from_slice(bytes));
+                    return answer.map(|answer| answer.map(|()| false));
+                }
+            }
         }
-        let of_head = written.min(head.len());
-        head = &head[of_head..];
-        body = &body[written - of_head..];
+        Poll::Ready(Ok(true))
+    })
+    .await?;
+    if is_written {
+        stream.flush().await?;
     }
-    stream.flush().await
+    Ok(is_written)
 }
 
 /// Reads the head of the response; what came behind it is left in `read`. Informational responses are

@@ -16,6 +16,8 @@ use crate::profile::store::{Store, Stored};
 use crate::secret::Secret;
 
 /// Manage the accounts that are pooled
+///
+/// Example: prodex profile import
 #[derive(Debug, clap::Args)]
 pub(super) struct Profiles {
     #[command(subcommand)]
@@ -49,6 +51,8 @@ struct Add {
 }
 
 /// Show the profiles
+///
+/// Example: prodex profile list --json
 #[derive(Debug, clap::Args)]
 struct List {
     /// Print JSON
@@ -59,6 +63,8 @@ struct List {
 }
 
 /// Choose the profile that fresh conversations start with
+///
+/// Example: prodex profile use work
 #[derive(Debug, clap::Args)]
 struct Use {
     /// The profile
@@ -70,7 +76,10 @@ struct Use {
 /// Take over logins that are on this machine
 ///
 /// Looks in the given places: an auth.json, a directory with one, or the home of an older prodex. Without
-/// any it looks where Codex has its login, and in prodex's own home.
+/// any it looks where Codex has its login, and in prodex's own home. A newer login of an account that is a
+/// profile already takes the place of its old one.
+///
+/// Example: prodex profile import ~/.codex --dry-run
 #[derive(Debug, clap::Args)]
 struct Import {
     /// Where to look
@@ -86,6 +95,8 @@ struct Import {
 }
 
 /// Move a profile to the trash, where it stays for 30 days
+///
+/// Example: prodex profile remove work
 #[derive(Debug, clap::Args)]
 struct Remove {
     /// The profile
@@ -267,10 +278,14 @@ impl Import {
             println!("Nothing was found. Log in with `codex login`, or say where the login is.");
         }
         let verb = if self.dry_run { "would add" } else { "added" };
+        let renew = if self.dry_run { "would renew" } else { "renewed" };
         for (found, outcome) in outcomes {
             let path = found.path.display();
             match outcome {
                 Outcome::Added => println!("{verb} profile {} from {path}", found.name),
+                Outcome::Renewed { profile } => {
+                    println!("{renew} the login of profile {profile} from {path}");
+                }
                 Outcome::Known { profile } => {
                     println!("left {path}: its account is profile {profile} already");
                 }
@@ -283,6 +298,7 @@ impl Import {
 fn result(outcome: &Outcome) -> serde_json::Value {
     match outcome {
         Outcome::Added => json!("added"),
+        Outcome::Renewed { profile } => json!({"renewed": profile}),
         Outcome::Known { profile } => json!({"known": profile}),
         Outcome::Failed(error) => json!({"failed": crate::control::describe(error)}),
     }

@@ -145,6 +145,12 @@ impl Tries {
         self.best.take().map(|(_, committed)| committed)
     }
 
+    /// Whether the best that the client could get says that the model has no capacity.
+    #[must_use]
+    pub fn is_overloaded(&self) -> bool {
+        matches!(self.best, Some((Refusal::Overload, _)))
+    }
+
     /// The earliest reset among the refusals.
     #[must_use]
     pub fn earliest_reset(&self) -> Option<i64> {

@@ -2,10 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+/// How often the disk is looked at for a new login of a profile that is left out.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
 /// The health of one account.
 #[derive(Debug, Default, Clone)]
 pub struct Health {
     parked: Option<String>,
+    /// When the disk was last looked at for a new login.
+    looked: Option<Instant>,
     /// When it refused last, and until when it is left out.
     backoff: Option<(Instant, Instant)>,
     refusals: u32,
@@ -15,11 +20,22 @@ impl Health {
     /// Leaves the account out until its credentials change: they are not good and cannot be renewed.
     pub fn park(&mut self, reason: String) {
         self.parked = Some(reason);
+        self.looked = None;
     }
 
     /// Takes new credentials: what was wrong with the old ones is past.
     pub fn unpark(&mut self) {
         self.parked = None;
+    }
+
+    /// Whether it is time to look on the disk whether there is a new login; notes that it is done.
+    pub fn may_look(&mut self, now: Instant) -> bool {
+        let may = self.parked.is_some()
+            && self.looked.is_none_or(|looked| now.duration_since(looked) >= LOOK_AGAIN);
+        if may {
+            self.looked = Some(now);
+        }
+        may
     }
 
     /// Why the account is left out until its credentials change.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::Credentials;
 use super::store::{self, Store, StoreError};
 
 /// A login that could become a profile.
@@ -30,6 +31,11 @@ pub struct Found {
 pub enum Outcome {
     /// It is a profile now.
     Added,
+    /// It is newer than that of the profile with the same account, and has taken its place.
+    Renewed {
+        /// The profile.
+        profile: String,
+    },
     /// A profile with the same account is there already.
     Known {
         /// The profile.
@@ -127,7 +133,7 @@ pub fn import(store: &Store, found: &[Found], is_dry_run: bool) -> Result<Vec<(F
             Ok((text, credentials)) => {
                 let key = account_key(&credentials);
                 if let Some((_, profile)) = accounts.iter().find(|(known, _)| *known == key) {
-                    Outcome::Known { profile: profile.clone() }
+                    renew(store, profile, &text, &credentials, is_dry_run)
                 } else {
                     login.name = free_name(&login.name, &names);
                     let added = if is_dry_run {
@@ -146,8 +152,21 @@ pub fn import(store: &Store, found: &[Found], is_dry_run: bool) -> Result<Vec<(F
     Ok(outcomes)
 }
 
+/// Replaces a profile's login by one of the same account that is good for longer: that is how a login
+/// which was revoked comes back.
+fn renew(store: &Store, profile: &str, text: &str, found: &Credentials, is_dry_run: bool) -> Outcome {
+    let profile = profile.to_owned();
+    let expires = |credentials: &Credentials| credentials.login().and_then(|login| login.expires_at);
+    let stored = store.read_auth(&profile).ok().and_then(|(_, stored)| expires(&stored));
+    if expires(found) <= stored {
+        return Outcome::Known { profile };
+    }
+    let replaced = if is_dry_run { Ok(()) } else { store.replace_auth(&profile, text) };
+    replaced.map_or_else(Outcome::Failed, |()| Outcome::Renewed { profile })
+}
+
 /// What makes two logins the same: the account and the person for a login, the key for a key.
-fn account_key(credentials: &super::Credentials) -> String {
+fn account_key(credentials: &Credentials) -> String {
     match credentials.login() {
         Some(login) => format!("{} {}", login.account_id, login.email.as_deref().unwrap_or_default()),
         None => credentials.bearer().expose().to_owned(),

@@ -22,6 +22,9 @@ const FRESH: Duration = Duration::from_secs(30 * 60);
 /// How long it takes until the question is asked again when there was no answer.
 const RETRY: Duration = Duration::from_secs(60);
 
+/// How long a first turn waits for the answer. Asked in vain, the common backend is right for nearly all.
+const PATIENCE: Duration = Duration::from_secs(8);
+
 /// The value that stands for "anywhere".
 const UNCONSTRAINED: &str = "NO_CONSTRAINT";
 
@@ -122,7 +125,8 @@ async fn fetch(control: &Control, credentials: &Credentials) -> Result<Routing, 
         .map_err(Problem::Other)?
         .get(url)
         .bearer_auth(login.access_token.expose())
-        .header("chatgpt-account-id", &login.account_id);
+        .header("chatgpt-account-id", &login.account_id)
+        .timeout(control.config.control_timeout.min(PATIENCE));
     let response = request.send().await.map_err(|error| Problem::Other(describe(&error.without_url())))?;
     match response.status() {
         status if status.is_success() => {}

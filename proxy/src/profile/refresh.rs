@@ -56,6 +56,21 @@ pub async fn renew(
     result.unwrap_or_else(|| Err(RefreshError::Unavailable("the renewal was aborted".to_owned())))
 }
 
+/// Looks whether a parked profile has got a new login: by `prodex profile import`, or by whoever else
+/// writes its file.
+pub async fn look_again(control: &Arc<Control>, profile: &Arc<Profile>) {
+    if !profile.health().may_look(Instant::now()) {
+        return;
+    }
+    let stored = on_disk(control, profile, |control, name| control.store.read_auth(name)).await;
+    if let Ok((_, stored)) = stored
+        && stored.bearer() != profile.credentials().bearer()
+    {
+        profile.set_credentials(stored);
+        profile.health().unpark();
+    }
+}
+
 /// Runs one renewal and records how it went.
 async fn run(
     control: &Arc<Control>,

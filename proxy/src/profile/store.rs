@@ -22,6 +22,10 @@ use super::credentials::{Credentials, CredentialsError};
 /// How long a removed profile can be taken back.
 const TRASH_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 
+/// What the directory of a profile begins with while it is made, and when one is left from a crash.
+const UNFINISHED: &str = ".new-";
+const UNFINISHED_AGE: Duration = Duration::from_secs(3600);
+
 const PROFILE_FILE: &str = "profile.toml";
 const AUTH_FILE: &str = "auth.json";
 const LOCK_FILE: &str = "auth.json.lock";
@@ -167,21 +171,36 @@ impl Store {
         if directory.join(PROFILE_FILE).exists() {
             return Err(StoreError::Exists(name.to_owned()));
         }
-        if directory.join(AUTH_FILE).exists() && source != Some(&directory.join(AUTH_FILE)) {
-            // Another tool's profile of this name: its credentials are not ours to replace.
-            return Err(StoreError::Exists(name.to_owned()));
+        if directory.exists() {
+            // Another tool's: its credentials become a profile where they are, and no others replace them.
+            if source != Some(&directory.join(AUTH_FILE)) {
+                return Err(StoreError::Exists(name.to_owned()));
+            }
+            replace(&directory.join(PROFILE_FILE), text.as_bytes())?;
+        } else {
+            self.put_in_place(&directory, &text, auth)?;
         }
-        make_directory(&self.home)?;
-        make_directory(&directory)?;
-        if source != Some(&directory.join(AUTH_FILE)) {
-            replace(&directory.join(AUTH_FILE), auth.as_bytes())?;
-        }
-        // The profile exists from the moment that this file does.
-        replace(&directory.join(PROFILE_FILE), text.as_bytes())?;
         Ok(Stored { name: name.to_owned(), about, credentials })
     }
 
-    /// Moves a profile's own files to the trash, where they stay for 30 days. Says where they are.
+    /// Puts the two files of a new profile in place with one rename of their directory.
+    fn put_in_place(&self, directory: &Path, about: &str, auth: &str) -> Result<(), StoreError> {
+        let profiles = self.home.join("profiles");
+        make_directory(&profiles)?;
+        remove_old(&profiles, UNFINISHED, UNFINISHED_AGE);
+        let name = directory.file_name().unwrap_or_default().to_string_lossy();
+        let staging = profiles.join(format!("{UNFINISHED}{name}-{}", std::process::id()));
+        make_directory(&staging)?;
+        let put = || {
+            replace(&staging.join(AUTH_FILE), auth.as_bytes())?;
+            replace(&staging.join(PROFILE_FILE), about.as_bytes())?;
+            fs::rename(&staging, directory).map_err(io_error("create", directory))
+        };
+        put().inspect_err(|_| drop(fs::remove_dir_all(&staging)))
+    }
+
+    /// Moves a profile to the trash, where it stays for 30 days. Says where it is. Of a directory that
+    /// another tool shares, only what makes it a profile.
     ///
     /// # Errors
     /// When there is no such profile, or the disk refuses.
@@ -192,23 +211,20 @@ impl Store {
         }
         let stamp = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%3f");
         let trash = self.home.join("trash").join(format!("{name}-{stamp}"));
-        make_directory(&trash)?;
-        // First the file that makes it a profile: an interruption leaves credentials, never half a
-        // profile.
-        for file in [PROFILE_FILE, AUTH_FILE] {
-            let from = directory.join(file);
-            if from.exists() {
-                fs::rename(&from, trash.join(file)).map_err(io_error("move to the trash", &from))?;
-            }
+        if holds_only_ours(&directory)? {
+            make_directory(&self.home.join("trash"))?;
+            fs::rename(&directory, &trash).map_err(io_error("move to the trash", &directory))?;
+        } else {
+            // The rest, the credentials among it, is another tool's.
+            make_directory(&trash)?;
+            let file = directory.join(PROFILE_FILE);
+            fs::rename(&file, trash.join(PROFILE_FILE)).map_err(io_error("move to the trash", &file))?;
         }
-        let _ = fs::remove_file(directory.join(LOCK_FILE));
-        // Goes only if nothing of anybody else's is in it.
-        let _ = fs::remove_dir(&directory);
         if self.current()?.as_deref() == Some(name) {
             let path = self.home.join(CURRENT_FILE);
             fs::remove_file(&path).map_err(io_error("remove", &path))?;
         }
-        self.empty_old_trash();
+        remove_old(&self.home.join("trash"), "", TRASH_AGE);
         Ok(trash)
     }
 
@@ -270,18 +286,26 @@ impl Store {
             Err(StoreError::Name(name.to_owned()))
         }
     }
+}
 
-    /// Deletes what has been in the trash for longer than [`TRASH_AGE`]. Best effort: what cannot be
-    /// deleted now is tried again at the next removal.
-    fn empty_old_trash(&self) {
-        let Ok(entries) = fs::read_dir(self.home.join("trash")) else { return };
-        for entry in entries.flatten() {
-            let age = entry.metadata().and_then(|meta| meta.modified()).map(|at| at.elapsed());
-            if age.is_ok_and(|age| age.is_ok_and(|age| age > TRASH_AGE)) {
-                let _ = fs::remove_dir_all(entry.path());
-            }
+/// Deletes entries of a directory whose names begin so and that are older than that. Best effort: what
+/// cannot be deleted now is tried again at the next occasion.
+fn remove_old(directory: &Path, prefix: &str, age: Duration) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let is_one = entry.file_name().to_string_lossy().starts_with(prefix);
+        let written = entry.metadata().and_then(|meta| meta.modified()).map(|at| at.elapsed());
+        if is_one && written.is_ok_and(|written| written.is_ok_and(|written| written > age)) {
+            let _ = fs::remove_dir_all(entry.path());
         }
     }
+}
+
+/// Whether a profile's directory holds nothing of anybody else's.
+fn holds_only_ours(directory: &Path) -> Result<bool, StoreError> {
+    let entries = fs::read_dir(directory).map_err(io_error("read", directory))?;
+    let is_ours = |name: &str| [PROFILE_FILE, AUTH_FILE, LOCK_FILE].iter().any(|ours| name.starts_with(ours));
+    Ok(entries.flatten().all(|entry| is_ours(&entry.file_name().to_string_lossy())))
 }
 
 /// Whether this can be the name of a profile.

@@ -1,19 +1,19 @@
 //! The body of a committed response to an HTTP/2 client: payload, read when its flow control has room.
 //!
-//! A cut is an error of the body, which resets the stream; dropping the body cancels the upstream.
+//! A cut is an error of the body, which resets the stream; dropping the body cancels the upstream. A
+//! client that does not read does not ask for frames either, so a task beside the body notices that.
 
-use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use tokio::time::{Instant, Sleep};
+use tokio::task::AbortHandle;
 use wire::http1::BodyLength;
 
+use super::stall::Stall;
 use crate::accounting::{Account, Outcome, Tap};
 use crate::attempt::connection::Connections;
 use crate::attempt::http::Body;
@@ -23,54 +23,36 @@ use crate::stream::poll_read_scratch;
 /// A body of a response to an HTTP/2 client.
 #[derive(Debug)]
 pub struct StreamBody {
-    body: Option<Body>,
-    held: Option<Bytes>,
-    tap: Tap,
-    account: Account,
-    connections: Arc<Connections>,
-    idle: Duration,
-    timer: Pin<Box<Sleep>>,
+    shared: Arc<Shared>,
+    watch: AbortHandle,
 }
 
 impl StreamBody {
-    /// The body of a committed response.
+    /// The body of a committed response. Must be called within a runtime.
     #[must_use]
     pub fn new(committed: Committed, connections: Arc<Connections>) -> Self {
         let Committed { body, held, tap, account, .. } = committed;
         let mut payload = Vec::with_capacity(held.len());
         // What is held has been decoded once without an error.
         let _ = body.length.decoder().decode(&held, |bytes| payload.extend_from_slice(bytes));
-        let idle = account.proxy().control.config.stream_idle_timeout;
-        let timer = Box::pin(tokio::time::sleep_until(Instant::now() + idle));
         let held = Some(Bytes::from(payload)).filter(|held| !held.is_empty());
-        Self { body: Some(body), held, tap, account, connections, idle, timer }
-    }
-
-    /// Ends the body: keeps the connection if it is good for another request.
-    fn finish(&mut self) {
-        self.account.close(Outcome::Complete);
-        if let Some(body) = self.body.take()
-            && body.keeps_alive
-            && body.decoder.is_done()
-        {
-            self.connections.keep(body.peer, body.stream);
-        }
-    }
-
-    fn cut(&mut self, outcome: Outcome, problem: &str) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        self.account.read_error(problem);
-        self.account.close(outcome);
-        self.body = None;
-        Poll::Ready(Some(Err(io::Error::other(problem.to_owned()))))
+        let config = &account.proxy().control.config;
+        let stall = Stall::new(config.stream_idle_timeout, config.write_timeout);
+        let relay = Relay { body, held, tap, account, connections };
+        let state = State { relay: Some(relay), problem: None, progress: 0, waits: None };
+        let shared = Arc::new(Shared(Mutex::new(state)));
+        let watch = tokio::spawn(watch(Arc::downgrade(&shared), stall)).abort_handle();
+        Self { shared, watch }
     }
 }
 
 impl Drop for StreamBody {
     /// The server does not ask for the end of a body whose last frame it has got.
     fn drop(&mut self) {
-        let is_done = self.body.as_ref().is_some_and(|body| body.decoder.is_done());
-        if self.held.is_none() && is_done {
-            self.finish();
+        self.watch.abort();
+        let relay = self.shared.lock().relay.take();
+        if let Some(relay) = relay.filter(Relay::is_done) {
+            relay.finish();
         }
     }
 }
@@ -80,19 +62,114 @@ impl http_body::Body for StreamBody {
     type Error = io::Error;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let this = self.get_mut();
-        if let Some(held) = this.held.take() {
-            this.account.forwarded(held.len());
-            return Poll::Ready(Some(Ok(Frame::data(held))));
+        self.shared.lock().poll(context).map(|read| Some(read.transpose()?.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let state = self.shared.lock();
+        state.problem.is_none() && state.relay.as_ref().is_none_or(Relay::is_done)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.shared.lock().relay {
+            Some(Relay { body, account, .. }) if account.is_untouched() => match body.length {
+                BodyLength::Exact(length) => SizeHint::with_exact(length),
+                _ => SizeHint::default(),
+            },
+            _ => SizeHint::default(),
+        }
+    }
+}
+
+/// What the body and its watch share.
+#[derive(Debug)]
+struct Shared(Mutex<State>);
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    /// Until it ends.
+    relay: Option<Relay>,
+    /// What cut it, until the server asks.
+    problem: Option<String>,
+    /// Grows with every read.
+    progress: u64,
+    /// Whom to wake, while it is the upstream that is waited for.
+    waits: Option<Waker>,
+}
+
+impl State {
+    /// Reads on. `None` at the end.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        if let Some(problem) = self.problem.take() {
+            return Poll::Ready(Err(io::Error::other(problem)));
+        }
+        let Some(relay) = &mut self.relay else { return Poll::Ready(Ok(None)) };
+        match relay.poll(context) {
+            Poll::Pending => {
+                self.waits = Some(context.waker().clone());
+                Poll::Pending
+            }
+            Poll::Ready(Ok(Some(bytes))) => {
+                self.waits = None;
+                self.progress += 1;
+                Poll::Ready(Ok(Some(bytes)))
+            }
+            Poll::Ready(Ok(None)) => {
+                if let Some(relay) = self.relay.take() {
+                    relay.finish();
+                }
+                Poll::Ready(Ok(None))
+            }
+            Poll::Ready(Err(error)) => {
+                self.cut(Outcome::UpstreamCut, &error.to_string());
+                self.problem = None;
+                Poll::Ready(Err(error))
+            }
+        }
+    }
+
+    /// Ends the relay before its body's end.
+    fn cut(&mut self, outcome: Outcome, problem: &str) {
+        let Some(mut relay) = self.relay.take() else { return };
+        relay.account.read_error(problem);
+        relay.account.close(outcome);
+        self.problem = Some(problem.to_owned());
+    }
+}
+
+/// A response on its way.
+#[derive(Debug)]
+struct Relay {
+    body: Body,
+    /// What was read before the commitment.
+    held: Option<Bytes>,
+    tap: Tap,
+    account: Account,
+    connections: Arc<Connections>,
+}
+
+impl Relay {
+    fn is_done(&self) -> bool {
+        self.held.is_none() && self.body.decoder.is_done()
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        let Self { body, held, tap, account, .. } = self;
+        if let Some(held) = held.take() {
+            account.forwarded(held.len());
+            return Poll::Ready(Ok(Some(held)));
         }
         loop {
-            let Self { body, tap, account, timer, idle, .. } = &mut *this;
-            let Some(open) = body else { return Poll::Ready(None) };
-            if open.decoder.is_done() {
-                this.finish();
-                return Poll::Ready(None);
+            let Body { stream, decoder, keeps_alive, .. } = &mut *body;
+            if decoder.is_done() {
+                return Poll::Ready(Ok(None));
             }
-            let Body { stream, decoder, keeps_alive, .. } = open;
             let read = poll_read_scratch(stream, context, |bytes| {
                 let mut payload = Vec::new();
                 let decoded = decoder.decode(bytes, |part| {
@@ -100,44 +177,48 @@ impl http_body::Body for StreamBody {
                     payload.extend_from_slice(part);
                 });
                 *keeps_alive &= decoded.is_ok_and(|decoded| decoded.consumed == bytes.len());
-                (bytes.is_empty(), decoded, payload)
+                decoded.map(|_| (bytes.is_empty(), payload))
             });
-            let read = match read {
-                Poll::Ready(read) => read,
-                Poll::Pending => {
-                    ready!(timer.as_mut().poll(context));
-                    return this.cut(Outcome::Idle, "the upstream was silent for too long");
-                }
-            };
-            timer.as_mut().reset(Instant::now() + *idle);
-            match read {
-                Ok((true, _, _)) if open.decoder.may_end_at_close() => {
-                    this.finish();
-                    return Poll::Ready(None);
-                }
-                Ok((true, _, _)) => {
-                    return this.cut(Outcome::UpstreamCut, "the connection ended within the body");
-                }
-                Ok((_, Err(error), _)) => return this.cut(Outcome::UpstreamCut, &error.to_string()),
-                Err(error) => return this.cut(Outcome::UpstreamCut, &error.to_string()),
-                // Framing alone: nothing to hand over yet.
-                Ok((_, Ok(_), payload)) if payload.is_empty() => {}
-                Ok((_, Ok(_), payload)) => {
-                    this.account.forwarded(payload.len());
-                    return Poll::Ready(Some(Ok(Frame::data(payload.into()))));
-                }
+            let (is_end, payload) = std::task::ready!(read)?.map_err(io::Error::other)?;
+            if is_end && decoder.may_end_at_close() {
+                return Poll::Ready(Ok(None));
+            }
+            if is_end {
+                return Poll::Ready(Err(io::Error::other("the connection ended within the body")));
+            }
+            // Framing alone is nothing to hand over.
+            if !payload.is_empty() {
+                account.forwarded(payload.len());
+                return Poll::Ready(Ok(Some(payload.into())));
             }
         }
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.held.is_none() && self.body.as_ref().is_none_or(|body| body.decoder.is_done())
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self.body.as_ref().map(|body| body.length) {
-            Some(BodyLength::Exact(length)) if self.account.is_untouched() => SizeHint::with_exact(length),
-            _ => SizeHint::default(),
+    /// Ends the whole body: keeps the connection if it is good for another request.
+    fn finish(mut self) {
+        self.account.close(Outcome::Complete);
+        if self.body.keeps_alive && self.body.decoder.is_done() {
+            self.connections.keep(self.body.peer, self.body.stream);
         }
+    }
+}
+
+/// Cuts a relay that stands still for too long.
+async fn watch(shared: Weak<Shared>, mut stall: Stall) {
+    loop {
+        #[expect(clippy::disallowed_methods, reason = "looks at the relay from time to time")]
+        tokio::time::sleep(stall.tick()).await;
+        let Some(shared) = shared.upgrade() else { return };
+        let mut state = shared.lock();
+        let Some(outcome) = stall.check(state.progress, state.waits.is_none()) else { continue };
+        let problem = match outcome {
+            Outcome::Idle => "the upstream was silent for too long",
+            _ => "the client did not read for too long",
+        };
+        state.cut(outcome, problem);
+        let waits = state.waits.take();
+        drop(state);
+        waits.inspect(Waker::wake_by_ref);
+        return;
     }
 }

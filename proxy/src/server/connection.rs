@@ -111,6 +111,10 @@ impl<'a> Connection<'a> {
         if matches!(length, BodyLength::Exact(length) if length > limit) {
             return Err(too_large());
         }
+        if routed.lane == Lane::Websocket && (head.method() != "GET" || length != BodyLength::None) {
+            // What comes behind an upgrade is frames; a body there would be read as both.
+            return Err(Error::refused(400, "a WebSocket is asked for with GET and without a body"));
+        }
         Ok((target.to_owned(), length, routed))
     }
 

@@ -7,8 +7,9 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
@@ -34,11 +35,17 @@ use crate::route::{Lane, Routed};
 /// Most requests at once on one connection. Codex keeps a handful.
 const MAX_STREAMS: u32 = 256;
 
-/// Serves a connection until it ends.
+/// How long a connection without requests takes to say goodbye.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Serves a connection until it ends, or has had no request for too long.
 pub(super) async fn serve(worker: &Arc<Worker>, tls: TlsStream<TcpStream>) {
+    let requests = Requests::default();
     let service = service_fn(|request| {
-        let worker = Arc::clone(worker);
-        async move { Ok::<_, Infallible>(respond(&worker, request).await) }
+        let (worker, open) = (Arc::clone(worker), requests.open());
+        async move {
+            Ok::<_, Infallible>(respond(&worker, request).await.map(|body| Response { body, _open: open }))
+        }
     });
     let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     builder
@@ -46,13 +53,60 @@ pub(super) async fn serve(worker: &Arc<Worker>, tls: TlsStream<TcpStream>) {
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(u32::try_from(wire::http1::MAX_HEAD).unwrap_or(u32::MAX));
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(tls), service));
-    let draining = &worker.proxy.draining;
     tokio::select! {
         // A client that breaks off is not the proxy's error.
         _ = connection.as_mut() => return,
-        () = draining.cancelled() => connection.as_mut().graceful_shutdown(),
+        () = worker.proxy.draining.cancelled() => {}
+        () = requests.none_for(worker.proxy.control.config.keep_alive) => {}
     }
-    let _ = connection.await;
+    connection.as_mut().graceful_shutdown();
+    tokio::select! {
+        _ = connection => {}
+        () = requests.none_for(FAREWELL) => {}
+    }
+}
+
+/// The requests of one connection.
+#[derive(Debug, Default)]
+struct Requests(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    begun: AtomicUsize,
+    ended: AtomicUsize,
+}
+
+impl Requests {
+    fn open(&self) -> Open {
+        self.0.begun.fetch_add(1, Ordering::Relaxed);
+        Open(Arc::clone(&self.0))
+    }
+
+    fn counts(&self) -> (usize, usize) {
+        (self.0.begun.load(Ordering::Relaxed), self.0.ended.load(Ordering::Relaxed))
+    }
+
+    /// Returns when there has been no request for this long, and at most twice as long.
+    async fn none_for(&self, limit: Duration) {
+        loop {
+            let (begun, ended) = self.counts();
+            #[expect(clippy::disallowed_methods, reason = "looks at the connection from time to time")]
+            tokio::time::sleep(limit).await;
+            if begun == ended && self.counts() == (begun, ended) {
+                return;
+            }
+        }
+    }
+}
+
+/// A request that has not ended.
+#[derive(Debug)]
+struct Open(Arc<Counts>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 async fn respond(worker: &Arc<Worker>, request: http::Request<Incoming>) -> http::Response<Payload> {
@@ -75,7 +129,8 @@ async fn answer(worker: &Arc<Worker>, request: http::Request<Incoming>) -> Resul
         }
     });
     let (head, target, routed) = checked?;
-    let body = collect(incoming, proxy.control.config.max_request_body.bytes()).await?;
+    let config = &proxy.control.config;
+    let body = collect(incoming, config.max_request_body.bytes(), config.request_timeout).await?;
     let permit = proxy.admission.enter()?;
     let mut exchange = Exchange { id, started, target, routed, head, body, ties: Ties::default() };
     exchange.ties = proxy.ties(&exchange).await;
@@ -114,10 +169,14 @@ fn head_of(parts: &http::request::Parts) -> Result<RequestHead, Error> {
     head.map(|(head, _)| head).ok_or_else(|| refused("the request has no head".to_owned()))
 }
 
-async fn collect(mut incoming: Incoming, limit: usize) -> Result<Bytes, Error> {
+/// Reads the body of a request, of which each piece must come in time.
+async fn collect(mut incoming: Incoming, limit: usize, patience: Duration) -> Result<Bytes, Error> {
     let mut body = Vec::new();
-    while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut incoming).poll_frame(context)).await
-    {
+    loop {
+        let frame = std::future::poll_fn(|context| Pin::new(&mut incoming).poll_frame(context));
+        let frame = tokio::time::timeout(patience, frame).await;
+        let frame = frame.map_err(|_| Error::refused(408, "the request's body did not arrive in time"))?;
+        let Some(frame) = frame else { return Ok(body.into()) };
         let frame = frame.map_err(|_| Error::refused(400, "the request's body broke off"))?;
         if let Ok(data) = frame.into_data() {
             body.extend_from_slice(&data);
@@ -126,7 +185,6 @@ async fn collect(mut incoming: Incoming, limit: usize) -> Result<Bytes, Error> {
             return Err(Error::refused(413, "the request's body is longer than allowed (max_request_body)"));
         }
     }
-    Ok(body.into())
 }
 
 /// The response of an upstream.
@@ -157,7 +215,12 @@ fn local(reply: &Reply, is_to_head: bool) -> http::Response<Payload> {
     response.map(|()| Payload::Whole(Some(body)))
 }
 
-/// The body of a response.
+/// The body of a response; with its end the request ends.
+struct Response {
+    body: Payload,
+    _open: Open,
+}
+
 enum Payload {
     /// One of our own.
     Whole(Option<Bytes>),
@@ -165,31 +228,31 @@ enum Payload {
     Stream(Box<StreamBody>),
 }
 
-impl http_body::Body for Payload {
+impl http_body::Body for Response {
     type Data = Bytes;
     type Error = io::Error;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        match self.get_mut() {
-            Self::Whole(bytes) => {
+        match &mut self.get_mut().body {
+            Payload::Whole(bytes) => {
                 let bytes = bytes.take().filter(|bytes| !bytes.is_empty());
                 Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
             }
-            Self::Stream(stream) => Pin::new(&mut **stream).poll_frame(context),
+            Payload::Stream(stream) => Pin::new(&mut **stream).poll_frame(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Self::Stream(stream) => stream.is_end_stream(),
+        match &self.body {
+            Payload::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Payload::Stream(stream) => stream.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
-            Self::Stream(stream) => stream.size_hint(),
+        match &self.body {
+            Payload::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Payload::Stream(stream) => stream.size_hint(),
         }
     }
 }

@@ -44,10 +44,13 @@ pub(crate) async fn connect(proxy: &Proxy, protocol: &str) -> TlsStream<TcpStrea
     stream
 }
 
-/// A body that is known in one piece.
-pub(crate) struct Whole(Option<Bytes>);
+/// A body that is known in one piece, or comes to no end behind it.
+pub(crate) struct Upload {
+    bytes: Option<Bytes>,
+    ends: bool,
+}
 
-impl Body for Whole {
+impl Body for Upload {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
@@ -55,17 +58,20 @@ impl Body for Whole {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
+        match self.bytes.take() {
+            None if !self.ends => Poll::Pending,
+            bytes => Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes)))),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_none()
+        self.ends && self.bytes.is_none()
     }
 }
 
 /// An HTTP/2 connection to the proxy.
 pub(crate) struct Http2 {
-    sender: SendRequest<Whole>,
+    sender: SendRequest<Upload>,
     origin: String,
     /// The socket once more: its owner keeps it open for as long as there are streams.
     socket: socket2::Socket,
@@ -96,14 +102,30 @@ impl Http2 {
         fields: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> hyper::Result<http::Response<Incoming>> {
+        let bytes = Some(body.into()).filter(|bytes| !bytes.is_empty());
+        self.upload(method, target, fields, Upload { bytes, ends: true }).await
+    }
+
+    /// Begins a request that does not come to its end.
+    pub(crate) async fn begin(&mut self, target: &str) -> hyper::Result<http::Response<Incoming>> {
+        let upload = Upload { bytes: Some(Bytes::from_static(b"{")), ends: false };
+        self.upload("POST", target, &[], upload).await
+    }
+
+    async fn upload(
+        &mut self,
+        method: &str,
+        target: &str,
+        fields: &[(&str, &str)],
+        upload: Upload,
+    ) -> hyper::Result<http::Response<Incoming>> {
         let url =
             if target.starts_with('/') { format!("{}{target}", self.origin) } else { target.to_owned() };
         let mut request = http::Request::builder().method(method).uri(url);
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        let body = Some(body.into()).filter(|body| !body.is_empty());
-        let response = self.sender.send_request(request.body(Whole(body)).unwrap());
+        let response = self.sender.send_request(request.body(upload).unwrap());
         tokio::time::timeout(LIMIT, response).await.expect("a response in time")
     }
 }

@@ -55,6 +55,8 @@ mod help;
 
 mod tls;
 
+mod http2_patience;
+
 mod workspace;
 
 mod log;

@@ -1,8 +1,11 @@
 //! `prodex profile`: what is added is listed, used, imported and removed, and what cannot be is left alone.
 
+use std::time::Duration;
+
 use harness::process::Program;
 use harness::sandbox::Sandbox;
 use mock_upstream::Account;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::rig::{LIMIT, add_profile, code, mode, prodex, program, sandbox};
@@ -163,6 +166,26 @@ async fn the_login_of_codex_is_imported() {
     assert_eq!(std::fs::read_to_string(codex.join("auth.json")).unwrap(), auth_of(&sandbox, "codex"));
 }
 
+#[tokio::test]
+async fn a_newer_login_of_a_known_account_takes_the_place_of_the_old_one() {
+    let sandbox = sandbox();
+    let old = Account { expires_at: 1_900_000_000, ..Account::new("acct-1") }.auth_json().to_string();
+    add_profile(&sandbox, "work", &old).await;
+    let file = sandbox.root().join("auth.json");
+    std::fs::write(&file, auth("acct-1")).unwrap();
+    let place = file.display().to_string();
+    let dry = succeeds(&sandbox, &["profile", "import", "--dry-run", &place]).await;
+    assert!(dry.starts_with("would renew the login of profile work from "), "{dry}");
+    assert_eq!(auth_of(&sandbox, "work"), old);
+    let said = succeeds(&sandbox, &["profile", "import", &place]).await;
+    assert!(said.starts_with("renewed the login of profile work from "), "{said}");
+    assert_eq!(auth_of(&sandbox, "work"), std::fs::read_to_string(&file).unwrap());
+    // The other way round nothing happens.
+    std::fs::write(&file, old).unwrap();
+    assert!(succeeds(&sandbox, &["profile", "import", &place]).await.contains("is profile work already"));
+    assert_eq!(list(&sandbox).await.len(), 1);
+}
+
 fn auth_of(sandbox: &Sandbox, profile: &str) -> String {
     std::fs::read_to_string(sandbox.home().join("prodex/profiles").join(profile).join("auth.json")).unwrap()
 }
@@ -213,8 +236,8 @@ async fn a_half_written_file_of_an_interrupted_command_is_no_profile() {
     let sandbox = sandbox();
     add_profile(&sandbox, "good", &auth("acct-1")).await;
     let profiles = sandbox.home().join("prodex/profiles");
-    std::fs::create_dir(profiles.join("half")).unwrap();
-    std::fs::write(profiles.join("half/auth.json.new-99"), "{\"tok").unwrap();
+    std::fs::create_dir(profiles.join(".new-half-99")).unwrap();
+    std::fs::write(profiles.join(".new-half-99/auth.json.new-99"), "{\"tok").unwrap();
     std::fs::write(profiles.join("good/auth.json.new-99"), "{\"tok").unwrap();
     assert_eq!(list(&sandbox).await.len(), 1);
     add_profile(&sandbox, "half", &auth("acct-2")).await;
@@ -228,4 +251,31 @@ async fn what_is_wrong_with_a_file_is_said_once() {
     std::fs::write(&file, "{").unwrap();
     let finished = prodex(&sandbox, &["profile", "add", "x", "--from", &file]).await;
     assert_eq!(finished.stderr.matches("it is not JSON").count(), 1, "{}", finished.stderr);
+}
+
+#[tokio::test]
+async fn a_profile_command_that_is_killed_at_any_moment_leaves_all_or_nothing() {
+    let sandbox = sandbox();
+    let file = sandbox.root().join("auth.json");
+    std::fs::write(&file, Account::new("acct").auth_json().to_string()).unwrap();
+    let file = file.display().to_string();
+    let mut added = 0;
+    for n in 0..40 {
+        let name = format!("p{n}");
+        let command = Program::new(program()).args(["profile", "add", &name, "--from", &file]);
+        let mut running = command.envs(sandbox.environment()).start().unwrap();
+        running.wait(Duration::from_micros(200 * n)).await.unwrap();
+        running.signal(Signal::SIGKILL);
+        running.wait(LIMIT).await.unwrap();
+        let list = prodex(&sandbox, &["profile", "list", "--json"]).await;
+        assert_eq!(code(&list), Some(0), "{}", list.stderr);
+        assert!(!list.stdout.contains("\"error\""), "{}", list.stdout);
+        added = list.stdout.matches("\"kind\"").count();
+        // Whatever was left does not stand in the way.
+        if !list.stdout.contains(&format!("\"{name}\"")) {
+            let again = prodex(&sandbox, &["profile", "add", &name, "--from", &file]).await;
+            assert_eq!(code(&again), Some(0), "{n}: {}", again.stderr);
+        }
+    }
+    assert!(added > 0);
 }

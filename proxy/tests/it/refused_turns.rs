@@ -151,6 +151,15 @@ async fn an_upgrade_that_the_account_refuses_goes_to_the_next() {
 }
 
 #[tokio::test]
+async fn an_upgrade_without_capacity_falls_back() {
+    let busy = Http::json(503, json!({ "error": { "code": "server_is_overloaded", "message": "busy" } }));
+    let script = Script::rules([Rule::new(busy).transport(Transport::Upgrade)]);
+    let (mock, proxy) = start(&["a", "b"], script).await;
+    let refusal = Socket::refusal(&proxy).await;
+    assert_eq!((refusal.status().as_u16(), asked(&mock).len()), (426, 2), "a 503 would be final");
+}
+
+#[tokio::test]
 async fn an_upgrade_with_an_expired_token_renews_it() {
     let (mock, proxy) = start(&["a"], Script::default().account(Account::new("a").expired())).await;
     let mut socket = Socket::of_session(&proxy).await;

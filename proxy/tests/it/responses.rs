@@ -121,6 +121,25 @@ async fn unknown_statuses_and_types_pass_untouched() {
 }
 
 #[tokio::test]
+async fn a_model_request_is_not_sent_around_the_proxy() {
+    let elsewhere = "https://elsewhere.example/responses";
+    let answer = |status: u16, location: &str| {
+        format!("HTTP/1.1 {status} Elsewhere\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n")
+    };
+    for status in [301, 302, 303, 307, 308] {
+        let response = answered(answer(status, &format!("{elsewhere}?secret=1"))).await;
+        assert_eq!(response.status(), 503, "{status}");
+        assert!(response.text().contains(elsewhere) && !response.text().contains("secret"), "{status}");
+        assert_eq!(answered(answer(status, "/v1/other")).await.status(), status, "leads back here");
+    }
+    // What is no model request may go anywhere.
+    let (upstream, proxy) = by_hand().await;
+    let asking = request(&proxy, "GET", "/v1/models", "", b"");
+    let (response, _) = tokio::join!(asking, upstream.answer(answer(302, elsewhere)));
+    assert_eq!((response.status(), response.field("location")), (302, Some(elsewhere)));
+}
+
+#[tokio::test]
 async fn compressed_streams_pass_and_are_not_read() {
     let headers = [("content-type", "text/event-stream"), ("content-encoding", "gzip")];
     let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
@@ -219,8 +238,10 @@ async fn an_answer_before_the_request_is_read_arrives() {
         let mut connection = upstream.connection().await;
         connection.read_through("\r\n\r\n").await;
         connection.send("HTTP/1.1 413 Too Much\r\nConnection: close\r\nContent-Length: 3\r\n\r\nbig").await;
+        connection
     };
-    let (response, ()) = tokio::join!(asking, refusing);
+    // Also when the upstream neither reads on nor closes.
+    let (response, _open) = tokio::join!(asking, refusing);
     assert_eq!((response.status(), response.text().as_str()), (413, "big"));
 }
 

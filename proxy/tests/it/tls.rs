@@ -316,3 +316,17 @@ async fn an_upstream_with_tls_is_trusted_by_its_authority_alone() {
     assert!(response.text().contains(mock.base_url()) && response.text().contains("certificate"));
     assert_eq!(stranger.stop().await.events("upstream_tls_handshake_error").count(), 3);
 }
+
+#[tokio::test]
+async fn a_drain_with_tls_does_not_wait_for_connections_that_ask_for_nothing() {
+    let (_mock, proxy) = Setting::new(&["one"], Script::default()).argument("--tls").start().await;
+    // One before its handshake, and one behind it.
+    let mut silent = proxy.connect().await;
+    let mut client = Http2::open(&proxy).await;
+    let target = format!("{}{TURN}", proxy.prefix());
+    let mut response = client.send("POST", &target, &[], "{}").await.unwrap();
+    collect(response.body_mut()).await.1.unwrap();
+    proxy.server.signal(Signal::SIGTERM);
+    proxy.ended().await;
+    assert!(silent.read_to_end().await.0.is_empty());
+}

@@ -273,3 +273,21 @@ async fn an_api_key_that_was_refused_once_is_tried_again_later() {
     let second = ask().await;
     assert_eq!((second.status(), asked(&mock).len()), (200, 2), "{}", second.text());
 }
+
+#[tokio::test]
+async fn a_new_login_on_disk_brings_a_parked_profile_back() {
+    let rejected = Rule::new(Http::json(400, json!({ "error": "invalid_grant" }))).call(CallName::Token);
+    let script = Script::rules([rejected]).account(Account::new("a").expired());
+    let (mock, proxy) = Setting::new(&["a"], script).start().await;
+    assert_eq!(turn(&proxy, "", &user("x")).await.status(), 503);
+    let mut auth = Account::new("a").auth_json();
+    auth["tokens"]["access_token"] = "another".into();
+    mock.set_script(
+        Script::default().account(Account { access_token: Some("another".into()), ..Account::new("a") }),
+    )
+    .unwrap();
+    std::fs::write(proxy.home().join("profiles/a/auth.json"), auth.to_string()).unwrap();
+    // The disk is looked at now and then.
+    let serves = async { while turn(&proxy, "", &user("x")).await.status() != 200 {} };
+    tokio::time::timeout(LIMIT, serves).await.unwrap();
+}

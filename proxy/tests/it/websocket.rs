@@ -370,3 +370,17 @@ async fn a_client_that_does_not_mask_is_refused() {
     assert_eq!((closed[0], &closed[2..4]), (0x88, &1002_u16.to_be_bytes()[..]));
     assert!(mock.journal().responses()[0].received().all(|message| message.kind != Kind::Text));
 }
+
+#[tokio::test]
+async fn an_upgrade_is_a_get_without_a_body() {
+    let (mock, proxy) = start([]).await;
+    let fields = format!(
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}\r\n",
+        KEY.0
+    );
+    let post = crate::connection::request(&proxy, "POST", TURN, &fields, b"{}").await;
+    assert_eq!(post.status(), 400, "{}", post.head);
+    let get = crate::connection::request(&proxy, "GET", TURN, &(fields + "content-length: 5\r\n"), b"").await;
+    assert_eq!(get.status(), 400, "{}", get.head);
+    assert!(mock.journal().exchanges().is_empty());
+}
