@@ -2,11 +2,19 @@
 //!
 //! The mock's journal writes it, captures and fixtures are made of it. A record says who sent what to
 //! whom and when; bytes that are no UTF-8 travel as base64, so that nothing is lost. Records of one
-//! exchange share its `id`; fields that this version does not know are kept.
+//! exchange share its `id`; fields that this version does not know are kept. What belongs together is put
+//! together in `capture/exchange.rs`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+
+mod exchange;
+
+pub use exchange::{Answer, Exchange, ExchangeError, Message, MessageKind, exchanges};
+
+/// What else a record holds, in its order.
+pub type Rest = serde_json::Map<String, serde_json::Value>;
 
 /// One line of a capture.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +32,8 @@ pub struct Record {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Entry {
+    /// What the capture is, before everything else.
+    Meta(Meta),
     /// A request, from the client to the upstream.
     Request(Request),
     /// A response whose body is one whole.
@@ -39,6 +49,53 @@ pub enum Entry {
         /// The exchange.
         id: u64,
     },
+    /// The recorder has seen the exchange to its end, or knows that it has not.
+    ExchangeEnd(ExchangeEnd),
+    /// A word of the recorder, between exchanges: a new process of the client, say.
+    Marker {
+        /// What else the record holds.
+        #[serde(flatten)]
+        rest: Rest,
+    },
+    /// What the upstream was told to do wrong.
+    Fault {
+        /// What else the record holds.
+        #[serde(flatten)]
+        rest: Rest,
+    },
+}
+
+/// Where a capture comes from.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Meta {
+    /// The client, as people call it: `codex`, `claude`, `gemini`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// The client's version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// What it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scenario: Option<String>,
+    /// Who wrote the capture. One that names its recorder has an [`ExchangeEnd`] for every whole exchange.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recorder: Option<String>,
+    /// What else the record holds.
+    #[serde(flatten)]
+    pub rest: Rest,
+}
+
+/// How far an exchange was recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExchangeEnd {
+    /// The exchange.
+    pub id: u64,
+    /// Whether something of it is missing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
+    /// What is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// Who sent a message.
@@ -117,12 +174,15 @@ pub struct Request {
     pub body: Option<Payload>,
     /// Length of the body in bytes.
     pub wire_len: u64,
+    /// The reads it came in: milliseconds since the recording began, and length in bytes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub writes: Vec<(f64, u64)>,
     /// `websocket` for an upgrade.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upgrade: Option<String>,
     /// What else the record holds.
     #[serde(flatten)]
-    pub rest: serde_json::Map<String, serde_json::Value>,
+    pub rest: Rest,
 }
 
 /// A response as it was sent.
@@ -136,12 +196,21 @@ pub struct Response {
     pub status: u16,
     /// The header fields.
     pub headers: Headers,
-    /// The body.
+    /// Every byte of the head, where the protocol has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<Payload>,
+    /// The body as it was sent, still encoded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<Payload>,
+    /// The writes it was sent in: milliseconds since the recording began, and length in bytes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub writes: Vec<(f64, u64)>,
+    /// How it ended; as it should, without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<StreamEnd>,
     /// What else the record holds.
     #[serde(flatten)]
-    pub rest: serde_json::Map<String, serde_json::Value>,
+    pub rest: Rest,
 }
 
 /// How a stream ended.
@@ -171,6 +240,9 @@ pub struct SseStream {
     pub status: u16,
     /// The header fields.
     pub headers: Headers,
+    /// Every byte of the head, where the protocol has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<Payload>,
     /// Every byte of the body.
     pub stream: Payload,
     /// The writes it was sent in: milliseconds since the recording began, and length in bytes.
@@ -179,7 +251,7 @@ pub struct SseStream {
     pub end: StreamEnd,
     /// What else the record holds.
     #[serde(flatten)]
-    pub rest: serde_json::Map<String, serde_json::Value>,
+    pub rest: Rest,
 }
 
 /// A message on a WebSocket.
@@ -191,11 +263,27 @@ pub struct WebsocketMessage {
     pub id: u64,
     /// Whether it is a binary message.
     pub binary: bool,
-    /// The message.
+    /// Set for a control frame.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<Control>,
+    /// The message, put together from its frames.
     pub message: Payload,
+    /// The payload lengths of its frames, when there is more than one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub frames: Vec<u64>,
     /// What else the record holds.
     #[serde(flatten)]
-    pub rest: serde_json::Map<String, serde_json::Value>,
+    pub rest: Rest,
+}
+
+/// A control frame that is recorded like a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Control {
+    /// A ping.
+    Ping,
+    /// A pong.
+    Pong,
 }
 
 /// The end of a WebSocket.
@@ -232,8 +320,9 @@ mod tests {
                 head: None,
                 body: Some(Payload(vec![0x28, 0xB5, 0x2F, 0xFD])),
                 wire_len: 4,
+                writes: Vec::new(),
                 upgrade: None,
-                rest: serde_json::Map::new(),
+                rest: Rest::new(),
             }),
         };
         insta::assert_snapshot!(serde_json::to_string(&record).unwrap(), @r#"{"ts":"2026-11-20T05:56:40.692Z","t_ms":311.25,"type":"request","direction":"client_to_upstream","id":1,"connection":2,"method":"POST","url":"/v1/responses","http_version":"1.1","headers":[["Host","x"]],"body":{"base64":"KLUv/Q=="},"wire_len":4}"#);

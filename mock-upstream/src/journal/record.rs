@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use wire::capture::{
-    Direction, Entry, Payload, Record, Request, Response, SseStream, StreamEnd, WebsocketClose,
+    Control, Direction, Entry, Payload, Record, Request, Response, SseStream, StreamEnd, WebsocketClose,
     WebsocketMessage,
 };
 
@@ -72,6 +72,7 @@ fn request(exchange: &Exchange) -> Entry {
         head: Some(Payload::from(&exchange.head[..])),
         body: upgrade.is_none().then(|| Payload::from(&exchange.body[..])),
         wire_len: exchange.body.len() as u64,
+        writes: Vec::new(),
         upgrade,
         rest,
     })
@@ -87,12 +88,8 @@ fn answer(exchange: &Exchange) -> Option<(Duration, Entry)> {
     let at = answer.at;
     let (direction, id, status) = (Direction::UpstreamToClient, exchange.id, answer.status);
     let rest = serde_json::Map::new();
-    if !answer.is_stream {
-        let body = (status != 101).then(|| Payload(answer.body.clone()));
-        return Some((at, Entry::Response(Response { direction, id, status, headers, body, rest })));
-    }
+    let raw = Some(Payload(answer.head.to_vec()));
     let writes = answer.writes.iter().map(|(at, length)| (milliseconds(*at), *length as u64)).collect();
-    let stream = Payload(answer.body.clone());
     let end = match exchange.end.as_ref().map(|end| end.how) {
         Some(HowEnded::Complete) => StreamEnd::Eof,
         Some(HowEnded::ClientGone) => StreamEnd::ClientGone,
@@ -101,7 +98,18 @@ fn answer(exchange: &Exchange) -> Option<(Duration, Entry)> {
         // Still running: so far it looks like one that hangs.
         Some(HowEnded::Hang) | None => StreamEnd::Hang,
     };
-    Some((at, Entry::SseStream(SseStream { direction, id, status, headers, stream, writes, end, rest })))
+    if !answer.is_stream {
+        let body = (status != 101).then(|| Payload(answer.body.clone()));
+        // An upgrade has no body that could end; its socket has its own records.
+        let end = (status != 101 && end != StreamEnd::Eof).then_some(end);
+        let response = Response { direction, id, status, headers, head: raw, body, writes, end, rest };
+        return Some((at, Entry::Response(response)));
+    }
+    let stream = Payload(answer.body.clone());
+    Some((
+        at,
+        Entry::SseStream(SseStream { direction, id, status, headers, head: raw, stream, writes, end, rest }),
+    ))
 }
 
 fn frame(id: u64, message: &Message) -> Entry {
@@ -111,17 +119,18 @@ fn frame(id: u64, message: &Message) -> Entry {
     }
     let mut rest = serde_json::Map::new();
     let control = match message.kind {
-        Kind::Ping => Some("ping"),
-        Kind::Pong => Some("pong"),
+        Kind::Ping => Some(Control::Ping),
+        Kind::Pong => Some(Control::Pong),
         Kind::Text | Kind::Binary | Kind::Close(_) => None,
     };
-    rest.extend(control.map(|name| ("control".to_owned(), name.into())));
     rest.extend(message.rule.as_deref().map(|rule| ("rule".to_owned(), rule.into())));
     Entry::WebsocketMessage(WebsocketMessage {
         direction,
         id,
         binary: message.kind == Kind::Binary,
+        control,
         message: Payload::from(&message.payload[..]),
+        frames: Vec::new(),
         rest,
     })
 }
