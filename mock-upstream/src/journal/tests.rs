@@ -66,7 +66,7 @@ fn records_say_what_happened() {
     insta::assert_snapshot!(lines.join("\n"), @r#"
     {"ts":"TIME","t_ms":1.0,"type":"request","direction":"client_to_upstream","id":1,"connection":1,"method":"POST","url":"/v1/responses","http_version":"1.1","headers":[["Host","x"],["X-A","1"],["x-a","2"]],"head":"POST /v1/responses HTTP/1.1\r\nHost: x\r\nX-A: 1\r\nx-a: 2\r\n\r\n","body":"{\"a\":1}","wire_len":7,"account":"a","violations":["turn state of b"]}
     {"ts":"TIME","t_ms":2.0,"type":"request","direction":"client_to_upstream","id":2,"connection":1,"method":"POST","url":"/v1/responses","http_version":"1.1","headers":[["Host","x"],["X-A","1"],["x-a","2"]],"head":"POST /v1/responses HTTP/1.1\r\nHost: x\r\nX-A: 1\r\nx-a: 2\r\n\r\n","body":{"base64":"/w=="},"wire_len":1,"account":"a"}
-    {"ts":"TIME","t_ms":3.0,"type":"sse_stream","direction":"upstream_to_client","id":1,"status":200,"headers":[["content-type","text/event-stream"]],"stream":"data: x\n\n","writes":[[3.0,4],[5.0,5]],"end":"client_gone"}
+    {"ts":"TIME","t_ms":3.0,"type":"sse_stream","direction":"upstream_to_client","id":1,"status":200,"headers":[["content-type","text/event-stream"]],"head":"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n","stream":"data: x\n\n","writes":[[3.0,4],[5.0,5]],"end":"client_gone"}
     {"ts":"TIME","t_ms":9.0,"type":"client_disconnect","id":1}
     "#);
     assert_eq!(journal.records(1).len(), 1);
