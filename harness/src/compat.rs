@@ -17,11 +17,15 @@ use crate::clients::codex::{DriveError, Endpoint, Mode, Reach};
 use crate::clients::{Client, ClientError};
 
 mod evidence;
+mod fault;
+mod record;
 mod report;
 mod run;
 mod scenario;
 
 pub use evidence::{Check, Evidence};
+pub use fault::{FaultCase, faults};
+pub use record::{record, write_capture};
 pub use report::{CaseResult, Report, Verdict};
 pub use run::Runner;
 pub use scenario::{Expect, Scenario, Step, scenarios};

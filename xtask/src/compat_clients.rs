@@ -1,12 +1,14 @@
 //! `cargo xtask compat-clients`: real clients, fetched into a cache, and driven through any proxy.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use harness::clients::codex::{Endpoint, Mode, Reach};
 use harness::clients::{Cache, Client};
-use harness::compat::{Lane, Report, Runner, scenarios};
+use harness::compat::{Lane, Report, Runner, Upstream, faults, record, scenarios, write_capture};
 use harness::mock::script::Script;
 use harness::mock::{Config, Mock};
 
@@ -18,8 +20,10 @@ use crate::terminal;
 ///
 /// With --install the clients are fetched once from the npm registry into a cache outside the repository.
 /// With --target they are driven through the proxy at URL, which must forward to the address given with
-/// --upstream-listen: the mock upstream listens there and accepts any credential. Without either, the
-/// clients that are installed are listed.
+/// --upstream-listen: the mock upstream listens there and accepts any credential. With --record they are
+/// driven straight at a mock, and captures are written that hold everything the client sent; pass them
+/// through `cargo xtask compat-capture` before you show them to anyone. Without any of these, the clients
+/// that are installed are listed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -38,6 +42,12 @@ pub(crate) struct Args {
     /// A certificate that clients must trust to reach an https target.
     #[arg(long, value_name = "FILE", requires = "target")]
     ca_cert: Option<PathBuf>,
+    /// Record what the clients send and get, straight at a mock, as one capture per scenario and fault.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["install", "target"])]
+    record: Option<PathBuf>,
+    /// Record only what has this word in its name; may be repeated.
+    #[arg(long, value_name = "WORD", requires = "record")]
+    only: Vec<String>,
     /// Print one JSON document on standard output and nothing else.
     #[arg(long)]
     json: bool,
@@ -46,6 +56,7 @@ pub(crate) struct Args {
 const EXAMPLES: &str = "\
 Examples:
   cargo xtask compat-clients --install --client codex@0.169.0
+  cargo xtask compat-clients --record target/captures --only simple --only status-429
   cargo xtask compat-clients --target http://127.0.0.1:8080 --upstream-listen 127.0.0.1:9090
 
 Exit codes: 0 good; 1 a client noticed the proxy; 3 npm or a client is missing;
@@ -71,6 +82,9 @@ async fn execute(args: &Args) -> Result<Exit> {
         return install(args).await;
     }
     let clients = find_clients(&args.clients)?;
+    if let Some(place) = &args.record {
+        return record_all(args, place, &clients).await;
+    }
     let (Some(target), Some(listen)) = (&args.target, args.upstream_listen) else {
         return list(args, &clients);
     };
@@ -129,6 +143,51 @@ async fn drive(
     let lanes = modes.map(|mode| Lane { mode, mock: &mock, reach: Reach::Endpoint(endpoint.clone()) });
     let runner = Runner::new(target, lanes.collect());
     Ok(runner.run(clients, &scenarios(), life_sign).await?)
+}
+
+/// How long a client may take in a recording; the slowest fault takes four seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Records every scenario in every mode and every fault in the mode it is for, one file each.
+async fn record_all(args: &Args, place: &Path, clients: &[(Client, PathBuf)]) -> Result<Exit> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(place)
+        .with_context(|| format!("failed to make {}", place.display()))?;
+    let scenarios = scenarios();
+    let faults = faults();
+    let turns = Mode::ALL.into_iter().flat_map(|mode| scenarios.iter().map(move |scenario| (mode, scenario)));
+    let cases: Vec<_> = turns.chain(faults.iter().map(|fault| (fault.mode, &fault.scenario))).collect();
+    let is_asked = |name: &str| args.only.is_empty() || args.only.iter().any(|word| name.contains(word));
+    let mut written = Vec::new();
+    for (client, program) in clients {
+        for (mode, scenario) in &cases {
+            let name = format!("{}-{}-{}-{}", client.kind.name(), client.version, mode.name(), scenario.name);
+            if !is_asked(&name) {
+                continue;
+            }
+            // A mock of its own for each, so that ids, times and connections begin anew.
+            let upstream = Upstream::start(Vec::new()).await?;
+            let lanes = upstream.direct();
+            let lane = lanes.iter().find(|lane| lane.mode == *mode).context("no way to this mode")?;
+            let records = record(client, program, lane, scenario, PATIENCE).await?;
+            let path = place.join(format!("{name}.jsonl"));
+            write_capture(&path, &records)?;
+            terminal::progress(&format!("{name}: {} records", records.len()));
+            written.push(path);
+        }
+    }
+    if written.is_empty() {
+        terminal::progress("nothing has all of these words in its name");
+        return Ok(Exit::NothingSelected);
+    }
+    if args.json {
+        terminal::result(&serde_json::json!({ "captures": written }).to_string())?;
+    } else {
+        terminal::result(&format!("recorded {} captures in {}", written.len(), place.display()))?;
+    }
+    Ok(Exit::Good)
 }
 
 #[cfg(test)]

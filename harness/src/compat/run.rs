@@ -1,6 +1,6 @@
 //! Running the cases: one after the other on each mock, because a mock plays one scenario at a time.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mock_upstream::Exchange;
@@ -8,7 +8,7 @@ use mock_upstream::Exchange;
 use super::report::{CaseResult, Report};
 use super::{CompatError, Evidence, Lane, PATIENCE, Scenario, Upstream};
 use crate::clients::Client;
-use crate::clients::codex::Codex;
+use crate::clients::codex::{Codex, Outcome};
 
 /// Runs scenarios.
 #[derive(Debug)]
@@ -59,48 +59,72 @@ impl<'a> Runner<'a> {
     async fn case(
         &self,
         client: &Client,
-        program: &std::path::Path,
+        program: &Path,
         lane: &Lane<'_>,
         scenario: &Scenario,
     ) -> Result<CaseResult, CompatError> {
-        let drive = |source| CompatError::Drive { client: client.clone(), source };
-        let account = Upstream::client_account();
-        lane.mock.set_rules(scenario.rules.clone())?;
-        // What came before stays in the journal: a proxy may go on using a connection from then.
-        let begun = lane.mock.journal().elapsed();
-        let mut codex = Codex::new(program, lane.mode, lane.reach.clone(), &account).await.map_err(drive)?;
-        scenario.settings.iter().for_each(|setting| codex.set(*setting));
-        if let Some(model) = scenario.model {
-            codex.set_model(model);
-        }
+        let conversation = converse(client, program, lane, scenario, self.patience).await?;
         let mut evidence = Evidence::default();
-        let mut stderr = String::new();
-        let mut thread: Option<String> = None;
-        for step in &scenario.steps {
-            let outcome = match &thread {
-                None => codex.exec(step.prompt, self.patience).await,
-                Some(thread) => codex.resume(thread, step.prompt, self.patience).await,
-            }
-            .map_err(drive)?;
-            thread = thread.or_else(|| outcome.said.thread.clone());
-            evidence.add_outcome(&outcome);
-            stderr.push_str(&outcome.stderr);
-            if thread.is_none() {
-                break;
-            }
-        }
-        evidence.add_journal(&settled(lane, begun, self.patience).await);
-        evidence.tripwire = codex.tripwire_hits();
+        conversation.outcomes.iter().for_each(|outcome| evidence.add_outcome(outcome));
+        evidence.add_journal(&settled(lane, conversation.begun, self.patience).await);
+        evidence.tripwire = conversation.tripwire;
         let checks = evidence.judge(scenario, lane.mode);
         if checks.iter().any(|check| !check.ok) {
+            let stderr: String =
+                conversation.outcomes.iter().map(|outcome| outcome.stderr.as_str()).collect();
             evidence.stderr = tail(&stderr);
         }
         Ok(CaseResult::new(client, lane.mode, scenario.name, checks, evidence))
     }
 }
 
+/// A client's side of a scenario.
+pub(super) struct Conversation {
+    /// When it began, since the mock started.
+    pub(super) begun: Duration,
+    /// What came of each step, up to the first that left no thread to continue.
+    pub(super) outcomes: Vec<Outcome>,
+    /// The attempts to reach any other address.
+    pub(super) tripwire: Vec<String>,
+}
+
+/// Lets a client in a place of its own go through the steps of a scenario.
+pub(super) async fn converse(
+    client: &Client,
+    program: &Path,
+    lane: &Lane<'_>,
+    scenario: &Scenario,
+    patience: Duration,
+) -> Result<Conversation, CompatError> {
+    let drive = |source| CompatError::Drive { client: client.clone(), source };
+    let account = Upstream::client_account();
+    lane.mock.set_rules(scenario.rules.clone())?;
+    // What came before stays in the journal: a proxy may go on using a connection from then.
+    let begun = lane.mock.journal().elapsed();
+    let mut codex = Codex::new(program, lane.mode, lane.reach.clone(), &account).await.map_err(drive)?;
+    scenario.settings.iter().for_each(|setting| codex.set(*setting));
+    if let Some(model) = scenario.model {
+        codex.set_model(model);
+    }
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    let mut thread: Option<String> = None;
+    for step in &scenario.steps {
+        let outcome = match &thread {
+            None => codex.exec(step.prompt, patience).await,
+            Some(thread) => codex.resume(thread, step.prompt, patience).await,
+        }
+        .map_err(drive)?;
+        thread = thread.or_else(|| outcome.said.thread.clone());
+        outcomes.push(outcome);
+        if thread.is_none() {
+            break;
+        }
+    }
+    Ok(Conversation { begun, outcomes, tripwire: codex.tripwire_hits() })
+}
+
 /// The exchanges since then, once none is running any more: the client is gone, so all of them end.
-async fn settled(lane: &Lane<'_>, begun: Duration, patience: Duration) -> Vec<Exchange> {
+pub(super) async fn settled(lane: &Lane<'_>, begun: Duration, patience: Duration) -> Vec<Exchange> {
     let journal = lane.mock.journal();
     // A proxy may keep a WebSocket open for the next client; what was asked on it has been answered.
     let over = |exchange: &Exchange| exchange.end.is_some() || exchange.is_websocket();
