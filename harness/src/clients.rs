@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::process::{self, Exit, ProcessError, Program};
 
+pub mod claude;
 pub mod codex;
+pub mod gemini;
 
 /// Which program a client is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -22,20 +24,40 @@ pub mod codex;
 pub enum Kind {
     /// Codex CLI.
     Codex,
+    /// Claude Code.
+    Claude,
+    /// Gemini CLI.
+    Gemini,
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Codex, Self::Claude, Self::Gemini];
+
     /// The name in `codex@1.2.3`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Codex => "codex",
+            Self::Claude => "claude",
+            Self::Gemini => "gemini",
         }
     }
 
     fn package(self) -> &'static str {
         match self {
             Self::Codex => "@openai/codex",
+            Self::Claude => "@anthropic-ai/claude-code",
+            Self::Gemini => "@google/gemini-cli",
+        }
+    }
+
+    /// The program in an installed package.
+    fn program_in(self, place: &Path) -> Option<PathBuf> {
+        match self {
+            Self::Codex => codex::program_in(place),
+            Self::Claude => claude::program_in(place),
+            Self::Gemini => gemini::program_in(place),
         }
     }
 }
@@ -66,7 +88,7 @@ impl FromStr for Client {
     fn from_str(text: &str) -> Result<Self, BadName> {
         let bad = || BadName(text.to_owned());
         let (name, version) = text.split_once('@').ok_or_else(bad)?;
-        let kind = if name == Kind::Codex.name() { Kind::Codex } else { return Err(bad()) };
+        let kind = Kind::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(bad)?;
         let starts_with_digit = version.starts_with(|first: char| first.is_ascii_digit());
         // A version becomes part of a path and of a package's name.
         let is_plain = version.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte));
@@ -129,6 +151,17 @@ pub enum ClientError {
     },
 }
 
+/// Why a client could not be driven.
+#[derive(Debug, thiserror::Error)]
+pub enum DriveError {
+    /// Its place could not be made.
+    #[error("make a place for the client")]
+    Place(#[from] std::io::Error),
+    /// It could not be run.
+    #[error("run the client")]
+    Run(#[from] ProcessError),
+}
+
 /// Where clients are kept.
 #[derive(Debug, Clone)]
 pub struct Cache {
@@ -183,10 +216,10 @@ impl Cache {
         if !place.is_dir() {
             return Err(ClientError::Missing { client: client.clone(), cache: self.root.clone() });
         }
-        let program = match client.kind {
-            Kind::Codex => codex::program_in(&place),
-        };
-        program.ok_or_else(|| ClientError::Layout { client: client.clone(), path: place })
+        client
+            .kind
+            .program_in(&place)
+            .ok_or_else(|| ClientError::Layout { client: client.clone(), path: place })
     }
 
     /// The versions of a client that are installed, in the order of their numbers.
@@ -219,9 +252,7 @@ impl Cache {
             .tempdir_in(&parent)
             .map_err(|source| ClientError::Cache { path: parent.clone(), source })?;
         self.fetch(client, staging.path()).await?;
-        let found = match client.kind {
-            Kind::Codex => codex::program_in(staging.path()),
-        };
+        let found = client.kind.program_in(staging.path());
         let place = self.place(client);
         if found.is_none() {
             return Err(ClientError::Layout { client: client.clone(), path: place });

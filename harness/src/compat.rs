@@ -13,8 +13,8 @@ use mock_upstream::script::{Continuation, Script};
 use mock_upstream::tls::Authority;
 use mock_upstream::{Account, Config, Mock};
 
-use crate::clients::codex::{DriveError, Endpoint, Mode, Reach};
-use crate::clients::{Client, ClientError};
+use crate::clients::codex::{Endpoint, Mode, Reach};
+use crate::clients::{Client, ClientError, DriveError};
 
 mod evidence;
 mod fault;
@@ -22,13 +22,15 @@ mod record;
 mod report;
 mod run;
 mod scenario;
+mod session;
 
 pub use evidence::{Check, Evidence};
 pub use fault::{FaultCase, faults};
-pub use record::{record, write_capture};
+pub use record::{record, record_session, write_capture};
 pub use report::{CaseResult, Report, Verdict};
 pub use run::Runner;
 pub use scenario::{Expect, Scenario, Step, scenarios};
+pub use session::{Session, sessions};
 
 /// Longest time that one run of a client may take. A healthy one takes half a second; what hangs does so
 /// for ever (`wire-facts` 7), and a machine under load is slow.

@@ -71,6 +71,7 @@ impl Outcome {
 }
 
 pub(crate) fn run(args: &Args) -> Result<Exit> {
+    only_codex(&args.clients)?;
     let clients = match find_clients(&args.clients)? {
         clients if clients.is_empty() => return skipped(args.json),
         clients => clients,
@@ -130,6 +131,14 @@ pub(crate) fn find_clients(asked: &[Client]) -> Result<Vec<(Client, PathBuf)>> {
         Ok((client, program))
     };
     clients.into_iter().map(find).collect()
+}
+
+/// Refuses clients that are only recorded so far.
+pub(crate) fn only_codex(clients: &[Client]) -> Result<()> {
+    match clients.iter().find(|client| client.kind != Kind::Codex) {
+        Some(other) => bail!("{other} is not driven through a proxy yet; of the clients, codex is"),
+        None => Ok(()),
+    }
 }
 
 fn skipped(json: bool) -> Result<Exit> {

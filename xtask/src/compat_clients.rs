@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use harness::clients::codex::{Endpoint, Mode, Reach};
-use harness::clients::{Cache, Client};
-use harness::compat::{Lane, Report, Runner, Upstream, faults, record, scenarios, write_capture};
+use harness::clients::{Cache, Client, Kind};
+use harness::compat::{
+    Lane, Report, Runner, Upstream, faults, record, record_session, scenarios, sessions, write_capture,
+};
 use harness::mock::script::Script;
 use harness::mock::{Config, Mock};
 
-use crate::compat::{find_clients, life_sign};
+use crate::compat::{find_clients, life_sign, only_codex};
 use crate::exit::Exit;
 use crate::terminal;
 
@@ -30,7 +32,7 @@ pub(crate) struct Args {
     /// Fetch the clients.
     #[arg(long, conflicts_with = "target")]
     install: bool,
-    /// A client; may be repeated [default: codex@0.169.0 and codex@0.149.1, or all that are installed].
+    /// A client; may be repeated [default: codex@0.169.0 and codex@0.149.1, or every codex that is installed].
     #[arg(long = "client", value_name = "CLIENT@VERSION")]
     clients: Vec<Client>,
     /// The base URL of a proxy that runs, in front of /backend-api and /v1.
@@ -88,6 +90,7 @@ async fn execute(args: &Args) -> Result<Exit> {
     let (Some(target), Some(listen)) = (&args.target, args.upstream_listen) else {
         return list(args, &clients);
     };
+    only_codex(&args.clients)?;
     if clients.is_empty() {
         terminal::progress("no client is installed; `cargo xtask compat-clients --install` fetches some");
         return Ok(Exit::NothingSelected);
@@ -161,9 +164,23 @@ async fn record_all(args: &Args, place: &Path, clients: &[(Client, PathBuf)]) ->
     let cases: Vec<_> = turns.chain(faults.iter().map(|fault| (fault.mode, &fault.scenario))).collect();
     let is_asked = |name: &str| args.only.is_empty() || args.only.iter().any(|word| name.contains(word));
     let mut written = Vec::new();
+    let mut keep = |name: String, records: &[_]| -> Result<()> {
+        let path = place.join(format!("{name}.jsonl"));
+        write_capture(&path, records)?;
+        terminal::progress(&format!("{name}: {} records", records.len()));
+        written.push(path);
+        Ok(())
+    };
     for (client, program) in clients {
-        for (mode, scenario) in &cases {
-            let name = format!("{}-{}-{}-{}", client.kind.name(), client.version, mode.name(), scenario.name);
+        let (kind, version) = (client.kind, &client.version);
+        for session in sessions(kind) {
+            let name = format!("{}-{version}-{}-{}", kind.name(), session.mode, session.name);
+            if is_asked(&name) {
+                keep(name, &record_session(client, program, &session, PATIENCE).await?)?;
+            }
+        }
+        for (mode, scenario) in cases.iter().filter(|_| kind == Kind::Codex) {
+            let name = format!("{}-{version}-{}-{}", kind.name(), mode.name(), scenario.name);
             if !is_asked(&name) {
                 continue;
             }
@@ -171,11 +188,7 @@ async fn record_all(args: &Args, place: &Path, clients: &[(Client, PathBuf)]) ->
             let upstream = Upstream::start(Vec::new()).await?;
             let lanes = upstream.direct();
             let lane = lanes.iter().find(|lane| lane.mode == *mode).context("no way to this mode")?;
-            let records = record(client, program, lane, scenario, PATIENCE).await?;
-            let path = place.join(format!("{name}.jsonl"));
-            write_capture(&path, &records)?;
-            terminal::progress(&format!("{name}: {} records", records.len()));
-            written.push(path);
+            keep(name, &record(client, program, lane, scenario, PATIENCE).await?)?;
         }
     }
     if written.is_empty() {

@@ -12,7 +12,8 @@ use mock_upstream::Account;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::process::{Exit, ProcessError, Program, Straggler};
+use super::DriveError;
+use crate::process::{Exit, Program, Straggler};
 use crate::sandbox::Sandbox;
 use crate::tripwire::Tripwire;
 
@@ -145,17 +146,6 @@ pub struct Codex {
     tripwire: Tripwire,
     settings: Vec<String>,
     model: Option<String>,
-}
-
-/// Why a client could not be driven.
-#[derive(Debug, thiserror::Error)]
-pub enum DriveError {
-    /// Its place could not be made.
-    #[error("make a place for the client")]
-    Place(#[from] std::io::Error),
-    /// It could not be run.
-    #[error("run the client")]
-    Run(#[from] ProcessError),
 }
 
 /// What came of one run.

@@ -1,5 +1,6 @@
-//! The faults that clients were measured with, as scenarios of one turn each: statuses, broken streams, odd
-//! framing, refused upgrades, closed sockets. Data only.
+//! The faults that clients were measured with, as scenarios of one turn each. Data only.
+//!
+//! Statuses, broken streams, odd framing, refused upgrades, closed sockets.
 //!
 //! They are played to a real client so that what it sends and gets can be recorded; how a client takes each
 //! of them was measured with Codex 0.140 to 0.169 (November 2026). Retries are switched off, because one

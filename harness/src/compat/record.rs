@@ -10,10 +10,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use mock_upstream::journal::{HowEnded, Kind};
+use mock_upstream::{Config, Exchange, Mock};
 use wire::capture::{Direction, Entry, ExchangeEnd, Meta, Record, Rest, WebsocketClose};
 
 use super::run::{converse, settled};
-use super::{CompatError, Lane, Scenario};
+use super::{CompatError, Lane, Scenario, Session};
 use crate::clients::Client;
 
 /// Drives a client through a scenario and gives what was received and sent meanwhile.
@@ -28,25 +29,49 @@ pub async fn record(
     patience: Duration,
 ) -> Result<Vec<Record>, CompatError> {
     let conversation = converse(client, program, lane, scenario, patience).await?;
-    let exchanges = settled(lane, conversation.begun, patience).await;
+    let exchanges = settled(lane.mock, conversation.begun, patience).await;
+    Ok(capture(client, lane.mock, &exchanges, lane.mode.name(), scenario.name))
+}
+
+/// Drives a client of another kind through a session and gives what was received and sent meanwhile.
+///
+/// # Errors
+/// When the laboratory itself does not work. What the client makes of the session stands in the records.
+pub async fn record_session(
+    client: &Client,
+    program: &Path,
+    session: &Session,
+    patience: Duration,
+) -> Result<Vec<Record>, CompatError> {
+    let mock = Mock::start(Config::script(session.script())).await?;
+    session
+        .play(program, mock.base_url(), patience)
+        .await
+        .map_err(|source| CompatError::Drive { client: client.clone(), source })?;
+    let exchanges = settled(&mock, Duration::ZERO, patience).await;
+    Ok(capture(client, &mock, &exchanges, session.mode, session.name))
+}
+
+/// The journal as a capture: where it comes from first, and of every exchange how far it was seen.
+fn capture(client: &Client, mock: &Mock, exchanges: &[Exchange], mode: &str, scenario: &str) -> Vec<Record> {
     let first = exchanges.first().map_or(0, |exchange| exchange.id);
-    let mut records = lane.mock.journal().records(first.saturating_sub(1));
+    let mut records = mock.journal().records(first.saturating_sub(1));
     let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
     let rest = Rest::from_iter([
-        ("mode".to_owned(), lane.mode.name().into()),
+        ("mode".to_owned(), mode.into()),
         ("made".to_owned(), "cargo xtask compat-clients --record".into()),
     ]);
     let meta = Meta {
         client: Some(client.kind.name().to_owned()),
         version: Some(client.version.clone()),
-        scenario: Some(scenario.name.to_owned()),
+        scenario: Some(scenario.to_owned()),
         recorder: Some(concat!("mock-upstream ", env!("CARGO_PKG_VERSION")).to_owned()),
         rest,
     };
     let began = records.first().map_or_else(|| now.clone(), |record| record.ts.clone());
     records.insert(0, Record { ts: began, t_ms: 0.0, entry: Entry::Meta(meta) });
     let last = records.last().map_or(0.0, |record| record.t_ms);
-    for exchange in &exchanges {
+    for exchange in exchanges {
         let id = exchange.id;
         let closed = exchange.messages.iter().any(|message| matches!(message.kind, Kind::Close(_)));
         let how = exchange.end.as_ref().map(|end| end.how);
@@ -60,7 +85,7 @@ pub async fn record(
         let reason = partial.then(|| "the exchange had not ended when the client had".to_owned());
         push(Entry::ExchangeEnd(ExchangeEnd { id, partial, reason }));
     }
-    Ok(records)
+    records
 }
 
 /// Writes a capture that only its owner can read.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mock_upstream::Exchange;
+use mock_upstream::{Exchange, Mock};
 
 use super::report::{CaseResult, Report};
 use super::{CompatError, Evidence, Lane, PATIENCE, Scenario, Upstream};
@@ -66,7 +66,7 @@ impl<'a> Runner<'a> {
         let conversation = converse(client, program, lane, scenario, self.patience).await?;
         let mut evidence = Evidence::default();
         conversation.outcomes.iter().for_each(|outcome| evidence.add_outcome(outcome));
-        evidence.add_journal(&settled(lane, conversation.begun, self.patience).await);
+        evidence.add_journal(&settled(lane.mock, conversation.begun, self.patience).await);
         evidence.tripwire = conversation.tripwire;
         let checks = evidence.judge(scenario, lane.mode);
         if checks.iter().any(|check| !check.ok) {
@@ -124,8 +124,8 @@ pub(super) async fn converse(
 }
 
 /// The exchanges since then, once none is running any more: the client is gone, so all of them end.
-pub(super) async fn settled(lane: &Lane<'_>, begun: Duration, patience: Duration) -> Vec<Exchange> {
-    let journal = lane.mock.journal();
+pub(super) async fn settled(mock: &Mock, begun: Duration, patience: Duration) -> Vec<Exchange> {
+    let journal = mock.journal();
     // A proxy may keep a WebSocket open for the next client; what was asked on it has been answered.
     let over = |exchange: &Exchange| exchange.end.is_some() || exchange.is_websocket();
     let done = journal.wait_for("all exchanges to end", patience, |all| all.iter().all(over)).await;
