@@ -15,4 +15,6 @@ pub mod clients;
 
 pub mod compat;
 
+pub mod report;
+
 pub use mock_upstream as mock;
