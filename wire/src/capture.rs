@@ -96,6 +96,10 @@ pub struct ExchangeEnd {
     /// What is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// How the upstream ended it without an answer: a connection that broke before the head has no other
+    /// record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unanswered: Option<StreamEnd>,
 }
 
 /// Who sent a message.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use mock_upstream::journal::{HowEnded, Kind};
 use mock_upstream::{Config, Exchange, Mock};
-use wire::capture::{Direction, Entry, ExchangeEnd, Meta, Record, Rest, WebsocketClose};
+use wire::capture::{Direction, Entry, ExchangeEnd, Meta, Record, Rest, StreamEnd, WebsocketClose};
 
 use super::run::{converse, settled};
 use super::{CompatError, Lane, Scenario, Session};
@@ -83,7 +83,14 @@ fn capture(client: &Client, mock: &Mock, exchanges: &[Exchange], mode: &str, sce
         }
         let partial = how.is_none();
         let reason = partial.then(|| "the exchange had not ended when the client had".to_owned());
-        push(Entry::ExchangeEnd(ExchangeEnd { id, partial, reason }));
+        let unanswered = match how {
+            Some(HowEnded::Reset) => Some(StreamEnd::Reset),
+            Some(HowEnded::Fin) => Some(StreamEnd::Fin),
+            Some(HowEnded::Hang) => Some(StreamEnd::Hang),
+            Some(HowEnded::Complete | HowEnded::ClientGone) | None => None,
+        };
+        let unanswered = unanswered.filter(|_| exchange.answer.is_none());
+        push(Entry::ExchangeEnd(ExchangeEnd { id, partial, reason, unanswered }));
     }
     records
 }

@@ -40,7 +40,13 @@ fn entries_of(exchange: &Exchange) -> Vec<(Duration, Entry)> {
     if let Some(entry) = answer(exchange) {
         entries.push(entry);
     }
-    entries.extend(exchange.messages.iter().map(|message| (message.at, frame(exchange.id, message))));
+    // Behind a close frame the connection only goes: that it did is no second end.
+    let closed = exchange.messages.iter().position(|message| matches!(message.kind, Kind::Close(_)));
+    let messages = exchange.messages.iter().enumerate();
+    let messages = messages.filter(|(at, message)| {
+        message.kind != Kind::Close(1006) || closed.is_none_or(|closed| *at <= closed)
+    });
+    entries.extend(messages.map(|(_, message)| (message.at, frame(exchange.id, message))));
     if let Some(end) = &exchange.end
         && end.how == HowEnded::ClientGone
     {

@@ -17,6 +17,8 @@ pub struct Exchange {
     pub request: Request,
     /// What was answered, if anything was.
     pub answer: Option<Answer>,
+    /// How the upstream ended it without an answer.
+    pub unanswered: Option<StreamEnd>,
     /// What went over the WebSocket, both ways, in order.
     pub messages: Vec<Message>,
     /// When the client went away before the end, in milliseconds since the recording began.
@@ -174,6 +176,7 @@ impl Assembly {
             Entry::ExchangeEnd(end) => {
                 self.ended.push(end.id);
                 let exchange = self.find(record, end.id)?;
+                exchange.unanswered = end.unanswered;
                 if end.partial {
                     let reason = end.reason.clone();
                     exchange.missing =
@@ -192,6 +195,7 @@ impl Assembly {
             at,
             request: request.clone(),
             answer: None,
+            unanswered: None,
             messages: Vec::new(),
             client_gone: None,
             missing: None,
@@ -219,7 +223,9 @@ impl Assembly {
             let has_ended = !self.tells_ends || self.ended.contains(&exchange.id);
             let missing = match &exchange.answer {
                 _ if !has_ended => Some("the recording stopped before its end"),
-                None if exchange.client_gone.is_none() => Some("nothing was answered"),
+                None if exchange.client_gone.is_none() && exchange.unanswered.is_none() => {
+                    Some("nothing was answered")
+                }
                 _ => None,
             };
             if exchange.missing.is_none() {
