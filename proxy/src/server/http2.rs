@@ -50,6 +50,8 @@ pub(super) async fn serve(worker: &Arc<Worker>, tls: TlsStream<TcpStream>) {
     let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
+        // What the upstream did not say, the proxy does not say for it.
+        .auto_date_header(false)
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(u32::try_from(wire::http1::MAX_HEAD).unwrap_or(u32::MAX));
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(tls), service));
