@@ -209,8 +209,8 @@ impl Store {
         if !directory.join(PROFILE_FILE).exists() {
             return Err(StoreError::Missing(name.to_owned()));
         }
-        let stamp = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%3f");
-        let trash = self.home.join("trash").join(format!("{name}-{stamp}"));
+        let now = jiff::Timestamp::now();
+        let trash = self.home.join("trash").join(format!("{name}-{}", trash_stamp(now)));
         if holds_only_ours(&directory)? {
             make_directory(&self.home.join("trash"))?;
             fs::rename(&directory, &trash).map_err(io_error("move to the trash", &directory))?;
@@ -224,7 +224,7 @@ impl Store {
             let path = self.home.join(CURRENT_FILE);
             fs::remove_file(&path).map_err(io_error("remove", &path))?;
         }
-        remove_old(&self.home.join("trash"), "", TRASH_AGE);
+        empty_trash(&self.home.join("trash"), now);
         Ok(trash)
     }
 
@@ -284,6 +284,30 @@ impl Store {
             Ok(self.home.join("profiles").join(name))
         } else {
             Err(StoreError::Name(name.to_owned()))
+        }
+    }
+}
+
+/// When a profile was removed, as its name in the trash ends. A later one is greater.
+fn trash_stamp(at: jiff::Timestamp) -> String {
+    at.strftime("%Y%m%dT%H%M%S%3f").to_string()
+}
+
+/// Deletes what was removed so long ago that nobody takes it back. Its name says when: a directory that
+/// is moved keeps the time it was last written, which may be years back. What has no such name is not ours.
+fn empty_trash(trash: &Path, now: jiff::Timestamp) {
+    let Ok(entries) = fs::read_dir(trash) else { return };
+    let oldest = trash_stamp(now.saturating_sub(TRASH_AGE).unwrap_or(jiff::Timestamp::MIN));
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let stamp = name.to_str().and_then(|name| name.rsplit_once('-')).map_or("", |(_, stamp)| stamp);
+        let is_stamp = stamp.len() == oldest.len()
+            && stamp
+                .bytes()
+                .enumerate()
+                .all(|(at, byte)| if at == 8 { byte == b'T' } else { byte.is_ascii_digit() });
+        if is_stamp && stamp < &*oldest {
+            let _ = fs::remove_dir_all(entry.path());
         }
     }
 }
@@ -382,6 +406,26 @@ mod tests {
         let trash = store.remove("work").unwrap();
         assert_eq!(fs::read_to_string(trash.join(AUTH_FILE)).unwrap(), KEY);
         assert_eq!((store.names().unwrap(), store.current().unwrap()), (vec!["home".to_owned()], None));
+    }
+
+    #[test]
+    fn a_removed_profile_stays_in_the_trash_for_30_days_however_old_it_was() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::new(home.path());
+        let trash = home.path().join("trash");
+        let old = std::time::SystemTime::now() - 2 * TRASH_AGE;
+        let make_old = |path: &Path| File::open(path).unwrap().set_modified(old).unwrap();
+        for kept in ["by-hand", "kept-29991231T000000000", "kept-20200101"] {
+            make_directory(&trash.join(kept)).unwrap();
+            make_old(&trash.join(kept));
+        }
+        make_directory(&trash.join("past-20200101T000000000")).unwrap();
+        store.add("work", KEY, None).unwrap();
+        make_old(&home.path().join("profiles/work"));
+        let moved = store.remove("work").unwrap();
+        assert_eq!(fs::read_to_string(moved.join(AUTH_FILE)).unwrap(), KEY);
+        assert!(!trash.join("past-20200101T000000000").exists());
+        assert_eq!(fs::read_dir(&trash).unwrap().count(), 4, "what has no stamp is not ours to delete");
     }
 
     #[test]
