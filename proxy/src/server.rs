@@ -165,6 +165,8 @@ impl Remote {
                 let worker = Worker::new(&proxy, tls, worker_load);
                 serve_remote(&worker, receiver, &abort).await;
             });
+            // Nothing runs here that must come to its end: an address that is being looked up need not.
+            runtime.shutdown_background();
         })?;
         Ok(Self { sender, load, thread })
     }

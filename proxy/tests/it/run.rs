@@ -287,13 +287,13 @@ async fn a_launcher_that_is_interrupted_at_any_moment_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_is_killed_is_started_again_on_its_port() {
+async fn a_proxy_that_ends_is_started_again_on_its_port() {
     let mock = mock().await;
     let (sandbox, mut launcher, client) = staying(&mock, "").await;
-    for _ in 0..3 {
+    for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGKILL] {
         let (mut connection, _) = connect(&launcher).await;
         let [before] = servers(&sandbox).try_into().unwrap();
-        kill(Pid::from_raw(before), Signal::SIGKILL).unwrap();
+        kill(Pid::from_raw(before), signal).unwrap();
         connection.read_to_end().await;
         until("another has taken its place", || matches!(&servers(&sandbox)[..], [now] if *now != before))
             .await;
