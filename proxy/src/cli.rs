@@ -109,7 +109,7 @@ impl From<StoreError> for Failure {
             StoreError::Name(_) => Exit::Usage,
             StoreError::Missing(_) | StoreError::Exists(_) => Exit::Failure,
             StoreError::Broken { .. } | StoreError::Credentials { .. } => Exit::NoProfile,
-            StoreError::Io { .. } => Exit::Environment,
+            StoreError::Io { .. } | StoreError::Leased(_) => Exit::Environment,
         };
         Self::of(exit, &error)
     }

@@ -85,7 +85,8 @@ impl Tasks {
         Self { tracker: TaskTracker::new(), runtime }
     }
 
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+    /// Runs a piece of work.
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.tracker.spawn_on(work, &self.runtime);
     }
 

@@ -39,7 +39,7 @@ pub struct Profile {
     health: Mutex<Health>,
     in_flight: AtomicUsize,
     /// Renews its credentials, one exchange at a time.
-    pub refresher: refresh::Flight,
+    pub refresher: refresh::Refresher,
     /// Knows where its traffic goes.
     pub origin: origin::Flight,
 }
@@ -55,7 +55,7 @@ impl Profile {
             quota: Mutex::default(),
             health: Mutex::default(),
             in_flight: AtomicUsize::new(0),
-            refresher: refresh::Flight::default(),
+            refresher: refresh::Refresher::default(),
             origin: origin::Flight::default(),
         }
     }

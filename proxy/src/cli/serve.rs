@@ -16,6 +16,7 @@ use crate::config::{Config, Overrides};
 use crate::control::Control;
 use crate::guard::Guard;
 use crate::pipeline::Proxy;
+use crate::profile::refresh::save_unsaved;
 use crate::profile::store::Store;
 use crate::profile::{Pool, Profile};
 use crate::secret::Secret;
@@ -137,6 +138,13 @@ impl Serve {
             run(&proxy, listeners, tls).await.map_err(|error| Failure::of(Exit::Environment, &error))?;
         // A renewed token that is not written yet would be lost.
         proxy.control.tasks.end(proxy.control.config.control_timeout + SAVE).await;
+        let saving = async {
+            for profile in proxy.profiles.profiles() {
+                save_unsaved(&proxy.control, profile).await;
+            }
+        };
+        // A disk that is still full was told of when it was.
+        let _ = tokio::time::timeout(SAVE, saving).await;
         if aborted > 0 {
             eprintln!("prodex: {aborted} requests were cut off at the end of the drain");
         }

@@ -9,11 +9,11 @@
     reason = "this module owns the profiles' files; callers are off the request path"
 )]
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +25,9 @@ const TRASH_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// What the directory of a profile begins with while it is made, and when one is left from a crash.
 const UNFINISHED: &str = ".new-";
 const UNFINISHED_AGE: Duration = Duration::from_secs(3600);
+
+/// How often it is looked whether somebody else's lease has ended. A lock that is waited for has no limit.
+const LEASE_PAUSE: Duration = Duration::from_millis(20);
 
 const PROFILE_FILE: &str = "profile.toml";
 const AUTH_FILE: &str = "auth.json";
@@ -46,6 +49,9 @@ pub enum StoreError {
     /// There is one already.
     #[error("there is a profile {0:?} already; choose another name, or remove it first")]
     Exists(String),
+    /// Somebody else changes its credentials, and takes too long.
+    #[error("another process is renewing the login of profile {0:?}; try again")]
+    Leased(String),
     /// A file or directory cannot be read or written.
     #[error("failed to {action} {path}")]
     Io {
@@ -266,17 +272,24 @@ impl Store {
         replace(&self.directory(name)?.join(AUTH_FILE), text.as_bytes())
     }
 
-    /// Waits until no other process renews this profile's credentials, and keeps it so until the
-    /// returned file is dropped (also when the process dies).
+    /// Waits until nobody else, in this process or another, changes this profile's credentials, and keeps
+    /// it so until the returned file is dropped (also when the process dies).
     ///
     /// # Errors
-    /// When the disk refuses.
-    pub fn lease(&self, name: &str) -> Result<File, StoreError> {
+    /// When the disk refuses, or somebody else has it for longer than `limit`.
+    pub fn lease(&self, name: &str, limit: Duration) -> Result<File, StoreError> {
         let path = self.directory(name)?.join(LOCK_FILE);
         let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = file.map_err(io_error("open", &path))?;
-        file.lock().map_err(io_error("lock", &path))?;
-        Ok(file)
+        let deadline = Instant::now() + limit;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LEASE_PAUSE),
+                Err(TryLockError::WouldBlock) => return Err(StoreError::Leased(name.to_owned())),
+                Err(TryLockError::Error(error)) => return Err(io_error("lock", &path)(error)),
+            }
+        }
     }
 
     fn directory(&self, name: &str) -> Result<PathBuf, StoreError> {
