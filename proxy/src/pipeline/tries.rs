@@ -151,11 +151,12 @@ impl Tries {
         matches!(self.best, Some((Refusal::Overload, _)))
     }
 
-    /// The earliest reset among the refusals.
+    /// The earliest reset among the refusals; for one that may be over at once, the beginning of time.
     #[must_use]
     pub fn earliest_reset(&self) -> Option<i64> {
         match &self.best {
             Some((Refusal::Quota { resets_at, .. }, _)) => *resets_at,
+            _ if self.overloads > 0 => Some(i64::MIN),
             _ => None,
         }
     }

@@ -160,6 +160,22 @@ async fn an_upgrade_without_capacity_falls_back() {
 }
 
 #[tokio::test]
+async fn an_upgrade_without_capacity_falls_back_though_another_account_is_used_up() {
+    let busy = Http::json(503, json!({ "error": { "code": "server_is_overloaded" } }));
+    let limit = Http::json(
+        429,
+        json!({ "error": { "type": "usage_limit_reached", "resets_at": 9_999_999_999_u64 } }),
+    );
+    let upgrade = |http| Rule::new(http).transport(Transport::Upgrade);
+    let script = Script::rules([upgrade(busy).account("a"), upgrade(limit).account("b")]);
+    let (mock, proxy) = start(&["a", "b"], script).await;
+    for _ in 0..2 {
+        assert_eq!(Socket::refusal(&proxy).await.status().as_u16(), 426);
+    }
+    assert_eq!(asked(&mock), ["a", "b", "a"]);
+}
+
+#[tokio::test]
 async fn an_upgrade_with_an_expired_token_renews_it() {
     let (mock, proxy) = start(&["a"], Script::default().account(Account::new("a").expired())).await;
     let mut socket = Socket::of_session(&proxy).await;
