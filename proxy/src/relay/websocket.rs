@@ -74,8 +74,16 @@ struct Held {
     frame_start: usize,
     deadline: Instant,
     tries: Tries,
-    /// The best refusal of those that have refused, with its frames.
-    best: Option<(Refusal, Vec<u8>)>,
+    best: Option<Best>,
+}
+
+/// The best refusal of those that a turn has met.
+struct Best {
+    refusal: Refusal,
+    /// The answer that states it.
+    frames: Vec<u8>,
+    /// Of the one who gave it.
+    account: Account,
 }
 
 /// A request of the client.

@@ -40,6 +40,11 @@ async fn when_all_are_used_up_a_socket_gets_the_refusal_with_the_earliest_reset(
     assert_eq!(asked(&mock), ["a", "b"]);
     let by_a: Vec<_> = mock.journal().responses()[0].sent().map(|message| message.json()).collect();
     assert_eq!(events, by_a);
+    drop(socket);
+    let log = proxy.stop().await;
+    let passed = log.events("upstream_usage_limit_passthrough").next().unwrap();
+    assert_eq!(passed.fields["profile"], "a");
+    assert_eq!(log.events("profile_commit").next().unwrap().fields["profile"], "a");
 }
 
 #[tokio::test]
