@@ -103,6 +103,13 @@ impl Exchange {
         self.routed.call.is_model_call() || self.head.get("authorization").is_some()
     }
 
+    /// Whether it may be sent again though the upstream may have acted on it: it only reads, or its answer
+    /// is all that it brings about.
+    #[must_use]
+    pub fn is_repeatable(&self) -> bool {
+        self.routed.call.is_model_call() || matches!(self.head.method(), "GET" | "HEAD")
+    }
+
     /// Whether any account could serve this request: it holds no item that only the account which made
     /// it can read, and continues no response by id. What cannot be looked at is not neutral.
     pub async fn is_account_neutral(&self, limit: usize) -> bool {
