@@ -31,6 +31,14 @@ impl<T: Clone + Send + Sync + 'static> Flight<T> {
         result.ok().and_then(|result| result.clone())
     }
 
+    /// Starts the work if it does not run, and waits for nothing.
+    pub fn begin<F>(&self, tasks: &Tasks, start: impl FnOnce() -> F)
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        drop(self.receiver(tasks, start));
+    }
+
     fn receiver<F>(&self, tasks: &Tasks, start: impl FnOnce() -> F) -> watch::Receiver<Option<T>>
     where
         F: Future<Output = T> + Send + 'static,
