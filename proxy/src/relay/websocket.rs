@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 use wire::responses::EventView;
 use wire::websocket::{FrameError, FrameHeader, Opcode};
@@ -22,7 +23,7 @@ use crate::pipeline::{Proxy, Tries};
 use crate::profile::{Credentials, Now, Profile};
 use crate::relay::outbox::Outbox;
 use crate::relay::stall::Stall;
-use crate::stream::{Stream, poll_read_scratch};
+use crate::stream::{Stream, poll_read_scratch, read_some};
 
 mod assembler;
 
@@ -35,6 +36,9 @@ const MAX_EVENT: usize = 1024 * 1024;
 
 /// How long a client may take to read why its WebSocket is closed.
 const GOODBYE: Duration = Duration::from_secs(1);
+
+/// The close code between two turns: nothing is amiss, and nothing on its way.
+const GOING_AWAY: u16 = 1001;
 
 /// The side of a WebSocket that leads to a profile's upstream.
 struct Leg {
@@ -222,9 +226,14 @@ impl Socket<'_> {
         }
         let waits_for_client = !self.to_client.is_empty();
         match stall.check(self.progress, waits_for_client) {
-            // Between two turns a person may think for as long as they like.
-            Some(outcome) if waits_for_client || !matches!(self.turn, Turn::Idle) => Err(outcome),
-            _ => Ok(()),
+            // Between two turns a person may think for as long as they like, once what they said is gone.
+            None => Ok(()),
+            Some(_)
+                if !waits_for_client && matches!(self.turn, Turn::Idle) && self.to_upstream.is_empty() =>
+            {
+                Ok(())
+            }
+            Some(outcome) => Err(outcome),
         }
     }
 
@@ -258,7 +267,7 @@ impl Socket<'_> {
             }
             if self.is_draining && matches!(self.turn, Turn::Idle) && self.to_client.is_empty() {
                 // Between two turns a client takes a close without a word, and connects anew.
-                return Poll::Ready(Step::Goodbye(1001, "the proxy is shutting down"));
+                return Poll::Ready(Step::Goodbye(GOING_AWAY, "the proxy is shutting down"));
             }
             if is_pending {
                 return Poll::Pending;
@@ -390,10 +399,20 @@ impl Socket<'_> {
         frame.extend_from_slice(&code.to_be_bytes());
         frame.extend_from_slice(reason.as_bytes());
         self.to_client.push(&frame);
-        let Self { to_client, client, .. } = self;
-        let sending = std::future::poll_fn(|context| to_client.poll_send(client, context, |_| {}));
+        let Self { to_client, client, input, .. } = self;
+        let farewell = async {
+            std::future::poll_fn(|context| to_client.poll_send(client, context, |_| {})).await?;
+            if code != GOING_AWAY {
+                // A connection that is closed with bytes unread is reset, and the reason with it.
+                client.shutdown().await?;
+                while read_some(client, input).await? > 0 {
+                    input.clear();
+                }
+            }
+            std::io::Result::Ok(())
+        };
         // Best effort: a client that does not read is not waited for.
-        let _ = tokio::time::timeout(GOODBYE, sending).await;
+        let _ = tokio::time::timeout(GOODBYE, farewell).await;
     }
 }
 

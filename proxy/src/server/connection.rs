@@ -228,8 +228,7 @@ impl<'a> Connection<'a> {
             return Some(Self { worker, stream, input, is_to_head: false });
         }
         if ended.outcome == Outcome::Complete {
-            // The client has everything; a connection that is already gone needs no end.
-            let _ = stream.shutdown().await;
+            say_goodbye(&mut stream).await;
         } else if ended.ends_by_close {
             stream.abort();
         }
@@ -299,7 +298,7 @@ impl<'a> Connection<'a> {
             return Some(self);
         }
         if is_sent {
-            let _ = self.stream.shutdown().await;
+            say_goodbye(&mut self.stream).await;
         }
         None
     }
@@ -340,6 +339,12 @@ impl<'a> Connection<'a> {
             log.record(&RunEvent::RuntimeProxyActiveLimitReached { request, active: *active, limit });
         }
     }
+}
+
+/// Ends a connection over which the client has got everything. TLS has a last word, for which there may be
+/// no room; and a connection that is already gone needs no end.
+async fn say_goodbye(stream: &mut Stream) {
+    let _ = tokio::time::timeout(LINGER, stream.shutdown()).await;
 }
 
 fn too_large() -> Error {
