@@ -282,14 +282,15 @@ impl Socket<'_> {
             let Ok((taken, heard)) = self.from_client.next(&self.input[self.parsed..]) else {
                 return Poll::Ready(Some(Step::Goodbye(1002, "this is not a WebSocket frame")));
             };
-            let text = match heard {
-                Some(Heard::Message { kind, text }) => Some((kind == Opcode::Text).then(|| text.to_vec())),
+            let message = match heard {
+                Some(Heard::Message { kind, .. }) => Some(kind),
                 _ => None,
             };
             let is_between = matches!(heard, Some(Heard::Control { is_mid_message: false }));
             let is_all = heard.is_none();
             self.parsed += taken;
-            if let Some(text) = text {
+            if let Some(kind) = message {
+                let text = Some(self.from_client.take_text()).filter(|_| kind == Opcode::Text);
                 let raw = self.take_input();
                 return Poll::Ready(Some(Step::Message { raw, text }));
             }
@@ -463,14 +464,19 @@ fn pass(frames: &mut Assembler, turn: &mut Turn, bytes: &[u8]) -> Result<(), Fra
     while !rest.is_empty() {
         let (taken, heard) = frames.next(rest)?;
         rest = &rest[taken..];
-        let Turn::Running(account) = turn else { continue };
-        account.forwarded(taken);
-        if let Some(Heard::Message { text, .. }) = heard {
-            let event = EventView::new(text);
-            account.event(event);
-            if event.kind.is_terminal() {
-                end(turn);
+        let is_message = matches!(heard, Some(Heard::Message { .. }));
+        if let Turn::Running(account) = turn {
+            account.forwarded(taken);
+            if let Some(Heard::Message { text, .. }) = heard {
+                let event = EventView::new(text);
+                account.event(event);
+                if event.kind.is_terminal() {
+                    end(turn);
+                }
             }
+        }
+        if is_message {
+            frames.forget();
         }
     }
     Ok(())

@@ -129,9 +129,9 @@ async fn answer(worker: &Arc<Worker>, request: http::Request<Incoming>) -> Resul
         }
     });
     let (head, target, routed) = checked?;
+    let permit = proxy.admit(id)?;
     let config = &proxy.control.config;
     let body = collect(incoming, config.max_request_body.bytes(), config.request_timeout).await?;
-    let permit = proxy.admission.enter()?;
     let mut exchange = Exchange { id, started, target, routed, head, body, ties: Ties::default() };
     exchange.ties = proxy.ties(&exchange).await;
     Ok(proxy.answer(&worker.connections, &exchange, permit).await)
