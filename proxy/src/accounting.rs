@@ -143,7 +143,7 @@ impl Account {
         if let Some(session) = session {
             self.proxy.bindings.bind(Tie::Session, session, profile);
         }
-        self.proxy.profiles.set_current(profile);
+        self.proxy.profiles.set_current(self.in_flight.profile());
         self.in_flight.profile().health().serve(self.started);
     }
 
