@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use wire::responses::EventView;
 use wire::websocket::{FrameError, FrameHeader, Opcode};
 
-use crate::accounting::{Account, Outcome};
+use crate::accounting::{Account, MAX_EVENT, Outcome};
 use crate::admission::Permit;
 use crate::attempt::connection::Connections;
 use crate::attempt::websocket::Opened;
@@ -30,9 +30,6 @@ mod assembler;
 mod turn;
 
 use assembler::{Assembler, Heard};
-
-/// Longest event of an upstream that is looked at; what is needed of a longer one comes first.
-const MAX_EVENT: usize = 1024 * 1024;
 
 /// How long a client may take to read why its WebSocket is closed.
 const GOODBYE: Duration = Duration::from_secs(1);
