@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::OnceCell;
 use wire::http1::{BodyLength, HeadError, RequestHead};
 use wire::run_event::RunEvent;
 
@@ -103,7 +104,16 @@ impl<'a> Connection<'a> {
         let permit = worker.proxy.admit(id)?;
         let keep_alive = !wants_close(&head);
         let Some(body) = self.read_body(&head, length).await? else { return Ok(None) };
-        let mut exchange = Exchange { id, started, target, routed, head, body, ties: Ties::default() };
+        let mut exchange = Exchange {
+            id,
+            started,
+            target,
+            routed,
+            head,
+            body,
+            ties: Ties::default(),
+            is_neutral: OnceCell::new(),
+        };
         exchange.ties = worker.proxy.ties(&exchange).await;
         Ok(Some(Request { exchange, permit, keep_alive }))
     }
