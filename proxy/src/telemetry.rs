@@ -22,6 +22,13 @@ const MAX_WAITING: usize = 4 * 1024 * 1024;
 /// much of the log a killed process loses.
 const GATHER: Duration = Duration::from_millis(40);
 
+/// How long a log is kept after its last line: each run leaves one.
+const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// How the name of a log begins and ends.
+const PREFIX: &str = "prodex-runtime-";
+const SUFFIX: &str = ".jsonl";
+
 /// The file that names the newest run log of its directory.
 pub const POINTER: &str = "prodex-runtime-latest.path";
 
@@ -63,8 +70,9 @@ impl RunLog {
     /// When the directory or the files cannot be created.
     pub fn open(directory: &Path) -> std::io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        remove_old(directory);
         let started = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%3f");
-        let path = directory.join(format!("prodex-runtime-{}-{started}.jsonl", std::process::id()));
+        let path = directory.join(format!("{PREFIX}{}-{started}{SUFFIX}", std::process::id()));
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path)?;
         write_pointer(directory, &path)?;
         let shared = Arc::new(Shared::default());
@@ -215,6 +223,21 @@ fn write_lines(file: File, shared: &Shared) {
     }
 }
 
+/// Deletes the logs of runs that ended long ago. Best effort: what cannot be deleted now is tried again by
+/// the next run.
+#[expect(clippy::disallowed_methods, reason = "done once, before anything listens")]
+fn remove_old(directory: &Path) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let is_log = name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX));
+        let written = entry.metadata().and_then(|meta| meta.modified()).map(|at| at.elapsed());
+        if is_log && written.is_ok_and(|written| written.is_ok_and(|written| written > KEPT)) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Replaces the pointer in one step, so that a reader never finds half a path.
 #[expect(clippy::disallowed_methods, reason = "written once, before anything listens")]
 fn write_pointer(directory: &Path, log: &Path) -> std::io::Result<()> {
@@ -250,6 +273,25 @@ mod tests {
         assert_eq!((lines[99].event.as_str(), &lines[99].fields["request"]), ("request_refused", &99.into()));
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&directory), mode(log.path().unwrap())), (0o700, 0o600));
+    }
+
+    #[test]
+    fn logs_are_kept_for_30_days() {
+        let home = tempfile::tempdir().unwrap();
+        let old = std::time::SystemTime::now() - 2 * KEPT;
+        for (name, is_old) in
+            [("prodex-runtime-1-x.jsonl", true), ("prodex-runtime-2-x.jsonl", false), ("notes.jsonl", true)]
+        {
+            let file = File::create(home.path().join(name)).unwrap();
+            if is_old {
+                file.set_modified(old).unwrap();
+            }
+        }
+        let log = RunLog::open(home.path()).unwrap();
+        assert!(log.path().unwrap().exists() && !home.path().join("prodex-runtime-1-x.jsonl").exists());
+        for kept in ["prodex-runtime-2-x.jsonl", "notes.jsonl", POINTER] {
+            assert!(home.path().join(kept).exists(), "{kept}");
+        }
     }
 
     /// A disk with room for so many bytes.
