@@ -65,8 +65,6 @@ pub enum Exit {
     Environment,
     /// There is no profile, or none that could be used.
     NoProfile,
-    /// A person interrupted it.
-    Interrupted,
     /// The client's own code.
     Client(u8),
 }
@@ -79,7 +77,6 @@ impl From<Exit> for ExitCode {
             Exit::Usage => 2,
             Exit::Environment => 3,
             Exit::NoProfile => 4,
-            Exit::Interrupted => 130,
             Exit::Client(code) => code,
         })
     }
