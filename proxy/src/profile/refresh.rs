@@ -7,6 +7,7 @@
 //! Memory may be ahead of the disk, when that is full, or behind it, when somebody has logged in. What was
 //! exchanged is spent, so a disk that still says it is behind; anything else there is newer, and wins.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,8 @@ pub struct Refresher {
     flight: Flight<Result<Arc<Credentials>, RefreshError>>,
     /// Changed under the lease only.
     unsaved: Mutex<Option<Unsaved>>,
+    /// Whether the file was found to hold somebody else's login: should its own come back, it is good.
+    is_foreign: AtomicBool,
 }
 
 /// A renewal that the disk did not take: until it does, the only good tokens are in memory.
@@ -125,15 +128,16 @@ pub async fn look_again(control: &Arc<Control>, profile: &Arc<Profile>) {
     }
     let stored = on_disk(profile, control, |store, profile| store.read_auth(&profile.name)).await;
     let Ok((_, stored)) = stored else { return };
-    let current = profile.credentials();
-    if stored.bearer() == current.bearer() || profile.refresher.is_spent(&stored) {
+    let (current, refresher) = (profile.credentials(), &profile.refresher);
+    if !current.is_same_account(&stored) {
+        refresher.is_foreign.store(true, Ordering::Relaxed);
+        profile.health().stay_parked(RefreshError::Foreign.to_string());
         return;
     }
-    if current.is_same_account(&stored) {
+    let was_foreign = refresher.is_foreign.swap(false, Ordering::Relaxed);
+    if (was_foreign || stored.bearer() != current.bearer()) && !refresher.is_spent(&stored) {
         profile.set_credentials(stored);
         profile.health().unpark();
-    } else {
-        profile.health().stay_parked(RefreshError::Foreign.to_string());
     }
 }
 
@@ -172,6 +176,7 @@ async fn run(
         }
         Err(error) => {
             if error.parks() {
+                profile.refresher.is_foreign.store(*error == RefreshError::Foreign, Ordering::Relaxed);
                 profile.health().park(error.to_string());
             }
             record_error(control, profile, &error.to_string(), error.parks());

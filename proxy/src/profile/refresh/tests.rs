@@ -169,6 +169,12 @@ async fn the_login_of_another_account_is_not_adopted() {
         assert!(parked.contains("another account"), "{parked}");
         assert_eq!(setting.profile.credentials().bearer().expose(), "a1");
         assert_eq!(setting.exchanges().await, 0);
+        // Whoever puts its own login back, brings it back.
+        let own = json!({"tokens": {"access_token": "a1", "refresh_token": "r1", "account_id": "x"}});
+        setting.control.store.replace_auth("work", &own.to_string()).unwrap();
+        setting.profile.health().park(parked);
+        look_again(&setting.control, &setting.profile).await;
+        assert_eq!(setting.profile.health().parked(), None);
     }
 }
 
