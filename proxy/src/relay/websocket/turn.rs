@@ -197,7 +197,9 @@ impl Socket<'_> {
             () = gone(&mut self.client, &mut self.input) => return Err(Outcome::ClientGone),
         }
         let Held { account, request, frames, mut tries, best, .. } = *held;
-        let is_better = best.as_ref().is_none_or(|best| refusal.worth() < best.refusal.worth());
+        // A 401 of the pool is never the client's: it would renew its own login.
+        let is_better = refusal != Refusal::Auth
+            && best.as_ref().is_none_or(|best| refusal.worth() < best.refusal.worth());
         let best = if is_better { Some(Best { refusal, frames, account }) } else { best };
         if let Some(response) = &request.ties.response {
             if self.next_profile(&request, &tries).is_some() {
@@ -231,22 +233,18 @@ impl Socket<'_> {
 
     /// Lets the client have the best of the refusals.
     fn pass_best(&mut self, request: Request, tries: Tries, best: Option<Best>) -> Result<(), Outcome> {
-        match best {
-            // A 401 of the pool is not the client's: it would renew its own login. It connects anew.
-            None | Some(Best { refusal: Refusal::Auth, .. }) => Err(Outcome::UpstreamCut),
-            Some(Best { frames, account, .. }) => {
-                let (id, profile) = (request.id, (&**account.profile()).into());
-                let passed = RunEvent::UpstreamUsageLimitPassthrough { request: id, profile, status: 101 };
-                self.proxy.control.log.record(&passed);
-                let deadline = Instant::now();
-                let held = Held { account, request, frames, frame_start: 0, deadline, tries, best: None };
-                self.turn = Turn::Held(Box::new(held));
-                self.release();
-                // A refusal is all that there is of its response.
-                end(&mut self.turn);
-                Ok(())
-            }
-        }
+        // Without one that is for the client it connects anew.
+        let Some(Best { frames, account, .. }) = best else { return Err(Outcome::UpstreamCut) };
+        let (id, profile) = (request.id, (&**account.profile()).into());
+        let passed = RunEvent::UpstreamUsageLimitPassthrough { request: id, profile, status: 101 };
+        self.proxy.control.log.record(&passed);
+        let deadline = Instant::now();
+        let held = Held { account, request, frames, frame_start: 0, deadline, tries, best: None };
+        self.turn = Turn::Held(Box::new(held));
+        self.release();
+        // A refusal is all that there is of its response.
+        end(&mut self.turn);
+        Ok(())
     }
 
     /// The profile that could have the held turn next: the one that refused it, if its token was just
