@@ -18,9 +18,9 @@ use crate::pipeline::Proxy;
 use crate::profile::{InFlight, Now};
 use crate::state::Tie;
 
-/// Longest event that is looked at. Completed events repeat the whole output; what is needed of them
-/// comes first.
-const MAX_EVENT: usize = 1024 * 1024;
+/// Longest event that is looked at: as much as Codex takes, and twice that. Completed events repeat the
+/// whole output before they say what it cost. Memory is used for one that is not in one piece, while it comes.
+pub(crate) const MAX_EVENT: usize = sse::DEFAULT_LIMIT;
 
 /// How an exchange ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -143,7 +143,7 @@ impl Account {
         if let Some(session) = session {
             self.proxy.bindings.bind(Tie::Session, session, profile);
         }
-        self.proxy.profiles.set_current(profile);
+        self.proxy.profiles.set_current(self.in_flight.profile());
         self.in_flight.profile().health().serve(self.started);
     }
 
@@ -211,7 +211,7 @@ impl Account {
     }
 
     fn observe_windows(&self, windows: Vec<wire::limits::Window>) {
-        self.in_flight.profile().quota().observe(windows, Now::read());
+        self.in_flight.profile().quota().observe(windows);
     }
 
     /// A failure that came too late to rotate still says that the account is used up.

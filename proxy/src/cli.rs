@@ -65,8 +65,6 @@ pub enum Exit {
     Environment,
     /// There is no profile, or none that could be used.
     NoProfile,
-    /// A person interrupted it.
-    Interrupted,
     /// The client's own code.
     Client(u8),
 }
@@ -79,7 +77,6 @@ impl From<Exit> for ExitCode {
             Exit::Usage => 2,
             Exit::Environment => 3,
             Exit::NoProfile => 4,
-            Exit::Interrupted => 130,
             Exit::Client(code) => code,
         })
     }
@@ -109,7 +106,7 @@ impl From<StoreError> for Failure {
             StoreError::Name(_) => Exit::Usage,
             StoreError::Missing(_) | StoreError::Exists(_) => Exit::Failure,
             StoreError::Broken { .. } | StoreError::Credentials { .. } => Exit::NoProfile,
-            StoreError::Io { .. } => Exit::Environment,
+            StoreError::Io { .. } | StoreError::Leased(_) => Exit::Environment,
         };
         Self::of(exit, &error)
     }

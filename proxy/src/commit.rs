@@ -17,7 +17,6 @@ use crate::error::Error;
 use crate::exchange::Exchange;
 use crate::pipeline::Proxy;
 use crate::profile::Now;
-use crate::route::Lane;
 use crate::stream::poll_read_scratch;
 
 pub mod refusal;
@@ -83,7 +82,7 @@ pub async fn judge(
 ) -> Result<Judged, Error> {
     let Response { head, mut body } = response;
     let origin = exchange.routed.api;
-    if exchange.routed.lane != Lane::Standard
+    if exchange.routed.call.is_model_call()
         && let Some(location) = redirection(&head)
     {
         let origin = proxy.control.origin(origin).to_string();

@@ -1,7 +1,9 @@
 //! The settings: one field each, with default, environment name, range and meaning together.
 //!
 //! Values come from `prodex.toml` in the home, then the environment, then flags; each later one wins.
-//! Unknown keys and malformed values are errors that name the place. Nothing else reads the environment.
+//! Malformed values are errors that name the place, and so are unknown keys of the file. Unknown variables are
+//! not: an older tool of the same name has some of its own. Nothing else reads the environment, and what is
+//! no UTF-8 there counts as unset.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,19 +14,13 @@ mod value;
 pub use value::{ByteSize, Origin};
 use value::{FromText, parse_within};
 
-/// A setting as people see it.
+/// What a setting is called.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
     /// The key in `prodex.toml`.
     pub name: &'static str,
     /// The environment variable.
     pub env: &'static str,
-    /// The default, as it would be written.
-    pub default: &'static str,
-    /// The allowed values: `least..=most`, or a description.
-    pub range: &'static str,
-    /// What it means.
-    pub doc: &'static str,
 }
 
 /// What is wrong with a setting, and where it was found.
@@ -86,11 +82,8 @@ macro_rules! settings {
             $( $(#[doc = $doc])+ pub $name: $type, )+
         }
 
-        /// Every setting, in the order of the reference page.
-        pub const SETTINGS: &[Setting] = &[$( Setting {
-            name: stringify!($name), env: $env, default: $default, range: $range,
-            doc: concat!($($doc, "\n"),+),
-        } ),+];
+        /// Every setting.
+        pub const SETTINGS: &[Setting] = &[$( Setting { name: stringify!($name), env: $env } ),+];
 
         impl Config {
             /// The defaults, for a home.

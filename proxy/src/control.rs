@@ -1,7 +1,10 @@
 //! What requests of our own need: an HTTP client, the store, the log, the owner of background tasks.
 
+use std::future::Future;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, Origin};
@@ -24,16 +27,16 @@ pub struct Control {
     /// Trusts what upstream connections trust.
     pub tls: Arc<rustls::ClientConfig>,
     /// Tasks that go on when the request that began them is gone.
-    pub tasks: TaskTracker,
+    pub tasks: Tasks,
     client: OnceLock<Result<reqwest::Client, String>>,
 }
 
 impl Control {
-    /// The control path of a run.
+    /// The control path of a run; its tasks belong to `runtime`, which must be the one that ends last.
     #[must_use]
-    pub fn new(config: Config, log: Arc<RunLog>, tls: Arc<rustls::ClientConfig>) -> Self {
-        let store = Store::new(&config.home);
-        Self { config, store, log, tls, tasks: TaskTracker::new(), client: OnceLock::new() }
+    pub fn new(config: Config, log: Arc<RunLog>, tls: Arc<rustls::ClientConfig>, runtime: Handle) -> Self {
+        let (store, tasks) = (Store::new(&config.home), Tasks::new(runtime));
+        Self { config, store, log, tls, tasks, client: OnceLock::new() }
     }
 
     /// The HTTP client, made when it is first needed. It follows no redirects and knows no proxies: a
@@ -48,7 +51,7 @@ impl Control {
                 .redirect(reqwest::redirect::Policy::none())
                 .no_proxy()
                 .timeout(self.config.control_timeout)
-                // Calls are rare, and each may run on another thread's runtime.
+                // Calls are rare: an idle connection would have ended before the next one.
                 .pool_max_idle_per_host(0)
                 .build()
                 .map_err(|error| error.to_string())
@@ -64,6 +67,40 @@ impl Control {
             (None, wire::route::Api::Chatgpt) => &self.config.chatgpt_url,
             (None, wire::route::Api::OpenAi) => &self.config.openai_url,
         }
+    }
+}
+
+/// Tasks that go on when the request that began them is gone, and when its thread's runtime is: a renewal
+/// must see its answer even if the thread that needed it has nothing else to do any more.
+#[derive(Debug)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    runtime: Handle,
+}
+
+impl Tasks {
+    /// No tasks yet.
+    #[must_use]
+    pub fn new(runtime: Handle) -> Self {
+        Self { tracker: TaskTracker::new(), runtime }
+    }
+
+    /// Runs a piece of work.
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn_on(work, &self.runtime);
+    }
+
+    /// Whether the proxy is about to exit and waits for what runs: nothing long should begin.
+    #[must_use]
+    pub fn are_ending(&self) -> bool {
+        self.tracker.is_closed()
+    }
+
+    /// Waits until all have ended, but no longer than `limit`.
+    pub async fn end(&self, limit: Duration) {
+        self.tracker.close();
+        // Whoever is not done by then has had the time that each of them may take.
+        let _ = tokio::time::timeout(limit, self.tracker.wait()).await;
     }
 }
 

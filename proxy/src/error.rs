@@ -107,9 +107,14 @@ impl Error {
         }
     }
 
-    /// Whether it makes sense to try again, with this profile or another.
+    /// Whether it makes sense to try again, with this profile or another. An upstream that broke off may
+    /// have done what was asked, which matters unless the request is repeatable.
     #[must_use]
-    pub fn may_retry(&self) -> bool {
-        matches!(self, Self::Connect { .. } | Self::Broken { .. })
+    pub fn may_retry(&self, is_repeatable: bool) -> bool {
+        match self {
+            Self::Connect { .. } => true,
+            Self::Broken { .. } => is_repeatable,
+            _ => false,
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::io::Read as _;
 use std::time::Instant;
 
 use bytes::Bytes;
+use tokio::sync::OnceCell;
 use wire::http1::RequestHead;
 use wire::responses::{RequestView, TURN_STATE};
 
@@ -30,6 +31,8 @@ pub struct Exchange {
     pub body: Bytes,
     /// What ties the request to a conversation.
     pub ties: Ties,
+    /// Whether any account could serve it, once that was asked.
+    pub is_neutral: OnceCell<bool>,
 }
 
 /// The ids by which a request belongs to a conversation, the strongest first.
@@ -68,8 +71,10 @@ fn own(text: Cow<'_, str>) -> String {
     text.into_owned()
 }
 
-/// Longest compressed body that is decoded on a runtime thread: about a millisecond of work.
+/// Longest compressed body that is decoded on a runtime thread, and the longest text that may come of it:
+/// about a millisecond of work. A few bytes can stand for very many.
 const INLINE_DECODE: usize = 256 * 1024;
+const INLINE_TEXT: usize = 1024 * 1024;
 
 /// The text of a body for looking at: the bytes themselves, or what their `Content-Encoding` decodes to,
 /// if that is known and at most `limit` bytes. None for a body that cannot be looked at.
@@ -78,8 +83,10 @@ pub async fn readable(head: &RequestHead, body: &Bytes, limit: usize) -> Option<
         None => Some(body.clone()),
         Some(encoding) if encoding.eq_ignore_ascii_case(b"identity") => Some(body.clone()),
         Some(encoding) if encoding.eq_ignore_ascii_case(b"zstd") => {
-            if body.len() <= INLINE_DECODE {
-                return decode_zstd(body, limit);
+            if body.len() <= INLINE_DECODE
+                && let Some(text) = decode_zstd(body, limit.min(INLINE_TEXT))
+            {
+                return Some(text);
             }
             let body = body.clone();
             tokio::task::spawn_blocking(move || decode_zstd(&body, limit)).await.ok().flatten()
@@ -103,14 +110,24 @@ impl Exchange {
         self.routed.call.is_model_call() || self.head.get("authorization").is_some()
     }
 
+    /// Whether it may be sent again though the upstream may have acted on it: it only reads, or its answer
+    /// is all that it brings about.
+    #[must_use]
+    pub fn is_repeatable(&self) -> bool {
+        self.routed.call.is_model_call() || matches!(self.head.method(), "GET" | "HEAD")
+    }
+
     /// Whether any account could serve this request: it holds no item that only the account which made
     /// it can read, and continues no response by id. What cannot be looked at is not neutral.
     pub async fn is_account_neutral(&self, limit: usize) -> bool {
         if self.ties.response.is_some() {
             return false;
         }
-        let text = readable(&self.head, &self.body, limit).await;
-        text.is_some_and(|text| !RequestView::new(&text).has_encrypted_content())
+        let look = || async {
+            let text = readable(&self.head, &self.body, limit).await;
+            text.is_some_and(|text| !RequestView::new(&text).has_encrypted_content())
+        };
+        *self.is_neutral.get_or_init(look).await
     }
 }
 
@@ -147,6 +164,10 @@ mod tests {
         assert_eq!(readable(&zstd_head, &body, 100_000).await.unwrap(), text);
         assert!(readable(&zstd_head, &body, 99_999).await.is_none());
         assert!(readable(&zstd_head, &Bytes::from_static(b"no zstd"), 100).await.is_none());
+        let long = vec![b' '; 3 * INLINE_TEXT];
+        let body_of_long = Bytes::from(zstd::encode_all(&long[..], 3).unwrap());
+        assert!(body_of_long.len() < INLINE_DECODE);
+        assert_eq!(readable(&zstd_head, &body_of_long, long.len()).await.unwrap(), long);
         assert!(readable(&head("Content-Encoding: br\r\n"), &body, 100_000).await.is_none());
         assert_eq!(readable(&head(""), &body, 1).await.unwrap(), body);
     }

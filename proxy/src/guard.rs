@@ -119,7 +119,8 @@ fn is_local_authority(authority: &str) -> bool {
     host == "localhost" || address.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
 }
 
-/// Requests from a web page are refused, whatever they show: no agent sends an `Origin`.
+/// Requests from a web page are refused. An `Origin` of this machine's own says no more than that a program
+/// here has served a page, and a program needs the capability like any other.
 fn check_origin(head: &RequestHead) -> Result<(), Error> {
     let refuse = |what| Err(Error::refused(403, format!("{what} shows that a web page sent this request")));
     for field in head.fields() {

@@ -88,6 +88,19 @@ impl Proxy {
         self.requests.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    /// Admits a request, before its body is read: what is held in memory is bounded by that.
+    ///
+    /// # Errors
+    /// When as many as allowed are in flight, which is logged.
+    pub fn admit(&self, request: u64) -> Result<Permit, Error> {
+        self.admission.enter().inspect_err(|error| {
+            if let Error::Busy { active } = *error {
+                let limit = self.control.config.max_active;
+                self.control.log.record(&RunEvent::RuntimeProxyActiveLimitReached { request, active, limit });
+            }
+        })
+    }
+
     /// What ties a request to a conversation.
     pub async fn ties(&self, exchange: &Exchange) -> Ties {
         if !exchange.routed.call.is_model_call() || exchange.body.is_empty() {

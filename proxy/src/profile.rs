@@ -3,6 +3,7 @@
 //! A profile is a name, a kind and credentials; `store` keeps them on disk. Which one serves a request is
 //! decided in `selection`, from a snapshot of what is here.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -39,7 +40,7 @@ pub struct Profile {
     health: Mutex<Health>,
     in_flight: AtomicUsize,
     /// Renews its credentials, one exchange at a time.
-    pub refresher: refresh::Flight,
+    pub refresher: refresh::Refresher,
     /// Knows where its traffic goes.
     pub origin: origin::Flight,
 }
@@ -55,7 +56,7 @@ impl Profile {
             quota: Mutex::default(),
             health: Mutex::default(),
             in_flight: AtomicUsize::new(0),
-            refresher: refresh::Flight::default(),
+            refresher: refresh::Refresher::default(),
             origin: origin::Flight::default(),
         }
     }
@@ -124,7 +125,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug)]
 pub struct Pool {
     profiles: Vec<Arc<Profile>>,
-    current: Mutex<Option<Arc<str>>>,
+    /// The one of each API that has any.
+    current: Mutex<HashMap<Api, Arc<str>>>,
 }
 
 impl Pool {
@@ -132,7 +134,11 @@ impl Pool {
     #[must_use]
     pub fn new(profiles: Vec<Profile>, current: Option<&str>) -> Self {
         let profiles = profiles.into_iter().map(Arc::new).collect();
-        Self { profiles, current: Mutex::new(current.map(Arc::from)) }
+        let pool = Self { profiles, current: Mutex::default() };
+        if let Some(current) = current.and_then(|name| pool.get(name)) {
+            pool.set_current(current);
+        }
+        pool
     }
 
     /// The profiles in their order.
@@ -152,15 +158,19 @@ impl Pool {
         self.profiles.iter().filter(move |profile| profile.kind.api() == api)
     }
 
-    /// The profile that served last, or that the person chose.
+    /// The profile of an API that served last, or that the person chose.
     #[must_use]
-    pub fn current(&self) -> Option<Arc<str>> {
-        lock(&self.current).clone()
+    pub fn current(&self, api: Api) -> Option<Arc<str>> {
+        lock(&self.current).get(&api).cloned()
     }
 
-    /// Makes a profile the one that fresh requests stay with.
-    pub fn set_current(&self, name: &Arc<str>) {
-        *lock(&self.current) = Some(Arc::clone(name));
+    /// Makes a profile the one that fresh requests for its API stay with.
+    pub fn set_current(&self, profile: &Profile) {
+        let mut current = lock(&self.current);
+        // Most of the time it is the same one.
+        if current.get(&profile.kind.api()) != Some(&profile.name) {
+            current.insert(profile.kind.api(), Arc::clone(&profile.name));
+        }
     }
 }
 
@@ -178,5 +188,23 @@ impl Now {
     #[must_use]
     pub fn read() -> Self {
         Self { instant: Instant::now(), unix: jiff::Timestamp::now().as_second() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    #[test]
+    fn each_api_has_a_profile_of_its_own_to_stay_with() {
+        let login = r#"{"tokens":{"access_token":"t","account_id":"a"}}"#;
+        let login = Profile::new("login", Credentials::parse(login).unwrap());
+        let key = Profile::new("key", Credentials::OpenAiKey(Secret::new("k")));
+        let pool = Pool::new(vec![login, key], Some("login"));
+        assert_eq!((pool.current(Api::Chatgpt).as_deref(), pool.current(Api::OpenAi)), (Some("login"), None));
+        pool.set_current(pool.get("key").unwrap());
+        assert_eq!(pool.current(Api::Chatgpt).as_deref(), Some("login"));
+        assert_eq!(pool.current(Api::OpenAi).as_deref(), Some("key"));
     }
 }

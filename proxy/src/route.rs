@@ -8,7 +8,7 @@ use wire::route::{Api, Call, NoRoute, Route};
 use crate::config::Config;
 use crate::error::Error;
 
-/// Requests that compete for the same capacity.
+/// Requests that are treated alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Lane {
     /// Model turns over HTTP.

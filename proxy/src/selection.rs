@@ -92,7 +92,7 @@ impl Snapshot {
             let remaining = quota.remaining(now);
             Candidate { name: Arc::clone(&profile.name), state, remaining, in_flight: profile.in_flight() }
         });
-        Self { candidates: candidates.collect(), current: pool.current() }
+        Self { candidates: candidates.collect(), current: pool.current(api) }
     }
 
     /// What is known of the profile with this name.

@@ -49,7 +49,7 @@ impl Listeners {
     /// mean either, and what is sent to it holds credentials: nobody else must be able to listen there.
     ///
     /// # Errors
-    /// When the port is taken, on either.
+    /// When the port is taken, on either, or there are too many open files.
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
         let other: IpAddr =
             if address.is_ipv4() { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
@@ -65,11 +65,20 @@ impl Listeners {
                         return Err(error);
                     }
                 }
-                // The machine does not have the other one, so nobody can listen there.
-                Err(_) => return Ok(Self { sockets: vec![first], address: bound }),
+                // Nobody can listen there.
+                Err(error) if is_missing(&error) => {
+                    return Ok(Self { sockets: vec![first], address: bound });
+                }
+                Err(error) => return Err(error),
             }
         }
     }
+}
+
+/// Whether the machine does not have the address that was to be bound, or nothing of its kind.
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(nix::errno::Errno::EAFNOSUPPORT as i32)
 }
 
 /// What the connections of one thread share.
@@ -165,6 +174,8 @@ impl Remote {
                 let worker = Worker::new(&proxy, tls, worker_load);
                 serve_remote(&worker, receiver, &abort).await;
             });
+            // Nothing runs here that must come to its end: an address that is being looked up need not.
+            runtime.shutdown_background();
         })?;
         Ok(Self { sender, load, thread })
     }
@@ -304,5 +315,19 @@ async fn back_off(error: &io::Error) {
         matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset);
     if !is_of_one_connection {
         tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_address_that_is_not_there_may_be_left_out() {
+        let missing = [nix::errno::Errno::EADDRNOTAVAIL, nix::errno::Errno::EAFNOSUPPORT];
+        let there = [nix::errno::Errno::EMFILE, nix::errno::Errno::EACCES, nix::errno::Errno::EADDRINUSE];
+        let is_missing = |errno: nix::errno::Errno| is_missing(&io::Error::from(errno));
+        assert!(missing.into_iter().all(is_missing));
+        assert!(!there.into_iter().any(is_missing));
     }
 }

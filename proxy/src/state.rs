@@ -1,7 +1,8 @@
 //! Which profile owns which conversation.
 //!
 //! In memory for now, behind the interface that will be durable: a binding is made before the id it is
-//! about reaches the client. Bounded: the ids used longest ago are forgotten first.
+//! about reaches the client. Bounded: the ids used longest ago are forgotten first, and of an id, which may
+//! be as long as a body, only a digest is kept.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -37,8 +38,18 @@ impl Tie {
     }
 }
 
+/// What stands for an id: half of its SHA-256, which nobody can make two ids share.
+type Digest = [u8; 16];
+
+fn digest(id: &str) -> Digest {
+    let whole = ring::digest::digest(&ring::digest::SHA256, id.as_bytes());
+    let mut half = [0; 16];
+    half.iter_mut().zip(whole.as_ref()).for_each(|(to, from)| *to = *from);
+    half
+}
+
 /// Profiles' names by what they own.
-type Owners = Recent<Box<str>, Arc<str>>;
+type Owners = Recent<Digest, Arc<str>>;
 
 /// The owners of conversations.
 #[derive(Debug)]
@@ -62,15 +73,17 @@ impl Bindings {
     /// The profile that owns what `id` names.
     #[must_use]
     pub fn owner(&self, tie: Tie, id: &str) -> Option<Arc<str>> {
-        self.owners(tie).get(id)
+        let id = digest(id);
+        self.owners(tie).get(&id)
     }
 
     /// Makes `profile` the owner of what `id` names.
     pub fn bind(&self, tie: Tie, id: &str, profile: &Arc<str>) {
+        let id = digest(id);
         let mut owners = self.owners(tie);
         // Most of what is bound is bound already, and then nothing changes.
-        if owners.get(id).as_ref() != Some(profile) {
-            owners.insert(id.into(), Arc::clone(profile));
+        if owners.get(&id).as_ref() != Some(profile) {
+            owners.insert(id, Arc::clone(profile));
         }
     }
 

@@ -23,7 +23,8 @@ use crate::secret::Secret;
 /// How long a proxy may take to be ready.
 const START: Duration = Duration::from_secs(20);
 
-/// How long a proxy may take to end when its client has.
+/// How long a proxy may take to end when its client has, apart from a renewal that is under way: cut off,
+/// that would cost a login.
 const END: Duration = Duration::from_secs(5);
 
 /// How long a client may take to end after each signal, before the next stronger one.
@@ -87,10 +88,11 @@ impl Server {
         self.restarts
     }
 
-    /// Ends the proxy: asks it to, and does not wait for ever.
-    pub async fn stop(mut self) {
+    /// Ends the proxy: asks it to, and does not wait for ever. `renewal` is how long it waits itself for a
+    /// token that is being renewed.
+    pub async fn stop(mut self, renewal: Duration) {
         drop(self.input.take());
-        if tokio::time::timeout(END, self.child.wait()).await.is_err() {
+        if tokio::time::timeout(renewal + END, self.child.wait()).await.is_err() {
             // It is killed now and reaped here; what fails has ended already.
             let _ = self.child.kill().await;
         }

@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -21,6 +21,13 @@ const MAX_WAITING: usize = 4 * 1024 * 1024;
 /// How long the first line of a burst waits for others, so that they share one write. It is also how
 /// much of the log a killed process loses.
 const GATHER: Duration = Duration::from_millis(40);
+
+/// How long a log is kept after its last line: each run leaves one.
+const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// How the name of a log begins and ends.
+const PREFIX: &str = "prodex-runtime-";
+const SUFFIX: &str = ".jsonl";
 
 /// The file that names the newest run log of its directory.
 pub const POINTER: &str = "prodex-runtime-latest.path";
@@ -63,8 +70,9 @@ impl RunLog {
     /// When the directory or the files cannot be created.
     pub fn open(directory: &Path) -> std::io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        remove_old(directory);
         let started = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%3f");
-        let path = directory.join(format!("prodex-runtime-{}-{started}.jsonl", std::process::id()));
+        let path = directory.join(format!("{PREFIX}{}-{started}{SUFFIX}", std::process::id()));
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path)?;
         write_pointer(directory, &path)?;
         let shared = Arc::new(Shared::default());
@@ -156,9 +164,39 @@ fn timestamp() -> String {
     })
 }
 
+/// Where lines are written, and whether the last one is only begun: a disk that fills up takes half a line,
+/// and the next must not be glued to it.
+struct Output<W> {
+    to: W,
+    is_torn: bool,
+}
+
+impl<W: Write> Output<W> {
+    /// Writes whole lines. Says how many of them are lost.
+    fn write(&mut self, lines: &[u8]) -> u64 {
+        if self.is_torn && !lines.is_empty() {
+            self.is_torn = self.to.write_all(b"\n").is_err();
+        }
+        let mut rest = lines;
+        while !rest.is_empty() && !self.is_torn {
+            match self.to.write(rest) {
+                Ok(count @ 1..) => rest = &rest[count..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Ok(0) | Err(_) => {
+                    let written = &lines[..lines.len() - rest.len()];
+                    self.is_torn = written.last().is_some_and(|last| *last != b'\n');
+                    break;
+                }
+            }
+        }
+        rest.iter().filter(|byte| **byte == b'\n').count() as u64
+    }
+}
+
 /// Writes what comes until the log is closed. Bursts share a write; while nothing comes nothing wakes
 /// this thread.
-fn write_lines(mut file: File, shared: &Shared) {
+fn write_lines(file: File, shared: &Shared) {
+    let mut output = Output { to: file, is_torn: false };
     let mut batch = Vec::new();
     loop {
         let waiting = shared.waiting();
@@ -172,14 +210,30 @@ fn write_lines(mut file: File, shared: &Shared) {
         if dropped > 0 {
             render(&RunEvent::LogDropped { lines: dropped }, &mut batch);
         }
-        if file.write_all(&batch).is_err() {
-            // A full disk must not stop the proxy; what was lost is told when there is room again.
-            let lost = batch.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let lost = output.write(&batch);
+        if lost > 0 {
+            // A full disk must not stop the proxy; what was lost is told when there is room again. The line
+            // that would have told of earlier losses is the last, so it is among them.
             shared.waiting().dropped += lost + dropped;
         }
         batch.clear();
         if is_closed {
             return;
+        }
+    }
+}
+
+/// Deletes the logs of runs that ended long ago. Best effort: what cannot be deleted now is tried again by
+/// the next run.
+#[expect(clippy::disallowed_methods, reason = "done once, before anything listens")]
+fn remove_old(directory: &Path) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let is_log = name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX));
+        let written = entry.metadata().and_then(|meta| meta.modified()).map(|at| at.elapsed());
+        if is_log && written.is_ok_and(|written| written.is_ok_and(|written| written > KEPT)) {
+            let _ = std::fs::remove_file(entry.path());
         }
     }
 }
@@ -219,5 +273,54 @@ mod tests {
         assert_eq!((lines[99].event.as_str(), &lines[99].fields["request"]), ("request_refused", &99.into()));
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&directory), mode(log.path().unwrap())), (0o700, 0o600));
+    }
+
+    #[test]
+    fn logs_are_kept_for_30_days() {
+        let home = tempfile::tempdir().unwrap();
+        let old = std::time::SystemTime::now() - 2 * KEPT;
+        for (name, is_old) in
+            [("prodex-runtime-1-x.jsonl", true), ("prodex-runtime-2-x.jsonl", false), ("notes.jsonl", true)]
+        {
+            let file = File::create(home.path().join(name)).unwrap();
+            if is_old {
+                file.set_modified(old).unwrap();
+            }
+        }
+        let log = RunLog::open(home.path()).unwrap();
+        assert!(log.path().unwrap().exists() && !home.path().join("prodex-runtime-1-x.jsonl").exists());
+        for kept in ["prodex-runtime-2-x.jsonl", "notes.jsonl", POINTER] {
+            assert!(home.path().join(kept).exists(), "{kept}");
+        }
+    }
+
+    /// A disk with room for so many bytes.
+    struct Disk(Vec<u8>, usize);
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let count = bytes.len().min(self.1 - self.0.len());
+            self.0.extend_from_slice(&bytes[..count]);
+            if count == 0 { Err(ErrorKind::StorageFull.into()) } else { Ok(count) }
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_that_a_full_disk_cut_off_spoils_no_other() {
+        let mut output = Output { to: Disk(Vec::new(), 6), is_torn: false };
+        assert_eq!(output.write(b"one\ntwo\nthree\n"), 2);
+        assert_eq!(output.write(b"four\n"), 1, "there is still no room");
+        output.to.1 = 100;
+        assert_eq!(output.write(b"five\n"), 0);
+        assert_eq!(output.to.0, b"one\ntw\nfive\n");
+        output.to.1 = output.to.0.len();
+        assert_eq!(output.write(b"six\n"), 1);
+        output.to.1 = 100;
+        assert_eq!(output.write(b"seven\n"), 0);
+        assert_eq!(output.to.0, b"one\ntw\nfive\nseven\n");
     }
 }

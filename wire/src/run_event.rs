@@ -34,8 +34,6 @@ pub enum RunEvent<'a> {
     SelectionKeepCurrent { request: u64, route: Text<'a>, profile: Text<'a> },
     /// A request goes to the profile that owns its conversation.
     SelectionKeepAffinity { request: u64, route: Text<'a>, profile: Text<'a>, affinity: Text<'a> },
-    /// The current profile cannot serve now.
-    SelectionSkipCurrent { request: u64, profile: Text<'a>, reason: Text<'a> },
     /// The owner cannot serve now and the conversation may move.
     SelectionSkipAffinity { request: u64, profile: Text<'a>, affinity: Text<'a>, reason: Text<'a> },
     /// The response of this profile goes to the client; nothing rotates from here on.
@@ -54,7 +52,8 @@ pub enum RunEvent<'a> {
     ProfileRefreshError { profile: Text<'a>, reason: Text<'a>, parked: bool },
     /// Where a profile's traffic goes was learnt.
     ProfileOrigin { profile: Text<'a>, origin: Text<'a>, routing: Option<Text<'a>> },
-    /// The continued response is unknown to the account that was asked.
+    /// The client was told that the response it continues is unknown, so that it sends its full input: the
+    /// account that has it refuses. `injected` says that the proxy said so itself.
     PreviousResponseNotFound { request: u64, profile: Text<'a>, route: Text<'a>, injected: bool },
     /// A conversation moved to another account with its full history.
     ContinuationMigrated { request: u64, from: Text<'a>, to: Text<'a> },
@@ -67,12 +66,10 @@ pub enum RunEvent<'a> {
     /// The upstream could not be reached.
     UpstreamConnectError { request: u64, profile: Text<'a>, error: Text<'a> },
     /// An exchange ended after its response was committed. `outcome` is `complete`, `client_gone`,
-    /// `upstream_cut` or `idle`.
+    /// `upstream_cut`, `idle` or `slow_client`.
     StreamComplete { request: u64, profile: Text<'a>, outcome: Text<'a>, bytes: u64, events: u64, ms: u64 },
-    /// The upstream broke off.
+    /// The upstream broke off, did not answer in time, or sends the request elsewhere.
     StreamReadError { request: u64, profile: Text<'a>, error: Text<'a> },
-    /// The client could not be written to.
-    LocalWriterError { request: u64, error: Text<'a> },
     /// The tokens that a response took.
     TokenUsage { request: u64, profile: Text<'a>, input: i64, cached: i64, output: i64, total: i64 },
     /// Something about the traffic is not as this version knows it.

@@ -114,18 +114,8 @@ impl Connections {
     }
 
     async fn open_unbounded(&self, origin: &Origin) -> Result<Stream, (ConnectStep, String)> {
-        let mut last = (ConnectStep::Resolve, "the name has no address".to_owned());
-        let mut connected = None;
-        for address in resolve(origin).await.map_err(|error| (ConnectStep::Resolve, error.to_string()))? {
-            match TcpStream::connect(address).await {
-                Ok(tcp) => {
-                    connected = Some(tcp);
-                    break;
-                }
-                Err(error) => last = (ConnectStep::Connect, error.to_string()),
-            }
-        }
-        let tcp = connected.ok_or(last)?;
+        let addresses = resolve(origin).await.map_err(|error| (ConnectStep::Resolve, error.to_string()))?;
+        let tcp = connect(addresses.into_iter().map(TcpStream::connect)).await?;
         tcp.set_nodelay(true).map_err(|error| (ConnectStep::Connect, error.to_string()))?;
         if !origin.is_tls() {
             return Ok(Stream::Plain(tcp));
@@ -136,6 +126,44 @@ impl Connections {
         let connector = TlsConnector::from(Arc::clone(&self.tls));
         let tls = connector.connect(name, tcp).await.map_err(|error| tls_error(error.to_string()))?;
         Ok(Stream::Opened(Box::new(tls)))
+    }
+}
+
+/// How long an address has to answer before the next one is tried beside it (RFC 8305 §8 recommends this).
+const HEAD_START: Duration = Duration::from_millis(250);
+
+/// The first connection that is made. Each attempt begins when the one before it has failed, or has not
+/// succeeded for a while: an address that swallows everything must not use up the time of the others.
+async fn connect<F>(
+    mut attempts: impl ExactSizeIterator<Item = F>,
+) -> Result<TcpStream, (ConnectStep, String)>
+where
+    F: Future<Output = std::io::Result<TcpStream>>,
+{
+    let mut last = (ConnectStep::Resolve, "the name has no address".to_owned());
+    let mut begun: Vec<Pin<Box<F>>> = Vec::new();
+    loop {
+        match attempts.next() {
+            Some(attempt) => begun.push(Box::pin(attempt)),
+            None if begun.is_empty() => return Err(last),
+            None => {}
+        }
+        let ended = std::future::poll_fn(|context| {
+            let ended =
+                begun.iter_mut().enumerate().find_map(|(at, attempt)| match attempt.as_mut().poll(context) {
+                    Poll::Ready(result) => Some((at, result)),
+                    Poll::Pending => None,
+                });
+            let Some((at, result)) = ended else { return Poll::Pending };
+            drop(begun.remove(at));
+            Poll::Ready(result)
+        });
+        let head_start = if attempts.len() > 0 { HEAD_START } else { Duration::MAX };
+        match tokio::time::timeout(head_start, ended).await {
+            Ok(Ok(tcp)) => return Ok(tcp),
+            Ok(Err(error)) => last = (ConnectStep::Connect, error.to_string()),
+            Err(_) => {}
+        }
     }
 }
 
@@ -153,4 +181,29 @@ fn is_quiet(stream: &mut Stream) -> bool {
     let mut buffer = ReadBuf::new(&mut byte);
     let mut context = Context::from_waker(Waker::noop());
     matches!(Pin::new(stream).poll_read(&mut context, &mut buffer), Poll::Pending)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_swallows_everything_does_not_use_up_the_time() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connection = TcpStream::connect(listener.local_addr().unwrap()).await;
+        tokio::time::pause();
+        let attempt = async |result: Option<std::io::Result<TcpStream>>| match result {
+            Some(result) => result,
+            None => std::future::pending().await,
+        };
+        let refused = || attempt(Some(Err(std::io::ErrorKind::ConnectionRefused.into())));
+        let began = tokio::time::Instant::now();
+        let attempts = [attempt(None), refused(), attempt(Some(connection))];
+        assert!(connect(attempts.into_iter()).await.is_ok());
+        assert!(began.elapsed() < 2 * HEAD_START, "the second failed at once, and the third began");
+        let none = connect([refused(), refused()].into_iter()).await.unwrap_err();
+        assert_eq!(none.0, ConnectStep::Connect);
+        let nobody = connect([refused()].into_iter().skip(1)).await.unwrap_err();
+        assert_eq!(nobody.0, ConnectStep::Resolve);
+    }
 }

@@ -218,6 +218,7 @@ mod tests {
             started: Instant::now(),
             target: head.target().to_owned(),
             ties: Ties::default(),
+            is_neutral: tokio::sync::OnceCell::new(),
             body: Bytes::from_static(body),
             routed,
             head,

@@ -2,10 +2,11 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncWrite as _, AsyncWriteExt as _};
+use tokio::time::Instant;
 use wire::http1::{BodyDecoder, BodyLength, ResponseHead};
 
 use super::Identity;
@@ -44,7 +45,11 @@ pub struct Body {
     pub keeps_alive: bool,
 }
 
-/// Sends a request and reads the head of its response, on an idle connection if there is a good one.
+/// How soon an upstream that has just ended an idle connection says so when that is used again.
+const ENDED: Duration = Duration::from_secs(2);
+
+/// Sends a request and reads the head of its response, on an idle connection if there is a good one, all
+/// of it within `limit`.
 ///
 /// # Errors
 /// When the upstream cannot be reached, does not answer in time or breaks off.
@@ -56,16 +61,29 @@ pub async fn send(
 ) -> Result<Response, Error> {
     let peer = Peer::of(&identity.origin);
     let head = headers::request(exchange, identity, Form::Http);
+    let time = (Instant::now() + limit, limit);
     if let Some(stream) = connections.reuse(&peer) {
-        match send_on(stream, &head, exchange, identity, limit).await {
-            // The upstream may end an idle connection at the very moment that it is used. When it does
-            // so without a byte of response, the request was not taken, and a new connection is due.
-            Err(Error::Broken { .. }) => {}
-            result => return result,
+        match send_on(stream, &head, exchange, identity, time).await {
+            Err(Failed { was_taken: false, .. }) => {}
+            result => return result.map_err(|failed| failed.error),
         }
     }
     let stream = connections.open(&identity.origin).await?;
-    send_on(stream, &head, exchange, identity, limit).await
+    send_on(stream, &head, exchange, identity, time).await.map_err(|failed| failed.error)
+}
+
+/// An exchange without a response.
+struct Failed {
+    error: Error,
+    /// Whether the upstream may have acted on the request. It may end an idle connection at the very
+    /// moment that it is used: then nothing comes back, and that at once.
+    was_taken: bool,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self { error, was_taken: true }
+    }
 }
 
 async fn send_on(
@@ -73,26 +91,30 @@ async fn send_on(
     head: &[u8],
     exchange: &Exchange,
     identity: &Identity,
-    limit: Duration,
-) -> Result<Response, Error> {
+    (deadline, limit): (Instant, Duration),
+) -> Result<Response, Failed> {
     let broken = |problem: String| Error::Broken { origin: identity.origin.to_string(), problem };
     let timeout = || Error::Timeout { origin: identity.origin.to_string(), limit };
+    let mut read = Vec::new();
+    let (mut was_written, mut is_silent) = (false, true);
     let exchanged = async {
-        let mut read = Vec::new();
         // An upstream may refuse a request before it has read all of it.
         let written = write_request(&mut stream, head, &exchange.body, &mut read).await;
+        was_written = matches!(written, Ok(true));
+        let sent = Instant::now();
         let response = match &written {
             Ok(_) => read_head(&mut stream, &mut read).await,
             Err(error) => tokio::time::timeout(EARLY_RESPONSE, read_head(&mut stream, &mut read))
                 .await
                 .unwrap_or_else(|_| Err(error.to_string())),
         };
-        response.map(|response| (response, read, written.unwrap_or(false)))
+        is_silent = read.is_empty() && (!was_written || sent.elapsed() < ENDED);
+        response
     };
-    let exchanged = tokio::time::timeout(limit, exchanged).await.map_err(|_| timeout())?;
-    let (head, read, was_written) = exchanged.map_err(broken)?;
+    let exchanged = tokio::time::timeout_at(deadline, exchanged).await.map_err(|_| timeout())?;
+    let head = exchanged.map_err(|problem| Failed { error: broken(problem), was_taken: !is_silent })?;
     if head.status() == 101 {
-        return Err(broken("it switched to a protocol that nobody asked for".to_owned()));
+        return Err(broken("it switched to a protocol that nobody asked for".to_owned()).into());
     }
     let length =
         head.body_length(exchange.head.method() == "HEAD").map_err(|error| broken(error.to_string()))?;
@@ -108,7 +130,7 @@ async fn send_on(
 }
 
 /// Writes a head and the body behind it, in one piece where the socket takes it. Says whether all of it was
-/// written: an upstream that answers before that has seen enough. What it answers is put into `read`.
+/// written: an upstream that answers before that, or ends, has seen enough. What it says is put into `read`.
 async fn write_request(
     stream: &mut Stream,
     mut head: &[u8],
@@ -127,8 +149,13 @@ async fn write_request(
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
-                    let answer = poll_read_scratch(stream, context, |bytes| read.extend_from_slice(bytes));
-                    return answer.map(|answer| answer.map(|()| false));
+                    let count = ready!(poll_read_scratch(stream, context, |bytes| {
+                        read.extend_from_slice(bytes);
+                        bytes.len()
+                    }))?;
+                    if count == 0 || is_answer(read) {
+                        return Poll::Ready(Ok(false));
+                    }
                 }
             }
         }
@@ -141,6 +168,23 @@ async fn write_request(
     Ok(is_written)
 }
 
+/// Whether what has been read is more than the beginning of a head, or an informational one.
+fn is_answer(read: &[u8]) -> bool {
+    let mut rest = read;
+    while let Ok(head) = ResponseHead::parse(rest) {
+        match head {
+            Some((head, end)) if is_informational(&head) => rest = &rest[end..],
+            head => return head.is_some(),
+        }
+    }
+    true
+}
+
+/// Whether another head comes behind this one.
+fn is_informational(head: &ResponseHead) -> bool {
+    head.status() < 200 && head.status() != 101
+}
+
 /// Reads the head of the response; what came behind it is left in `read`. Informational responses are
 /// skipped, but for the one that switches protocols.
 pub(super) async fn read_head(stream: &mut Stream, read: &mut Vec<u8>) -> Result<ResponseHead, String> {
@@ -148,7 +192,7 @@ pub(super) async fn read_head(stream: &mut Stream, read: &mut Vec<u8>) -> Result
         match ResponseHead::parse(read).map_err(|error| error.to_string())? {
             Some((head, end)) => {
                 read.drain(..end);
-                if head.status() >= 200 || head.status() == 101 {
+                if !is_informational(&head) {
                     return Ok(head);
                 }
             }

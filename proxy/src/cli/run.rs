@@ -77,7 +77,7 @@ impl Run {
                 "prodex: the proxy ended {count} time(s) and was started again; its run logs are in {log}"
             );
         }
-        server.stop().await;
+        server.stop(config.control_timeout).await;
         let status = status.map_err(|error| {
             Failure::new(Exit::Environment, format!("cannot start {}: {error}", program.display()))
         })?;

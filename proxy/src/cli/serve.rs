@@ -3,11 +3,12 @@
 use std::io::{BufRead as _, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use wire::run_event::RunEvent;
 
 use super::{Exit, Failure, Home};
@@ -15,12 +16,16 @@ use crate::config::{Config, Overrides};
 use crate::control::Control;
 use crate::guard::Guard;
 use crate::pipeline::Proxy;
+use crate::profile::refresh::save_unsaved;
 use crate::profile::store::Store;
 use crate::profile::{Pool, Profile};
 use crate::secret::Secret;
 use crate::server::authority::{Authority, TlsError, client_config};
 use crate::server::{Listeners, run};
 use crate::telemetry::RunLog;
+
+/// How long a token that was renewed may take to get to the disk.
+const SAVE: Duration = Duration::from_secs(2);
 
 /// Run the proxy as a server until it is told to stop
 ///
@@ -84,8 +89,11 @@ impl Serve {
         let authority = self.options.tls.then(|| Authority::open(&config.home)).transpose()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::of(Exit::Environment, &error))?;
-        let control = Arc::new(Control::new(config, Arc::clone(&log), upstream_tls));
+        let handle = runtime.handle().clone();
+        let control = Arc::new(Control::new(config, Arc::clone(&log), upstream_tls, handle));
         let result = runtime.block_on(self.serve(control, profiles, authority.as_ref()));
+        // What must come to its end has; a read of standard input need not.
+        runtime.shutdown_background();
         log.close();
         result
     }
@@ -117,16 +125,26 @@ impl Serve {
             profiles: count,
             workers: proxy.control.config.worker_count(),
         });
+        // From the ready line on a launcher may end the proxy.
+        match signals() {
+            Ok(signals) => drop(tokio::spawn(drain_on_signal(Arc::clone(&proxy), signals))),
+            Err(_) => eprintln!("prodex: signals cannot be received; stop the proxy with SIGKILL"),
+        }
         self.announce(&proxy, &urls, authority, count);
-        tokio::spawn(drain_on_signal(Arc::clone(&proxy)));
         if self.launched {
             tokio::spawn(drain_on_stdin(Arc::clone(&proxy)));
         }
         let aborted =
             run(&proxy, listeners, tls).await.map_err(|error| Failure::of(Exit::Environment, &error))?;
         // A renewed token that is not written yet would be lost.
-        proxy.control.tasks.close();
-        let _ = tokio::time::timeout(proxy.control.config.control_timeout, proxy.control.tasks.wait()).await;
+        proxy.control.tasks.end(proxy.control.config.control_timeout + SAVE).await;
+        let saving = async {
+            for profile in proxy.profiles.profiles() {
+                save_unsaved(&proxy.control, profile).await;
+            }
+        };
+        // A disk that is still full was told of when it was.
+        let _ = tokio::time::timeout(SAVE, saving).await;
         if aborted > 0 {
             eprintln!("prodex: {aborted} requests were cut off at the end of the drain");
         }
@@ -264,13 +282,15 @@ pub(super) fn load_profiles(config: &Config) -> Result<Pool, Failure> {
     Ok(Pool::new(profiles, store.current()?.as_deref()))
 }
 
+/// The signals that end the proxy, instead of their killing it.
+fn signals() -> std::io::Result<[Signal; 3]> {
+    let [terminate, interrupt, hangup] =
+        [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+    Ok([terminate?, interrupt?, hangup?])
+}
+
 /// Drains at the first signal and exits at the second.
-async fn drain_on_signal(proxy: Arc<Proxy>) {
-    let signals = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
-    let [Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)] = signals else {
-        eprintln!("prodex: signals cannot be received; stop the proxy with SIGKILL");
-        return;
-    };
+async fn drain_on_signal(proxy: Arc<Proxy>, [mut terminate, mut interrupt, mut hangup]: [Signal; 3]) {
     loop {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -29,14 +29,15 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// What the refusal is worth to the client, the best first: one that says when to come back, the
-    /// earliest of them; then one that says that the account is used up; then the others.
+    /// What the refusal is worth to the client, the best first: one that may be over at once, which its
+    /// client tries again; then one that says when to come back, the earliest of them; then one that says
+    /// that the account is used up; then the others.
     #[must_use]
     pub fn worth(&self) -> (u8, i64) {
         match self {
-            Self::Quota { resets_at: Some(at), .. } => (0, *at),
-            Self::Quota { resets_at: None, .. } => (1, 0),
-            Self::Overload => (2, 0),
+            Self::Overload => (0, 0),
+            Self::Quota { resets_at: Some(at), .. } => (1, *at),
+            Self::Quota { resets_at: None, .. } => (2, 0),
             Self::Account { .. } => (3, 0),
             Self::Auth => (4, 0),
         }

@@ -4,7 +4,8 @@ use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::watch;
-use tokio_util::task::TaskTracker;
+
+use super::Tasks;
 
 /// A piece of work that is running, or not.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ impl<T> Default for Flight<T> {
 impl<T: Clone + Send + Sync + 'static> Flight<T> {
     /// Waits for the result of the work that runs, or starts it if none does. The work goes on when
     /// those who wait are gone; `None` if it ended without a result, which only a panic brings about.
-    pub async fn join<F>(&self, tasks: &TaskTracker, start: impl FnOnce() -> F) -> Option<T>
+    pub async fn join<F>(&self, tasks: &Tasks, start: impl FnOnce() -> F) -> Option<T>
     where
         F: Future<Output = T> + Send + 'static,
     {
@@ -30,7 +31,15 @@ impl<T: Clone + Send + Sync + 'static> Flight<T> {
         result.ok().and_then(|result| result.clone())
     }
 
-    fn receiver<F>(&self, tasks: &TaskTracker, start: impl FnOnce() -> F) -> watch::Receiver<Option<T>>
+    /// Starts the work if it does not run, and waits for nothing.
+    pub fn begin<F>(&self, tasks: &Tasks, start: impl FnOnce() -> F)
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        drop(self.receiver(tasks, start));
+    }
+
+    fn receiver<F>(&self, tasks: &Tasks, start: impl FnOnce() -> F) -> watch::Receiver<Option<T>>
     where
         F: Future<Output = T> + Send + 'static,
     {
@@ -56,11 +65,12 @@ mod tests {
     use super::*;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::runtime::Handle;
     use tokio::sync::Semaphore;
 
     #[tokio::test]
     async fn those_who_come_while_it_runs_share_one_run() {
-        let (flight, tasks) = (Flight::<usize>::default(), TaskTracker::new());
+        let (flight, tasks) = (Flight::<usize>::default(), Tasks::new(Handle::current()));
         let runs = Arc::new(AtomicUsize::new(0));
         let gate = Arc::new(Semaphore::new(0));
         let start = || {
@@ -85,7 +95,7 @@ mod tests {
 
     #[tokio::test]
     async fn work_outlives_those_who_wait_and_a_panic_is_no_result() {
-        let (flight, tasks) = (Flight::<u32>::default(), TaskTracker::new());
+        let (flight, tasks) = (Flight::<u32>::default(), Tasks::new(Handle::current()));
         let (sender, receiver) = tokio::sync::oneshot::channel();
         {
             let waiting = flight.join(&tasks, || async move {

@@ -36,6 +36,8 @@ pub struct Tries {
     renewed: Vec<Arc<str>>,
     best: Option<(Refusal, Box<Committed>)>,
     permit: Option<Permit>,
+    /// Whether the request may be sent again though an upstream may have acted on it.
+    is_repeatable: bool,
 }
 
 impl Tries {
@@ -47,7 +49,8 @@ impl Tries {
         } else {
             (config.max_attempts, config.attempt_window)
         };
-        Self { started: exchange.started, max_count, window, permit: Some(permit), ..Self::spent() }
+        let (started, is_repeatable) = (exchange.started, exchange.is_repeatable());
+        Self { started, max_count, window, permit: Some(permit), is_repeatable, ..Self::spent() }
     }
 
     /// Nothing has been tried for a turn on a WebSocket.
@@ -71,6 +74,7 @@ impl Tries {
             renewed: Vec::new(),
             best: None,
             permit: None,
+            is_repeatable: false,
         }
     }
 
@@ -151,11 +155,12 @@ impl Tries {
         matches!(self.best, Some((Refusal::Overload, _)))
     }
 
-    /// The earliest reset among the refusals.
+    /// The earliest reset among the refusals; for one that may be over at once, the beginning of time.
     #[must_use]
     pub fn earliest_reset(&self) -> Option<i64> {
         match &self.best {
             Some((Refusal::Quota { resets_at, .. }, _)) => *resets_at,
+            _ if self.overloads > 0 => Some(i64::MIN),
             _ => None,
         }
     }
@@ -164,7 +169,7 @@ impl Tries {
     #[expect(clippy::disallowed_methods, reason = "a pause between two attempts at an upstream that is down")]
     pub async fn may_retry(&mut self, error: &Error) -> bool {
         self.failed.get_or_insert_with(Instant::now);
-        if !error.may_retry() || self.failures >= MAX_FAILURES || self.are_spent() {
+        if !error.may_retry(self.is_repeatable) || self.failures >= MAX_FAILURES || self.are_spent() {
             return false;
         }
         tokio::time::sleep(FAILURE_PAUSE * (1 << self.failures)).await;

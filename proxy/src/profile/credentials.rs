@@ -118,6 +118,20 @@ impl Credentials {
         }
     }
 
+    /// Whether these can take the other's place: they are the same person's, of the same account. Of two
+    /// keys nobody can tell, so the person who put one in the other's place is believed.
+    #[must_use]
+    pub fn is_same_account(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Chatgpt(one), Self::Chatgpt(two)) => {
+                let are_known = one.email.is_some() && two.email.is_some();
+                one.account_id == two.account_id && (!are_known || one.email == two.email)
+            }
+            (Self::OpenAiKey(_), Self::OpenAiKey(_)) => true,
+            _ => false,
+        }
+    }
+
     /// What goes behind `Bearer`.
     #[must_use]
     pub fn bearer(&self) -> &Secret {

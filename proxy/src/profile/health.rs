@@ -23,6 +23,11 @@ impl Health {
         self.looked = None;
     }
 
+    /// Says of an account that is left out already why that is so now.
+    pub fn stay_parked(&mut self, reason: String) {
+        self.parked = Some(reason);
+    }
+
     /// Takes new credentials: what was wrong with the old ones is past.
     pub fn unpark(&mut self) {
         self.parked = None;

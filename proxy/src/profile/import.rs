@@ -9,11 +9,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::Credentials;
 use super::store::{self, Store, StoreError};
+
+/// How long a renewal that is under way is waited for: longer than one takes.
+const LEASE: Duration = Duration::from_secs(30);
 
 /// A login that could become a profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,6 +160,12 @@ pub fn import(store: &Store, found: &[Found], is_dry_run: bool) -> Result<Vec<(F
 /// which was revoked comes back.
 fn renew(store: &Store, profile: &str, text: &str, found: &Credentials, is_dry_run: bool) -> Outcome {
     let profile = profile.to_owned();
+    // A renewal that is under way ends first: what it writes may be newer still.
+    let lease = if is_dry_run { Ok(None) } else { store.lease(&profile, LEASE).map(Some) };
+    let _lease = match lease {
+        Ok(lease) => lease,
+        Err(error) => return Outcome::Failed(error),
+    };
     let expires = |credentials: &Credentials| credentials.login().and_then(|login| login.expires_at);
     let stored = store.read_auth(&profile).ok().and_then(|(_, stored)| expires(&stored));
     if expires(found) <= stored {
@@ -227,6 +237,27 @@ mod tests {
         assert_eq!(names, ["codex", "codex-2", "codex"]);
         assert!(matches!(&outcomes[2].1, Outcome::Known { profile } if profile == "codex"));
         assert!(!home.path().join("prodex").exists());
+    }
+
+    #[test]
+    fn a_renewal_that_is_under_way_is_not_overwritten() {
+        let home = tempfile::tempdir().unwrap();
+        let login = |expires: i64| {
+            let token = crate::profile::credentials::tests::token(&serde_json::json!({ "exp": expires }));
+            serde_json::json!({"tokens": {"access_token": token, "account_id": "x"}}).to_string()
+        };
+        fs::write(home.path().join("auth.json"), login(2)).unwrap();
+        let found = find(home.path()).unwrap();
+        let store = Store::new(&home.path().join("prodex"));
+        store.add("x", &login(1), None).unwrap();
+        let lease = store.lease("x", Duration::ZERO).unwrap();
+        let of_import = store.clone();
+        let importing = std::thread::spawn(move || import(&of_import, &found, false).unwrap());
+        store.replace_auth("x", &login(3)).unwrap();
+        drop(lease);
+        let outcomes = importing.join().unwrap();
+        assert!(matches!(outcomes[0].1, Outcome::Known { .. }), "{outcomes:?}");
+        assert_eq!(store.read_auth("x").unwrap().0, login(3));
     }
 
     #[test]

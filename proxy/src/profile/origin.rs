@@ -1,10 +1,13 @@
 //! Where a ChatGPT profile's traffic goes: the answer to `wham/accounts/check`, asked once per profile.
 //!
+//! Only the first request of a profile waits for it. Later the question is asked again beside the requests,
+//! and while it is not answered the last answer holds: an account does not lose its region to a bad minute.
+//!
 //! Accounts may be bound to a region, with a backend origin and a routing value of their own. Codex 0.156
 //! and newer asks this for its own account; the proxy answers the client itself (see `workspace`) and
 //! asks the same question for each profile. Shape measured with Codex 0.160 and 0.169.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -12,7 +15,7 @@ use wire::route::Api;
 use wire::run_event::RunEvent;
 
 use super::credentials::Credentials;
-use super::{Profile, refresh};
+use super::{Profile, lock, refresh};
 use crate::config::Origin;
 use crate::control::{Control, describe};
 
@@ -22,7 +25,8 @@ const FRESH: Duration = Duration::from_secs(30 * 60);
 /// How long it takes until the question is asked again when there was no answer.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// How long a first turn waits for the answer. Asked in vain, the common backend is right for nearly all.
+/// How long a first turn waits for the answer, a renewal that turns out to be due included. Asked in vain,
+/// the common backend is right for nearly all.
 const PATIENCE: Duration = Duration::from_secs(8);
 
 /// The value that stands for "anywhere".
@@ -41,19 +45,25 @@ pub struct Routing {
 #[derive(Debug, Default)]
 pub struct Flight {
     flight: crate::control::Flight<Routing>,
+    /// With the time until which it need not be asked for again.
     answer: Mutex<Option<(Instant, Routing)>>,
 }
 
 impl Flight {
-    fn answer(&self) -> Option<Routing> {
-        let answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
-        let (good_until, routing) = answer.as_ref()?;
-        (*good_until > Instant::now()).then(|| routing.clone())
+    fn answer(&self) -> MutexGuard<'_, Option<(Instant, Routing)>> {
+        lock(&self.answer)
     }
 
-    fn set(&self, routing: Routing, good_for: Duration) {
-        let mut answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
-        *answer = Some((Instant::now() + good_for, routing));
+    fn set(&self, routing: Routing) {
+        *self.answer() = Some((Instant::now() + FRESH, routing));
+    }
+
+    /// Leaves it at the last answer for now, or, if there has been none, at the common backend.
+    fn keep(&self) -> Routing {
+        let mut answer = self.answer();
+        let routing = answer.take().map(|(_, routing)| routing).unwrap_or_default();
+        *answer = Some((Instant::now() + RETRY, routing.clone()));
+        routing
     }
 }
 
@@ -63,14 +73,20 @@ pub async fn of(control: &Arc<Control>, profile: &Arc<Profile>) -> Routing {
     if profile.kind.api() != Api::Chatgpt {
         return Routing::default();
     }
-    if let Some(routing) = profile.origin.answer() {
-        return routing;
-    }
     let start = || {
         let (control, profile) = (Arc::clone(control), Arc::clone(profile));
         async move { ask(&control, &profile).await }
     };
-    profile.origin.flight.join(&control.tasks, start).await.unwrap_or_default()
+    let flight = &profile.origin.flight;
+    let answer = profile.origin.answer().clone();
+    if let Some((good_until, routing)) = answer {
+        if good_until <= Instant::now() {
+            flight.begin(&control.tasks, start);
+        }
+        return routing;
+    }
+    let asked = tokio::time::timeout(PATIENCE, flight.join(&control.tasks, start)).await;
+    asked.ok().flatten().unwrap_or_default()
 }
 
 async fn ask(control: &Arc<Control>, profile: &Arc<Profile>) -> Routing {
@@ -91,7 +107,7 @@ async fn ask(control: &Arc<Control>, profile: &Arc<Profile>) -> Routing {
                 origin: origin.into(),
                 routing: routing.routing.as_deref().map(Into::into),
             });
-            profile.origin.set(routing.clone(), FRESH);
+            profile.origin.set(routing.clone());
             routing
         }
         Err(problem) => {
@@ -100,8 +116,7 @@ async fn ask(control: &Arc<Control>, profile: &Arc<Profile>) -> Routing {
                 warning: "accounts_check".into(),
                 detail: format!("{}: {problem}", profile.name).into(),
             });
-            profile.origin.set(Routing::default(), RETRY);
-            Routing::default()
+            profile.origin.keep()
         }
     }
 }
@@ -172,7 +187,35 @@ fn read(answer: &Value, account: &str, base: &Origin) -> Result<Routing, String>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use crate::server::authority::client_config;
+    use crate::telemetry::RunLog;
     use serde_json::json;
+    use wiremock::{Mock, MockServer, ResponseTemplate, matchers};
+
+    #[tokio::test]
+    async fn an_account_keeps_its_region_while_the_question_fails() {
+        let upstream = MockServer::start().await;
+        let bound = ResponseTemplate::new(200).set_body_json(answer(&json!("http://127.0.0.1:1"), "eu"));
+        let question = || Mock::given(matchers::path("/backend-api/wham/accounts/check"));
+        question().respond_with(bound).up_to_n_times(1).mount(&upstream).await;
+        question().respond_with(ResponseTemplate::new(503)).mount(&upstream).await;
+        let home = tempfile::tempdir().unwrap();
+        let flags = vec![("upstream", upstream.uri())];
+        let config = Config::load(Some(home.path()), &|_| None, &flags).unwrap();
+        let (log, tls) = (Arc::new(RunLog::none()), Arc::new(client_config(None).unwrap()));
+        let runtime = tokio::runtime::Handle::current();
+        let control = Arc::new(Control::new(config, log, tls, runtime));
+        let login = json!({"tokens": {"access_token": "t", "account_id": "a"}}).to_string();
+        let profile = Arc::new(Profile::new("work", Credentials::parse(&login).unwrap()));
+        let first = of(&control, &profile).await;
+        assert_eq!(first.routing.as_deref(), Some("eu"));
+        profile.origin.answer().as_mut().unwrap().0 = Instant::now();
+        assert_eq!(of(&control, &profile).await, first, "the question is asked beside it");
+        control.tasks.end(Duration::from_secs(20)).await;
+        assert_eq!(upstream.received_requests().await.unwrap().len(), 2);
+        assert_eq!(of(&control, &profile).await, first);
+    }
 
     fn answer(origin: &Value, routing: &str) -> Value {
         json!({"accounts": [

@@ -16,7 +16,6 @@ const LONGEST_RESET: i64 = 32 * 24 * 3600;
 #[derive(Debug, Default, Clone)]
 pub struct Quota {
     windows: Vec<Window>,
-    seen: Option<Instant>,
     exhausted: Option<Exhausted>,
 }
 
@@ -29,10 +28,9 @@ struct Exhausted {
 
 impl Quota {
     /// Takes the windows that a response stated. Windows do not lift what a refusal said.
-    pub fn observe(&mut self, windows: Vec<Window>, now: Now) {
+    pub fn observe(&mut self, windows: Vec<Window>) {
         if !windows.is_empty() {
             self.windows = windows;
-            self.seen = Some(now.instant);
         }
     }
 
@@ -99,11 +97,11 @@ mod tests {
         let window = |used_percent, resets_at| Window { used_percent, length: None, resets_at };
         let mut quota = Quota::default();
         assert_eq!(quota.remaining(at(0)), None);
-        quota.observe(vec![window(10.0, None), window(90.5, Some(100)), window(120.0, Some(50))], at(0));
+        quota.observe(vec![window(10.0, None), window(90.5, Some(100)), window(120.0, Some(50))]);
         assert_eq!(quota.remaining(at(0)), Some(0.0));
         assert_eq!(quota.remaining(at(60)), Some(9.5));
         assert_eq!(quota.remaining(at(100)), Some(90.0));
-        quota.observe(Vec::new(), at(0));
+        quota.observe(Vec::new());
         assert_eq!(quota.remaining(at(100)), Some(90.0), "silence changes nothing");
     }
 }

@@ -3,19 +3,68 @@
 //! A refresh token is good for one exchange, so a lease on the profile's file comes first, and whoever
 //! gets it looks whether another process, or the client itself, has already renewed. The exchange goes on
 //! when the request that needed it is gone: its answer holds the only good token.
+//!
+//! Memory may be ahead of the disk, when that is full, or behind it, when somebody has logged in. What was
+//! exchanged is spent, so a disk that still says it is behind; anything else there is newer, and wins.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 use wire::run_event::RunEvent;
 
 use super::credentials::{Credentials, renew_file};
-use super::{Profile, store::StoreError};
-use crate::control::{Control, describe};
+use super::store::{Store, StoreError};
+use super::{Profile, lock};
+use crate::control::{Control, Flight, describe};
+use crate::secret::Secret;
 
-/// The exchange that runs for a profile.
-pub type Flight = crate::control::Flight<Result<Arc<Credentials>, RefreshError>>;
+/// Renews the credentials of one profile.
+#[derive(Debug, Default)]
+pub struct Refresher {
+    flight: Flight<Result<Arc<Credentials>, RefreshError>>,
+    /// Changed under the lease only.
+    unsaved: Mutex<Option<Unsaved>>,
+    /// Whether the file was found to hold somebody else's login: should its own come back, it is good.
+    is_foreign: AtomicBool,
+}
+
+/// A renewal that the disk did not take: until it does, the only good tokens are in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Unsaved {
+    /// What the disk says, of which the refresh token is spent: different from ours, and not newer.
+    spent: Credentials,
+    /// The `auth.json` that should be there instead.
+    text: Secret,
+    /// When it was last tried to save it later.
+    retried: Option<Instant>,
+}
+
+impl Refresher {
+    fn unsaved(&self) -> MutexGuard<'_, Option<Unsaved>> {
+        lock(&self.unsaved)
+    }
+
+    /// Whether the disk says nothing but what was exchanged already.
+    fn is_spent(&self, stored: &Credentials) -> bool {
+        self.unsaved().as_ref().is_some_and(|unsaved| unsaved.spent == *stored)
+    }
+
+    /// Whether it is time to try again to save a renewal; notes that it is done.
+    fn may_save(&self, now: Instant) -> bool {
+        let mut unsaved = self.unsaved();
+        let Some(unsaved) = unsaved.as_mut() else { return false };
+        let may = unsaved.retried.is_none_or(|retried| now.duration_since(retried) >= SAVE_AGAIN);
+        if may {
+            unsaved.retried = Some(now);
+        }
+        may
+    }
+}
+
+/// How often it is tried to save a renewal that the disk did not take.
+const SAVE_AGAIN: Duration = Duration::from_secs(10);
 
 /// The client id of Codex, with which its logins are made (measured: what Codex itself sends).
 const CLIENT_ID: &str = "app_EMoamEEZ73f0CkXaXp7hrann";
@@ -29,9 +78,19 @@ pub enum RefreshError {
     /// The token endpoint says that the login is no longer good: only a new one helps.
     #[error("its login is no longer good ({0}); log in again with `codex login` and import it")]
     Rejected(String),
+    /// Its file holds somebody else's login: conversations that this profile owns are not that one's.
+    #[error("its auth.json holds the login of another account now; remove the profile and add it anew")]
+    Foreign,
     /// The token endpoint could not be asked, or gave no usable answer; later it may.
     #[error("its login could not be renewed: {0}")]
     Unavailable(String),
+}
+
+impl RefreshError {
+    /// Whether nothing but another login helps.
+    fn parks(&self) -> bool {
+        matches!(self, Self::Rejected(_) | Self::Foreign)
+    }
 }
 
 /// Gets credentials that are newer than `stale`: those that someone else has renewed meanwhile, or those
@@ -52,23 +111,48 @@ pub async fn renew(
         let (control, profile, stale) = (Arc::clone(control), Arc::clone(profile), Arc::clone(stale));
         async move { run(&control, &profile, &stale).await }
     };
-    let result = profile.refresher.join(&control.tasks, start).await;
+    let result = profile.refresher.flight.join(&control.tasks, start).await;
     result.unwrap_or_else(|| Err(RefreshError::Unavailable("the renewal was aborted".to_owned())))
 }
 
-/// Looks whether a parked profile has got a new login: by `prodex profile import`, or by whoever else
-/// writes its file.
+/// Looks now and then at a profile whose file and memory differ. One that is parked may have got a new
+/// login: by `prodex profile import`, or by whoever else writes its file. One whose renewal the disk did
+/// not take has it saved.
 pub async fn look_again(control: &Arc<Control>, profile: &Arc<Profile>) {
+    if profile.refresher.may_save(Instant::now()) {
+        let (of_task, profile) = (Arc::clone(control), Arc::clone(profile));
+        control.tasks.spawn(async move { save_unsaved(&of_task, &profile).await });
+    }
     if !profile.health().may_look(Instant::now()) {
         return;
     }
-    let stored = on_disk(control, profile, |control, name| control.store.read_auth(name)).await;
-    if let Ok((_, stored)) = stored
-        && stored.bearer() != profile.credentials().bearer()
-    {
+    let stored = on_disk(profile, control, |store, profile| store.read_auth(&profile.name)).await;
+    let Ok((_, stored)) = stored else { return };
+    let (current, refresher) = (profile.credentials(), &profile.refresher);
+    if !current.is_same_account(&stored) {
+        refresher.is_foreign.store(true, Ordering::Relaxed);
+        profile.health().stay_parked(RefreshError::Foreign.to_string());
+        return;
+    }
+    let was_foreign = refresher.is_foreign.swap(false, Ordering::Relaxed);
+    if (was_foreign || stored.bearer() != current.bearer()) && !refresher.is_spent(&stored) {
         profile.set_credentials(stored);
         profile.health().unpark();
     }
+}
+
+/// Saves a renewal that the disk did not take before, if there is one.
+pub async fn save_unsaved(control: &Arc<Control>, profile: &Arc<Profile>) {
+    if profile.refresher.unsaved().is_none() {
+        return;
+    }
+    let limit = control.config.control_timeout;
+    let saved = on_disk(profile, control, move |store, profile| {
+        let _lease = store.lease(&profile.name, limit)?;
+        save(store, profile)
+    });
+    // Should it fail again, the loss at the next start has been told.
+    let _ = saved.await;
 }
 
 /// Runs one renewal and records how it went.
@@ -91,61 +175,120 @@ async fn run(
             });
         }
         Err(error) => {
-            let parked = matches!(error, RefreshError::Rejected(_));
-            if parked {
+            if error.parks() {
+                profile.refresher.is_foreign.store(*error == RefreshError::Foreign, Ordering::Relaxed);
                 profile.health().park(error.to_string());
             }
-            let (profile, reason) = ((&*profile.name).into(), error.to_string().into());
-            control.log.record(&RunEvent::ProfileRefreshError { profile, reason, parked });
+            record_error(control, profile, &error.to_string(), error.parks());
         }
     }
     result.map(|(credentials, _)| credentials)
 }
 
+fn record_error(control: &Control, profile: &Profile, reason: &str, parked: bool) {
+    let (profile, reason) = ((&*profile.name).into(), reason.into());
+    control.log.record(&RunEvent::ProfileRefreshError { profile, reason, parked });
+}
+
 /// Renews under the lease; also says whether someone else's renewal was found instead.
 async fn renew_on_disk(
     control: &Arc<Control>,
-    profile: &Profile,
+    profile: &Arc<Profile>,
     stale: &Credentials,
 ) -> Result<(Arc<Credentials>, bool), RefreshError> {
-    let (lease, (text, stored)) = on_disk(control, profile, |control, name| {
-        let lease = control.store.lease(name)?;
-        Ok((lease, control.store.read_auth(name)?))
+    let limit = control.config.control_timeout;
+    let (lease, latest) = on_disk(profile, control, move |store, profile| {
+        let lease = store.lease(&profile.name, limit)?;
+        Ok((lease, Latest::read(store, profile)?))
     })
     .await?;
-    if stored.bearer() != stale.bearer() {
-        return Ok((Arc::new(stored), true));
+    let Latest { spent, text, credentials } = latest;
+    if credentials.bearer() != stale.bearer() {
+        return adopt(stale, credentials);
     }
-    let token = stored.login().and_then(|login| login.refresh_token.clone());
+    let token = credentials.login().and_then(|login| login.refresh_token.clone());
     let token = token.ok_or(RefreshError::NotRenewable)?;
+    if control.tasks.are_ending() {
+        // The proxy would not wait for the answer, and the token would be spent.
+        return Err(RefreshError::Unavailable("the proxy is about to exit".to_owned()));
+    }
     let renewed = exchange(control, token.expose()).await?;
-    let text = renew_file(&text, &renewed, jiff::Timestamp::now());
-    let text = text.ok_or_else(|| RefreshError::Unavailable("its auth.json changed meanwhile".to_owned()))?;
+    let text = renew_file(text.expose(), &renewed, jiff::Timestamp::now());
+    let text = text.ok_or_else(|| RefreshError::Unavailable("its auth.json is no login".to_owned()))?;
     let credentials = Credentials::parse(&text)
         .map_err(|error| RefreshError::Unavailable(format!("the answer was not usable: {error}")))?;
-    let saved = on_disk(control, profile, move |control, name| {
-        control.store.replace_auth(name, &text)?;
+    let unsaved = Unsaved { spent, text: Secret::new(text), retried: None };
+    let saved = on_disk(profile, control, move |store, profile| {
+        *profile.refresher.unsaved() = Some(unsaved);
+        let saved = save(store, profile);
         drop(lease);
-        Ok(())
-    })
-    .await;
-    if let Err(error) = saved {
-        // The new token is the only good one: it is used from memory, and the loss at the next start is
-        // told now.
-        let (profile, reason) = ((&*profile.name).into(), error.to_string().into());
-        control.log.record(&RunEvent::ProfileRefreshError { profile, reason, parked: false });
+        saved
+    });
+    match saved.await {
+        Ok(None) => Ok((Arc::new(credentials), false)),
+        Ok(Some(newer)) => adopt(stale, newer),
+        Err(error) => {
+            // The new token is the only good one: it is used from memory, and saved later. That the next
+            // start may be without it is told now.
+            record_error(control, profile, &error.to_string(), false);
+            Ok((Arc::new(credentials), false))
+        }
     }
-    Ok((Arc::new(credentials), false))
+}
+
+/// Takes credentials that someone else has put on the disk, if they are the same account's.
+fn adopt(stale: &Credentials, stored: Credentials) -> Result<(Arc<Credentials>, bool), RefreshError> {
+    if stale.is_same_account(&stored) { Ok((Arc::new(stored), true)) } else { Err(RefreshError::Foreign) }
+}
+
+/// The newest that is known of a login, read under the lease.
+struct Latest {
+    /// What the disk says.
+    spent: Credentials,
+    /// The newest `auth.json`: the disk's, or one that it did not take.
+    text: Secret,
+    /// What is in it.
+    credentials: Credentials,
+}
+
+impl Latest {
+    fn read(store: &Store, profile: &Profile) -> Result<Self, StoreError> {
+        // Should it fail, what is in memory is still the newest.
+        let _ = save(store, profile);
+        let (text, stored) = store.read_auth(&profile.name)?;
+        let unsaved = profile.refresher.unsaved();
+        let (text, credentials) = match unsaved.as_ref() {
+            // It was parsed before it was kept.
+            Some(Unsaved { spent, text, .. }) if *spent == stored => {
+                (text.clone(), Credentials::parse(text.expose()).unwrap_or_else(|_| stored.clone()))
+            }
+            _ => (Secret::new(text), stored.clone()),
+        };
+        Ok(Self { spent: stored, text, credentials })
+    }
+}
+
+/// Puts a renewal on the disk, if there is one that is not there, under the lease. Should the disk say
+/// something else than what was exchanged, someone has logged in meanwhile: that stays, and is returned.
+fn save(store: &Store, profile: &Profile) -> Result<Option<Credentials>, StoreError> {
+    let Some(unsaved) = profile.refresher.unsaved().clone() else { return Ok(None) };
+    let (_, stored) = store.read_auth(&profile.name)?;
+    let is_spent = stored == unsaved.spent;
+    if is_spent {
+        store.replace_auth(&profile.name, unsaved.text.expose())?;
+    }
+    *profile.refresher.unsaved() = None;
+    Ok((!is_spent).then_some(stored))
 }
 
 /// Runs a piece of disk work where it blocks nobody.
 async fn on_disk<T: Send + 'static>(
+    profile: &Arc<Profile>,
     control: &Arc<Control>,
-    profile: &Profile,
-    work: impl FnOnce(&Control, &str) -> Result<T, StoreError> + Send + 'static,
+    work: impl FnOnce(&Store, &Profile) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, RefreshError> {
-    let (control, name) = (Arc::clone(control), Arc::clone(&profile.name));
-    let result = tokio::task::spawn_blocking(move || work(&control, &name)).await;
+    let (control, profile) = (Arc::clone(control), Arc::clone(profile));
+    let result = tokio::task::spawn_blocking(move || work(&control.store, &profile)).await;
     match result {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(RefreshError::Unavailable(describe(&error))),

@@ -9,11 +9,11 @@
     reason = "this module owns the profiles' files; callers are off the request path"
 )]
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +25,9 @@ const TRASH_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// What the directory of a profile begins with while it is made, and when one is left from a crash.
 const UNFINISHED: &str = ".new-";
 const UNFINISHED_AGE: Duration = Duration::from_secs(3600);
+
+/// How often it is looked whether somebody else's lease has ended. A lock that is waited for has no limit.
+const LEASE_PAUSE: Duration = Duration::from_millis(20);
 
 const PROFILE_FILE: &str = "profile.toml";
 const AUTH_FILE: &str = "auth.json";
@@ -46,6 +49,9 @@ pub enum StoreError {
     /// There is one already.
     #[error("there is a profile {0:?} already; choose another name, or remove it first")]
     Exists(String),
+    /// Somebody else changes its credentials, and takes too long.
+    #[error("another process is renewing the login of profile {0:?}; try again")]
+    Leased(String),
     /// A file or directory cannot be read or written.
     #[error("failed to {action} {path}")]
     Io {
@@ -209,8 +215,8 @@ impl Store {
         if !directory.join(PROFILE_FILE).exists() {
             return Err(StoreError::Missing(name.to_owned()));
         }
-        let stamp = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%3f");
-        let trash = self.home.join("trash").join(format!("{name}-{stamp}"));
+        let now = jiff::Timestamp::now();
+        let trash = self.home.join("trash").join(format!("{name}-{}", trash_stamp(now)));
         if holds_only_ours(&directory)? {
             make_directory(&self.home.join("trash"))?;
             fs::rename(&directory, &trash).map_err(io_error("move to the trash", &directory))?;
@@ -224,7 +230,7 @@ impl Store {
             let path = self.home.join(CURRENT_FILE);
             fs::remove_file(&path).map_err(io_error("remove", &path))?;
         }
-        remove_old(&self.home.join("trash"), "", TRASH_AGE);
+        empty_trash(&self.home.join("trash"), now);
         Ok(trash)
     }
 
@@ -266,17 +272,24 @@ impl Store {
         replace(&self.directory(name)?.join(AUTH_FILE), text.as_bytes())
     }
 
-    /// Waits until no other process renews this profile's credentials, and keeps it so until the
-    /// returned file is dropped (also when the process dies).
+    /// Waits until nobody else, in this process or another, changes this profile's credentials, and keeps
+    /// it so until the returned file is dropped (also when the process dies).
     ///
     /// # Errors
-    /// When the disk refuses.
-    pub fn lease(&self, name: &str) -> Result<File, StoreError> {
+    /// When the disk refuses, or somebody else has it for longer than `limit`.
+    pub fn lease(&self, name: &str, limit: Duration) -> Result<File, StoreError> {
         let path = self.directory(name)?.join(LOCK_FILE);
         let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = file.map_err(io_error("open", &path))?;
-        file.lock().map_err(io_error("lock", &path))?;
-        Ok(file)
+        let deadline = Instant::now() + limit;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LEASE_PAUSE),
+                Err(TryLockError::WouldBlock) => return Err(StoreError::Leased(name.to_owned())),
+                Err(TryLockError::Error(error)) => return Err(io_error("lock", &path)(error)),
+            }
+        }
     }
 
     fn directory(&self, name: &str) -> Result<PathBuf, StoreError> {
@@ -284,6 +297,30 @@ impl Store {
             Ok(self.home.join("profiles").join(name))
         } else {
             Err(StoreError::Name(name.to_owned()))
+        }
+    }
+}
+
+/// When a profile was removed, as its name in the trash ends. A later one is greater.
+fn trash_stamp(at: jiff::Timestamp) -> String {
+    at.strftime("%Y%m%dT%H%M%S%3f").to_string()
+}
+
+/// Deletes what was removed so long ago that nobody takes it back. Its name says when: a directory that
+/// is moved keeps the time it was last written, which may be years back. What has no such name is not ours.
+fn empty_trash(trash: &Path, now: jiff::Timestamp) {
+    let Ok(entries) = fs::read_dir(trash) else { return };
+    let oldest = trash_stamp(now.saturating_sub(TRASH_AGE).unwrap_or(jiff::Timestamp::MIN));
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let stamp = name.to_str().and_then(|name| name.rsplit_once('-')).map_or("", |(_, stamp)| stamp);
+        let is_stamp = stamp.len() == oldest.len()
+            && stamp
+                .bytes()
+                .enumerate()
+                .all(|(at, byte)| if at == 8 { byte == b'T' } else { byte.is_ascii_digit() });
+        if is_stamp && stamp < &*oldest {
+            let _ = fs::remove_dir_all(entry.path());
         }
     }
 }
@@ -382,6 +419,26 @@ mod tests {
         let trash = store.remove("work").unwrap();
         assert_eq!(fs::read_to_string(trash.join(AUTH_FILE)).unwrap(), KEY);
         assert_eq!((store.names().unwrap(), store.current().unwrap()), (vec!["home".to_owned()], None));
+    }
+
+    #[test]
+    fn a_removed_profile_stays_in_the_trash_for_30_days_however_old_it_was() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::new(home.path());
+        let trash = home.path().join("trash");
+        let old = std::time::SystemTime::now() - 2 * TRASH_AGE;
+        let make_old = |path: &Path| File::open(path).unwrap().set_modified(old).unwrap();
+        for kept in ["by-hand", "kept-29991231T000000000", "kept-20200101"] {
+            make_directory(&trash.join(kept)).unwrap();
+            make_old(&trash.join(kept));
+        }
+        make_directory(&trash.join("past-20200101T000000000")).unwrap();
+        store.add("work", KEY, None).unwrap();
+        make_old(&home.path().join("profiles/work"));
+        let moved = store.remove("work").unwrap();
+        assert_eq!(fs::read_to_string(moved.join(AUTH_FILE)).unwrap(), KEY);
+        assert!(!trash.join("past-20200101T000000000").exists());
+        assert_eq!(fs::read_dir(&trash).unwrap().count(), 4, "what has no stamp is not ours to delete");
     }
 
     #[test]

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 use wire::responses::EventView;
 use wire::websocket::{FrameError, FrameHeader, Opcode};
 
-use crate::accounting::{Account, Outcome};
+use crate::accounting::{Account, MAX_EVENT, Outcome};
 use crate::admission::Permit;
 use crate::attempt::connection::Connections;
 use crate::attempt::websocket::Opened;
@@ -22,7 +23,7 @@ use crate::pipeline::{Proxy, Tries};
 use crate::profile::{Credentials, Now, Profile};
 use crate::relay::outbox::Outbox;
 use crate::relay::stall::Stall;
-use crate::stream::{Stream, poll_read_scratch};
+use crate::stream::{Stream, poll_read_scratch, read_some};
 
 mod assembler;
 
@@ -30,11 +31,11 @@ mod turn;
 
 use assembler::{Assembler, Heard};
 
-/// Longest event of an upstream that is looked at; what is needed of a longer one comes first.
-const MAX_EVENT: usize = 1024 * 1024;
-
 /// How long a client may take to read why its WebSocket is closed.
 const GOODBYE: Duration = Duration::from_secs(1);
+
+/// The close code between two turns: nothing is amiss, and nothing on its way.
+const GOING_AWAY: u16 = 1001;
 
 /// The side of a WebSocket that leads to a profile's upstream.
 struct Leg {
@@ -74,8 +75,16 @@ struct Held {
     frame_start: usize,
     deadline: Instant,
     tries: Tries,
-    /// The best refusal of those that have refused, with its frames.
-    best: Option<(Refusal, Vec<u8>)>,
+    best: Option<Best>,
+}
+
+/// The best refusal of those that a turn has met.
+struct Best {
+    refusal: Refusal,
+    /// The answer that states it.
+    frames: Vec<u8>,
+    /// Of the one who gave it.
+    account: Account,
 }
 
 /// A request of the client.
@@ -214,9 +223,14 @@ impl Socket<'_> {
         }
         let waits_for_client = !self.to_client.is_empty();
         match stall.check(self.progress, waits_for_client) {
-            // Between two turns a person may think for as long as they like.
-            Some(outcome) if waits_for_client || !matches!(self.turn, Turn::Idle) => Err(outcome),
-            _ => Ok(()),
+            // Between two turns a person may think for as long as they like, once what they said is gone.
+            None => Ok(()),
+            Some(_)
+                if !waits_for_client && matches!(self.turn, Turn::Idle) && self.to_upstream.is_empty() =>
+            {
+                Ok(())
+            }
+            Some(outcome) => Err(outcome),
         }
     }
 
@@ -250,7 +264,7 @@ impl Socket<'_> {
             }
             if self.is_draining && matches!(self.turn, Turn::Idle) && self.to_client.is_empty() {
                 // Between two turns a client takes a close without a word, and connects anew.
-                return Poll::Ready(Step::Goodbye(1001, "the proxy is shutting down"));
+                return Poll::Ready(Step::Goodbye(GOING_AWAY, "the proxy is shutting down"));
             }
             if is_pending {
                 return Poll::Pending;
@@ -265,14 +279,15 @@ impl Socket<'_> {
             let Ok((taken, heard)) = self.from_client.next(&self.input[self.parsed..]) else {
                 return Poll::Ready(Some(Step::Goodbye(1002, "this is not a WebSocket frame")));
             };
-            let text = match heard {
-                Some(Heard::Message { kind, text }) => Some((kind == Opcode::Text).then(|| text.to_vec())),
+            let message = match heard {
+                Some(Heard::Message { kind, .. }) => Some(kind),
                 _ => None,
             };
             let is_between = matches!(heard, Some(Heard::Control { is_mid_message: false }));
             let is_all = heard.is_none();
             self.parsed += taken;
-            if let Some(text) = text {
+            if let Some(kind) = message {
+                let text = Some(self.from_client.take_text()).filter(|_| kind == Opcode::Text);
                 let raw = self.take_input();
                 return Poll::Ready(Some(Step::Message { raw, text }));
             }
@@ -382,10 +397,20 @@ impl Socket<'_> {
         frame.extend_from_slice(&code.to_be_bytes());
         frame.extend_from_slice(reason.as_bytes());
         self.to_client.push(&frame);
-        let Self { to_client, client, .. } = self;
-        let sending = std::future::poll_fn(|context| to_client.poll_send(client, context, |_| {}));
+        let Self { to_client, client, input, .. } = self;
+        let farewell = async {
+            std::future::poll_fn(|context| to_client.poll_send(client, context, |_| {})).await?;
+            if code != GOING_AWAY {
+                // A connection that is closed with bytes unread is reset, and the reason with it.
+                client.shutdown().await?;
+                while read_some(client, input).await? > 0 {
+                    input.clear();
+                }
+            }
+            std::io::Result::Ok(())
+        };
         // Best effort: a client that does not read is not waited for.
-        let _ = tokio::time::timeout(GOODBYE, sending).await;
+        let _ = tokio::time::timeout(GOODBYE, farewell).await;
     }
 }
 
@@ -436,14 +461,19 @@ fn pass(frames: &mut Assembler, turn: &mut Turn, bytes: &[u8]) -> Result<(), Fra
     while !rest.is_empty() {
         let (taken, heard) = frames.next(rest)?;
         rest = &rest[taken..];
-        let Turn::Running(account) = turn else { continue };
-        account.forwarded(taken);
-        if let Some(Heard::Message { text, .. }) = heard {
-            let event = EventView::new(text);
-            account.event(event);
-            if event.kind.is_terminal() {
-                end(turn);
+        let is_message = matches!(heard, Some(Heard::Message { .. }));
+        if let Turn::Running(account) = turn {
+            account.forwarded(taken);
+            if let Some(Heard::Message { text, .. }) = heard {
+                let event = EventView::new(text);
+                account.event(event);
+                if event.kind.is_terminal() {
+                    end(turn);
+                }
             }
+        }
+        if is_message {
+            frames.forget();
         }
     }
     Ok(())

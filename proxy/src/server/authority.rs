@@ -19,6 +19,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::profile::store::{StoreError, make_directory, replace};
+use crate::secret::Secret;
 
 /// How long the authority is good for, in years.
 const AUTHORITY_YEARS: i16 = 10;
@@ -50,7 +51,7 @@ pub struct Authority {
     /// Its certificate, for clients to trust.
     pub certificate: PathBuf,
     pem: String,
-    key: String,
+    key: Secret,
 }
 
 impl Authority {
@@ -80,7 +81,7 @@ impl Authority {
         }
         let pem = fs::read_to_string(&certificate).map_err(io_error("read", &certificate))?;
         let key = fs::read_to_string(&key_path).map_err(io_error("read", &key_path))?;
-        Ok(Self { certificate, pem, key })
+        Ok(Self { certificate, pem, key: Secret::new(key) })
     }
 
     /// The settings of a listener, with a new certificate for this machine's loopback names.
@@ -93,7 +94,7 @@ impl Authority {
             problem,
             advice: "remove the directory it is in, and a new authority is made",
         };
-        let key = KeyPair::from_pem(&self.key).map_err(|error| unusable(error.to_string()))?;
+        let key = KeyPair::from_pem(self.key.expose()).map_err(|error| unusable(error.to_string()))?;
         let issuer = Issuer::from_ca_cert_pem(&self.pem, key).map_err(|error| unusable(error.to_string()))?;
         let leaf_key = KeyPair::generate().map_err(setup)?;
         let leaf = leaf_params()?.signed_by(&leaf_key, &issuer).map_err(setup)?;
@@ -201,6 +202,7 @@ mod tests {
         authority.server_config().unwrap();
         let again = Authority::open(home.path()).unwrap();
         assert_eq!((&authority.pem, &authority.key), (&again.pem, &again.key));
+        assert!(!format!("{authority:?}").contains("PRIVATE KEY"), "its key is not printed");
         let mode = fs::metadata(home.path().join("tls/authority.key")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         client_config(Some(&authority.certificate)).unwrap();

@@ -8,11 +8,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::OnceCell;
 use wire::http1::{BodyLength, HeadError, RequestHead};
 use wire::run_event::RunEvent;
 
 use super::Worker;
 use crate::accounting::Outcome;
+use crate::admission::Permit;
 use crate::attempt::headers::forwarded;
 use crate::attempt::websocket::{Opened, accept_key};
 use crate::error::Error;
@@ -44,6 +46,8 @@ struct Connection<'a> {
 /// A request that could be read.
 struct Request {
     exchange: Exchange,
+    /// The right to be in flight; the memory of its body is bounded by it, too.
+    permit: Permit,
     keep_alive: bool,
 }
 
@@ -55,7 +59,7 @@ pub(super) async fn serve(worker: &Arc<Worker>, stream: Stream) {
         // its own memory and gives it back.
         match Box::pin(connection.read()).await {
             Ok(Some(request)) if request.exchange.routed.lane == Lane::Websocket => {
-                return Box::pin(connection.websocket(request.exchange)).await;
+                return Box::pin(connection.websocket(request.exchange, request.permit)).await;
             }
             Ok(Some(request)) => match connection.answer(request).await {
                 Some(next) => connection = next,
@@ -97,11 +101,21 @@ impl<'a> Connection<'a> {
         if worker.proxy.draining.is_cancelled() {
             return Err(Error::Draining);
         }
+        let permit = worker.proxy.admit(id)?;
         let keep_alive = !wants_close(&head);
         let Some(body) = self.read_body(&head, length).await? else { return Ok(None) };
-        let mut exchange = Exchange { id, started, target, routed, head, body, ties: Ties::default() };
+        let mut exchange = Exchange {
+            id,
+            started,
+            target,
+            routed,
+            head,
+            body,
+            ties: Ties::default(),
+            is_neutral: OnceCell::new(),
+        };
         exchange.ties = worker.proxy.ties(&exchange).await;
-        Ok(Some(Request { exchange, keep_alive }))
+        Ok(Some(Request { exchange, permit, keep_alive }))
     }
 
     fn check(&self, head: &RequestHead) -> Result<(String, BodyLength, Routed), Error> {
@@ -203,21 +217,14 @@ impl<'a> Connection<'a> {
     /// Has a request answered and sends the answer. None when the connection has ended.
     async fn answer(mut self, request: Request) -> Option<Self> {
         let worker = self.worker;
-        let id = request.exchange.id;
-        let permit = match worker.proxy.admission.enter() {
-            Ok(permit) => permit,
-            Err(error) => {
-                self.record_busy(id, &error);
-                return self.reply(&Reply::of(&error), request.keep_alive).await;
-            }
-        };
-        let answering = Box::pin(worker.proxy.answer(&worker.connections, &request.exchange, permit));
+        let Request { exchange, permit, keep_alive } = request;
+        let answering = Box::pin(worker.proxy.answer(&worker.connections, &exchange, permit));
         let answer = tokio::select! {
             answer = answering => answer,
             () = gone(&mut self.stream, &mut self.input) => return None,
         };
-        let keep_alive = request.keep_alive && !worker.proxy.draining.is_cancelled();
-        drop(request);
+        let keep_alive = keep_alive && !worker.proxy.draining.is_cancelled();
+        drop(exchange);
         let committed = match answer {
             Answer::Local(reply) => return self.reply(&reply, keep_alive).await,
             Answer::Upstream(committed) => *committed,
@@ -228,8 +235,7 @@ impl<'a> Connection<'a> {
             return Some(Self { worker, stream, input, is_to_head: false });
         }
         if ended.outcome == Outcome::Complete {
-            // The client has everything; a connection that is already gone needs no end.
-            let _ = stream.shutdown().await;
+            say_goodbye(&mut stream).await;
         } else if ended.ends_by_close {
             stream.abort();
         }
@@ -237,20 +243,12 @@ impl<'a> Connection<'a> {
     }
 
     /// Has an upgrade answered and relays the WebSocket.
-    async fn websocket(mut self, exchange: Exchange) {
+    async fn websocket(mut self, exchange: Exchange, permit: Permit) {
         let worker = self.worker;
         let proxy = &worker.proxy;
         let Some(key) = websocket_key(&exchange.head) else {
             let error = Error::refused(400, "the WebSocket upgrade is malformed, or not of version 13");
             return self.refuse(&error).await;
-        };
-        let permit = match proxy.admission.enter() {
-            Ok(permit) => permit,
-            Err(error) => {
-                self.record_busy(exchange.id, &error);
-                self.reply(&Reply::of(&error), false).await;
-                return;
-            }
         };
         let mut tries = Tries::new(&proxy.control.config, &exchange, permit);
         let upgrading = Box::pin(proxy.upgrade(&worker.connections, &exchange, &mut tries));
@@ -299,7 +297,7 @@ impl<'a> Connection<'a> {
             return Some(self);
         }
         if is_sent {
-            let _ = self.stream.shutdown().await;
+            say_goodbye(&mut self.stream).await;
         }
         None
     }
@@ -332,14 +330,12 @@ impl<'a> Connection<'a> {
             log.record(&RunEvent::RequestRefused { request, status: *status, reason: (&**reason).into() });
         }
     }
+}
 
-    fn record_busy(&self, request: u64, error: &Error) {
-        let log = &self.worker.proxy.control.log;
-        if let Error::Busy { active } = error {
-            let limit = self.worker.proxy.control.config.max_active;
-            log.record(&RunEvent::RuntimeProxyActiveLimitReached { request, active: *active, limit });
-        }
-    }
+/// Ends a connection over which the client has got everything. TLS has a last word, for which there may be
+/// no room; and a connection that is already gone needs no end.
+async fn say_goodbye(stream: &mut Stream) {
+    let _ = tokio::time::timeout(LINGER, stream.shutdown()).await;
 }
 
 fn too_large() -> Error {

@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
 use tokio_rustls::server::TlsStream;
 use wire::http1::RequestHead;
 use wire::run_event::RunEvent;
@@ -131,10 +132,19 @@ async fn answer(worker: &Arc<Worker>, request: http::Request<Incoming>) -> Resul
         }
     });
     let (head, target, routed) = checked?;
+    let permit = proxy.admit(id)?;
     let config = &proxy.control.config;
     let body = collect(incoming, config.max_request_body.bytes(), config.request_timeout).await?;
-    let permit = proxy.admission.enter()?;
-    let mut exchange = Exchange { id, started, target, routed, head, body, ties: Ties::default() };
+    let mut exchange = Exchange {
+        id,
+        started,
+        target,
+        routed,
+        head,
+        body,
+        ties: Ties::default(),
+        is_neutral: OnceCell::new(),
+    };
     exchange.ties = proxy.ties(&exchange).await;
     Ok(proxy.answer(&worker.connections, &exchange, permit).await)
 }

@@ -7,6 +7,7 @@ use mock_upstream::script::{Rule, Script, Turn};
 use mock_upstream::{Exchange, Mock};
 
 use crate::connection::{CODEX, TURN, begin_turn, head, request, turn, user};
+use crate::http2::Http2;
 use crate::rig::{LIMIT, Proxy, Setting};
 
 fn ask(proxy: &Proxy, text: &str) -> String {
@@ -107,6 +108,44 @@ async fn a_body_that_is_too_long_is_refused() {
     client.send(format!("401\r\n{}\r\n0\r\n\r\n", "x".repeat(1025))).await;
     assert_eq!(client.response().await.status(), 413);
     assert_eq!(mock.journal().responses().len(), 1);
+}
+
+#[tokio::test]
+async fn a_body_on_its_way_counts_as_in_flight() {
+    let setting = Setting::new(&["one"], Script::default()).set("PRODEX_MAX_ACTIVE", "1");
+    let (mock, proxy) = setting.start().await;
+    let mut first = proxy.connect().await;
+    let body = user("hi");
+    let fields = format!("{CODEX}expect: 100-continue\r\n");
+    first.send(head(&proxy, "POST", TURN, &fields, body.len())).await;
+    first.read_through("\r\n\r\n").await;
+    assert_eq!(turn(&proxy, "", &body).await.status(), 503, "memory is set aside for one body");
+    first.send(&body).await;
+    assert_eq!(first.response().await.status(), 200);
+    drop(first);
+    assert_eq!(mock.journal().responses().len(), 1);
+}
+
+#[tokio::test]
+async fn one_request_too_many_is_refused_over_http2_as_well() {
+    let rule = Rule::new(Turn::text("a b")).pacing(Pacing::gap(Duration::from_secs(3600)));
+    let setting = Setting::new(&["one"], Script::rules([rule])).set("PRODEX_MAX_ACTIVE", "1");
+    let (mock, proxy) = setting.argument("--tls").start().await;
+    let target = format!("{}{TURN}", proxy.prefix());
+    let (mut one, mut two) = (Http2::open(&proxy).await, Http2::open(&proxy).await);
+    let asked = |all: &[Exchange]| all.iter().any(|exchange| exchange.target == TURN);
+    let fields = [("user-agent", "codex_exec/0.169.0")];
+    let mut first = Box::pin(one.send("POST", &target, &fields, user("hi")));
+    tokio::select! {
+        _ = &mut first => panic!("the first turn does not end"),
+        all = mock.journal().wait_for("the first turn", LIMIT, asked) => drop(all.unwrap()),
+    }
+    let refused = two.send("POST", &target, &fields, user("hi")).await.unwrap();
+    assert_eq!(refused.status().as_u16(), 503);
+    drop(first);
+    drop((one, two));
+    let log = proxy.stop().await;
+    assert_eq!(log.events("runtime_proxy_active_limit_reached").count(), 1);
 }
 
 #[tokio::test]

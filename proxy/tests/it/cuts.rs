@@ -6,7 +6,7 @@ use mock_upstream::Mock;
 use mock_upstream::fault::{At, End, Fault};
 use mock_upstream::script::{Framing, Rule, Script, Stream, Turn};
 
-use crate::connection::{begin_turn, head, turn, user};
+use crate::connection::{Connection, Response, begin_turn, head, turn, user};
 use crate::rig::{Proxy, Setting, asked};
 use crate::socket::{Socket, create};
 use crate::upstream::Upstream;
@@ -142,6 +142,39 @@ async fn a_connection_that_ends_when_it_is_used_again_is_replaced() {
     assert_eq!((client.response().await.text().as_str(), request.body.as_slice()), ("three", &b"{}"[..]));
     let log = proxy.stop().await;
     assert_eq!(log.events("stream_read_error").count(), 0, "that is nobody's failure");
+}
+
+/// What the client of a call gets while nobody asks the upstream again.
+async fn asked_once(upstream: &Upstream, client: &mut Connection) -> Response {
+    tokio::select! {
+        _ = upstream.connection() => panic!("the upstream is asked again"),
+        response = client.response() => response,
+    }
+}
+
+#[tokio::test]
+async fn what_may_have_had_an_effect_is_not_sent_again() {
+    let upstream = Upstream::start().await;
+    let proxy = Setting::new(&["one"], Script::default()).start_at(upstream.url()).await;
+    let mut client = proxy.connect().await;
+    let call = head(&proxy, "POST", "/backend-api/ps/mcp", "", 2) + "{}";
+    // On a new connection, and on one that was used before.
+    client.send(&call).await;
+    drop(upstream.accept().await);
+    assert_eq!(asked_once(&upstream, &mut client).await.status(), 503);
+    client.send(&call).await;
+    let (mut kept, _) = upstream.answer("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    assert_eq!(client.response().await.status(), 200);
+    client.send(&call).await;
+    kept.request().await;
+    kept.send("HTTP/1.1 20").await;
+    drop(kept);
+    assert_eq!(asked_once(&upstream, &mut client).await.status(), 503);
+    // What only reads is.
+    client.send(head(&proxy, "GET", "/backend-api/wham/usage", "", 0)).await;
+    drop(upstream.accept().await);
+    upstream.answer("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    assert_eq!(client.response().await.status(), 200);
 }
 
 #[tokio::test]

@@ -165,3 +165,12 @@ async fn an_idle_websocket_is_closed() {
     assert!(error.is_none(), "{error:?}");
     proxy.ended().await;
 }
+
+#[tokio::test]
+async fn a_proxy_can_be_told_to_end_from_its_ready_line_on() {
+    for _ in 0..3 {
+        let (_mock, proxy) = Setting::new(&["one"], Script::default()).start().await;
+        let log = proxy.stop().await;
+        assert_eq!(log.events("drain_finished").count(), 1);
+    }
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mock_upstream::script::{Rule, Script, Turn};
+use mock_upstream::script::{Rule, Script, Stream, Turn};
 
 use crate::connection::{turn, user};
 use crate::rig::Setting;
@@ -41,4 +41,16 @@ async fn a_healthy_request_takes_at_most_six_lines_and_a_kilobyte_of_the_log() {
         );
     }
     drop(kept);
+}
+
+#[tokio::test]
+async fn a_very_long_end_of_a_stream_is_read() {
+    let text = "x".repeat(3 << 20);
+    let end = serde_json::json!({ "type": "response.completed", "response": { "id": "r", "output": [text],
+        "usage": { "input_tokens": 7, "output_tokens": 8, "total_tokens": 15 } } });
+    let stream = Stream::texts([format!("data: {end}\n\n")]);
+    let (_mock, proxy) = Setting::new(&["one"], Script::rules([Rule::new(stream)])).start().await;
+    assert_eq!(turn(&proxy, "", &user("x")).await.status(), 200);
+    let log = proxy.stop().await;
+    assert_eq!(log.events("token_usage").next().unwrap().fields["total"], 15);
 }

@@ -40,6 +40,11 @@ async fn when_all_are_used_up_a_socket_gets_the_refusal_with_the_earliest_reset(
     assert_eq!(asked(&mock), ["a", "b"]);
     let by_a: Vec<_> = mock.journal().responses()[0].sent().map(|message| message.json()).collect();
     assert_eq!(events, by_a);
+    drop(socket);
+    let log = proxy.stop().await;
+    let passed = log.events("upstream_usage_limit_passthrough").next().unwrap();
+    assert_eq!(passed.fields["profile"], "a");
+    assert_eq!(log.events("profile_commit").next().unwrap().fields["profile"], "a");
 }
 
 #[tokio::test]
@@ -157,6 +162,22 @@ async fn an_upgrade_without_capacity_falls_back() {
     let (mock, proxy) = start(&["a", "b"], script).await;
     let refusal = Socket::refusal(&proxy).await;
     assert_eq!((refusal.status().as_u16(), asked(&mock).len()), (426, 2), "a 503 would be final");
+}
+
+#[tokio::test]
+async fn an_upgrade_without_capacity_falls_back_though_another_account_is_used_up() {
+    let busy = Http::json(503, json!({ "error": { "code": "server_is_overloaded" } }));
+    let limit = Http::json(
+        429,
+        json!({ "error": { "type": "usage_limit_reached", "resets_at": 9_999_999_999_u64 } }),
+    );
+    let upgrade = |http| Rule::new(http).transport(Transport::Upgrade);
+    let script = Script::rules([upgrade(busy).account("a"), upgrade(limit).account("b")]);
+    let (mock, proxy) = start(&["a", "b"], script).await;
+    for _ in 0..2 {
+        assert_eq!(Socket::refusal(&proxy).await.status().as_u16(), 426);
+    }
+    assert_eq!(asked(&mock), ["a", "b", "a"]);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use mock_upstream::{Exchange, Mock};
 
 use crate::connection::{TURN, head, request, turn, user};
 use crate::rig::{Proxy, Setting};
+use crate::upstream::Upstream;
 
 async fn start() -> (Mock, Proxy) {
     Setting::new(&["one"], Script::rules([Rule::new(Turn::text("hi"))])).start().await
@@ -164,4 +165,32 @@ async fn side_calls_are_relayed_with_the_account() {
     assert_eq!(response.field("mcp-session-id"), Some("mock-session"));
     let [exchange] = mock.journal().of(CallName::Mcp).try_into().unwrap();
     assert_eq!((exchange.header("authorization"), exchange.body.as_ref()), (None, &initialize[..]));
+}
+
+#[tokio::test]
+async fn a_long_upload_goes_on_behind_what_is_no_answer_and_ends_at_one() {
+    let upstream = Upstream::start().await;
+    let proxy = Setting::new(&[], Script::default()).key("key", "sk-x").start_at(upstream.url()).await;
+    let body = vec![b' '; 20 << 20];
+    let ask = || request(&proxy, "POST", "/v1/responses", "", &body);
+    let read = async {
+        let mut connection = upstream.connection().await;
+        // Nothing of the body is read before, so it does not fit into the socket.
+        connection.send("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n").await;
+        assert_eq!(connection.request().await.body.len(), body.len());
+        connection.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await;
+        connection
+    };
+    let (response, _connection) = tokio::join!(ask(), read);
+    assert_eq!((response.status(), response.text().as_str()), (200, "hi"));
+    drop(_connection);
+    let refuse = async {
+        let mut connection = upstream.connection().await;
+        connection
+            .send("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 413 Too Much\r\ncontent-length: 2\r\n\r\nno")
+            .await;
+        connection
+    };
+    let (response, _connection) = tokio::join!(ask(), refuse);
+    assert_eq!((response.status(), response.text().as_str()), (413, "no"), "though half of it was sent");
 }

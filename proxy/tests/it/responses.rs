@@ -132,8 +132,11 @@ async fn a_model_request_is_not_sent_around_the_proxy() {
         assert!(response.text().contains(elsewhere) && !response.text().contains("secret"), "{status}");
         assert_eq!(answered(answer(status, "/v1/other")).await.status(), status, "leads back here");
     }
-    // What is no model request may go anywhere.
     let (upstream, proxy) = by_hand().await;
+    let asking = request(&proxy, "POST", "/v1/alpha/search", "", b"{}");
+    let (response, _) = tokio::join!(asking, upstream.answer(answer(307, elsewhere)));
+    assert_eq!(response.status(), 503, "what is asked of a model beside the turns stays too");
+    // What is no model request may go anywhere.
     let asking = request(&proxy, "GET", "/v1/models", "", b"");
     let (response, _) = tokio::join!(asking, upstream.answer(answer(302, elsewhere)));
     assert_eq!((response.status(), response.field("location")), (302, Some(elsewhere)));

@@ -218,6 +218,18 @@ async fn a_model_without_capacity_is_asked_for_elsewhere_a_few_times() {
 }
 
 #[tokio::test]
+async fn a_model_without_capacity_is_not_told_as_an_account_that_is_used_up() {
+    let http = Http::json(503, json!({ "error": { "code": "server_is_overloaded", "message": "busy" } }));
+    let script = Script::rules([Rule::new(http).account("a")]).account(used_up("b", 86_400));
+    let (mock, proxy) = start(&["a", "b"], script).await;
+    for _ in 0..2 {
+        let response = turn(&proxy, "", &user("hi")).await;
+        assert_eq!(response.status(), 503, "which its client tries again: {}", response.text());
+    }
+    assert_eq!(asked(&mock), ["a", "b", "a"], "what b would say is known and worth less");
+}
+
+#[tokio::test]
 async fn attempts_have_a_budget() {
     let setting =
         Setting::new(&["a", "b", "c", "d"], Script::rules([Rule::new(Http::json(429, usage_limit()))]));

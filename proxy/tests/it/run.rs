@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use harness::process::{Exit, Program, Running};
 use harness::sandbox::Sandbox;
-use mock_upstream::script::Script;
-use mock_upstream::{Account, Config, Mock};
+use mock_upstream::pacing::Pacing;
+use mock_upstream::script::{CallName, Reply, Rule, Script};
+use mock_upstream::{Account, Config, Exchange, Mock};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::net::TcpStream;
@@ -287,13 +288,13 @@ async fn a_launcher_that_is_interrupted_at_any_moment_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_is_killed_is_started_again_on_its_port() {
+async fn a_proxy_that_ends_is_started_again_on_its_port() {
     let mock = mock().await;
     let (sandbox, mut launcher, client) = staying(&mock, "").await;
-    for _ in 0..3 {
+    for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGKILL] {
         let (mut connection, _) = connect(&launcher).await;
         let [before] = servers(&sandbox).try_into().unwrap();
-        kill(Pid::from_raw(before), Signal::SIGKILL).unwrap();
+        kill(Pid::from_raw(before), signal).unwrap();
         connection.read_to_end().await;
         until("another has taken its place", || matches!(&servers(&sandbox)[..], [now] if *now != before))
             .await;
@@ -311,4 +312,26 @@ async fn a_proxy_that_is_killed_is_started_again_on_its_port() {
     assert_eq!(launcher.wait(LIMIT).await.unwrap(), Some(Exit::Code(143)));
     let stopped = launcher.stop(LIMIT).await.unwrap();
     assert!(stopped.stragglers.is_empty() && stopped.stderr.contains("started again"), "{stopped:?}");
+}
+
+#[tokio::test]
+async fn a_renewal_that_is_under_way_when_the_client_ends_is_saved() {
+    // Longer than a proxy with nothing to save is given.
+    let pacing = Pacing { head_ms: 6000, ..Pacing::default() };
+    let slow = Rule::new(Reply::Default).call(CallName::Token).pacing(pacing);
+    let script = Script::rules([slow]).account(Account::new("one").expired());
+    let mock = Mock::start(Config::script(script)).await.unwrap();
+    let (sandbox, mut launcher, client) = staying(&mock, "").await;
+    let auth = || std::fs::read(sandbox.home().join("prodex/profiles/one/auth.json")).unwrap();
+    let before = auth();
+    let (mut connection, path) = connect(&launcher).await;
+    let fields = "host: localhost\r\ncontent-length: 2\r\n";
+    connection.send(format!("POST {path}/responses HTTP/1.1\r\n{fields}\r\n{{}}")).await;
+    let asked = |all: &[Exchange]| all.iter().any(|exchange| exchange.call == CallName::Token);
+    mock.journal().wait_for("the exchange", LIMIT, asked).await.unwrap();
+    drop(connection);
+    kill(Pid::from_raw(client), Signal::SIGTERM).unwrap();
+    assert_eq!(launcher.wait(LIMIT).await.unwrap(), Some(Exit::Code(143)));
+    assert!(auth() != before, "the new token is on disk");
+    assert!(servers(&sandbox).is_empty());
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::connection::{Connection, begin_turn, request, turn, user};
-use crate::rig::{LIMIT, Proxy, Setting, asked, mode, start, until};
+use crate::rig::{LIMIT, Proxy, Setting, asked, mode, start};
 use crate::upstream::Upstream;
 
 fn exchanges(mock: &Mock) -> usize {
@@ -170,19 +170,30 @@ async fn a_token_that_is_refused_although_it_is_new_moves_on() {
 
 #[tokio::test]
 async fn a_renewal_outlives_the_request_that_began_it() {
-    let slow =
-        Rule::new(Reply::Default).call(CallName::Token).pacing(Pacing { head_ms: 300, ..Pacing::default() });
-    let (mock, proxy) = start(&["a"], Script::rules([slow]).account(Account::new("a").expired())).await;
-    let before = proxy.auth("a");
-    let client = begin_turn(&proxy, "", &user("x")).await;
-    let asked = |all: &[Exchange]| all.iter().any(|exchange| exchange.call == CallName::Token);
-    mock.journal().wait_for("the exchange", LIMIT, asked).await.unwrap();
-    drop(client);
-    // It even outlives the proxy's order to end.
-    proxy.server.signal(Signal::SIGTERM);
-    until("the new token is on disk", || proxy.auth("a") != before).await;
-    proxy.ended().await;
-    assert_eq!(exchanges(&mock), 1);
+    let pacing = Pacing { head_ms: 300, ..Pacing::default() };
+    // A connection goes to the thread that has the fewest: with an idle one, to the second.
+    for idle in [0, 1] {
+        let slow = Rule::new(Reply::Default).call(CallName::Token).pacing(pacing);
+        let script = Script::rules([slow]).account(Account::new("a").expired());
+        let (mock, proxy) = Setting::new(&["a"], script).set("PRODEX_WORKERS", "2").start().await;
+        let mut connections = Vec::new();
+        for _ in 0..idle {
+            connections.push(proxy.connect().await);
+        }
+        let before = proxy.auth("a");
+        let client = begin_turn(&proxy, "", &user("x")).await;
+        let asked = |all: &[Exchange]| all.iter().any(|exchange| exchange.call == CallName::Token);
+        mock.journal().wait_for("the exchange", LIMIT, asked).await.unwrap();
+        drop(client);
+        // It even outlives the proxy's order to end.
+        proxy.server.signal(Signal::SIGTERM);
+        let (home, _sandbox) = (proxy.home(), std::sync::Arc::clone(&proxy.sandbox));
+        proxy.ended().await;
+        let now = std::fs::read_to_string(home.join("profiles/a/auth.json")).unwrap();
+        let now: Value = serde_json::from_str(&now).unwrap();
+        assert_ne!(now, before, "the new token is on disk, with {idle} idle connections");
+        assert_eq!(exchanges(&mock), 1);
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Turns on a WebSocket go to their owner, and a refused one moves in the way its client takes best.
 
-use mock_upstream::script::{Continuation, Http, Rule, Script};
+use mock_upstream::script::{CallName, Continuation, Http, Rule, Script, Transport};
 use mock_upstream::{Account, Mock};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
@@ -149,4 +149,39 @@ async fn a_turn_that_moves_does_not_show_the_turn_state_of_who_refused() {
     let violations: Vec<_> =
         mock.journal().responses().into_iter().flat_map(|turn| turn.violations).collect();
     assert!(violations.is_empty(), "{violations:?}");
+}
+
+#[tokio::test]
+async fn a_turn_whose_token_is_renewed_stays_with_its_owner() {
+    let expired = Http::json(401, json!({ "error": { "code": "token_expired" } }));
+    let (mock, proxy) = start(&["a", "b"], directed()).await;
+    // Both are known to have room, and the second serves.
+    for text in ["x", "to b"] {
+        turn(&proxy, "", &user(text)).await;
+    }
+    let mut socket = Socket::of_session(&proxy).await;
+    socket.turn(&create("x")).await;
+    mock.set_rules(vec![Rule::new(expired).transport(Transport::Websocket).times(1)]).unwrap();
+    assert_eq!(said(&socket.turn(&create("y")).await), "Hello from the mock.");
+    assert_eq!(turn(&proxy, "session-id: s\r\n", &user("z")).await.status(), 200);
+    assert_eq!(asked(&mock)[3..], ["b", "b", "b"], "an account that does nothing is no reason to move");
+    assert_eq!(mock.journal().of(CallName::Token).len(), 1);
+}
+
+#[tokio::test]
+async fn an_upstream_that_is_opened_for_a_turn_has_its_token_renewed() {
+    let (mock, proxy) = start(&["a", "b"], directed()).await;
+    let mut one = Socket::open(&proxy, &[]).await.unwrap();
+    let by_a = one.turn(&create("x")).await;
+    let mut two = Socket::open(&proxy, &[]).await.unwrap();
+    mock.expire("b");
+    // By a turn that moves, and by a continuation that goes to its owner.
+    assert_eq!(said(&two.turn(&create("to b")).await), "Hello from the mock.");
+    mock.expire("a");
+    let back = two.turn(&create_behind("y", &response_id(&by_a))).await;
+    assert_eq!(back.last().unwrap()["type"], "response.completed", "{back:?}");
+    assert_eq!(mock.journal().of(CallName::Token).len(), 2);
+    drop((one, two));
+    let log = proxy.stop().await;
+    assert_eq!(log.events("profile_retry_backoff").count(), 0);
 }

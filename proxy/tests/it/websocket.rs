@@ -206,6 +206,31 @@ async fn what_is_no_frame_ends_the_socket() {
     }
 }
 
+#[tokio::test]
+async fn an_upstream_that_does_not_read_between_turns_is_given_up() {
+    let ByHand { mut client, upstream, _proxy, .. } =
+        by_hand(&[("PRODEX_STREAM_IDLE_TIMEOUT", "300ms")]).await;
+    client.send(frame(true, BINARY, MASK, &vec![0; 16 << 20])).await;
+    assert_eq!(client.read_to_end().await.0, b"");
+    drop(upstream);
+}
+
+#[tokio::test]
+async fn a_client_that_still_sends_learns_why_its_socket_is_closed() {
+    let settings = [("PRODEX_MAX_REQUEST_BODY", "1KiB")];
+    for _ in 0..5 {
+        let ByHand { mut client, upstream, _proxy, .. } = by_hand(&settings).await;
+        client.send(frame(true, TEXT, MASK, &vec![b' '; 900_000])).await;
+        let (bytes, error) = client.read_to_end().await;
+        assert_eq!(
+            (bytes.get(..4), error),
+            (Some(&[0x88, bytes[1], 3, 0xF1][..]), None),
+            "1009, and no reset"
+        );
+        drop(upstream);
+    }
+}
+
 async fn start(rules: impl IntoIterator<Item = Rule>) -> (Mock, Proxy) {
     Setting::new(&["one"], Script::rules(rules)).start().await
 }

@@ -13,7 +13,7 @@ struct Setting {
     endpoint: MockServer,
     control: Arc<Control>,
     profile: Arc<Profile>,
-    _home: tempfile::TempDir,
+    home: tempfile::TempDir,
 }
 
 impl Setting {
@@ -26,12 +26,13 @@ impl Setting {
         let flags = vec![("upstream", endpoint.uri()), ("control_timeout", "500ms".to_owned())];
         let config = Config::load(Some(home.path()), &|_| None, &flags).unwrap();
         let tls = Arc::new(client_config(None).unwrap());
-        let control = Arc::new(Control::new(config, Arc::new(RunLog::none()), tls));
+        let control =
+            Arc::new(Control::new(config, Arc::new(RunLog::none()), tls, tokio::runtime::Handle::current()));
         let auth =
             json!({"tokens": {"access_token": "a1", "refresh_token": "r1", "account_id": "x"}, "kept": 1});
         let stored = control.store.add("work", &auth.to_string(), None).unwrap();
         let profile = Arc::new(Profile::new("work", stored.credentials));
-        Self { endpoint, control, profile, _home: home }
+        Self { endpoint, control, profile, home }
     }
 
     async fn renew(&self) -> Result<Arc<Credentials>, RefreshError> {
@@ -76,6 +77,117 @@ async fn what_another_process_renewed_is_adopted() {
     setting.control.store.replace_auth("work", &other.to_string()).unwrap();
     assert_eq!(setting.renew().await.unwrap().bearer().expose(), "other");
     assert_eq!(setting.exchanges().await, 0);
+}
+
+/// Answers the exchange of `old` as the endpoint of a good login does.
+async fn grant(setting: &Setting, old: &str, access: &str, refresh: &str) {
+    let request = json!({"client_id": CLIENT_ID, "grant_type": "refresh_token", "refresh_token": old});
+    let exchange = Mock::given(method("POST")).and(path("/oauth/token")).and(body_json(request));
+    let answer = json!({"access_token": access, "refresh_token": refresh});
+    exchange.respond_with(ResponseTemplate::new(200).set_body_json(answer)).mount(&setting.endpoint).await;
+}
+
+/// Makes the disk refuse to replace the login, until the returned path is removed.
+fn full_disk(setting: &Setting) -> std::path::PathBuf {
+    let name = format!("profiles/work/auth.json.new-{}", std::process::id());
+    let obstacle = setting.home.path().join(name);
+    std::fs::create_dir(&obstacle).unwrap();
+    obstacle
+}
+
+fn on_disk_now(setting: &Setting) -> String {
+    setting.control.store.read_auth("work").unwrap().1.bearer().expose().to_owned()
+}
+
+#[tokio::test]
+async fn a_renewal_that_cannot_be_saved_is_used_and_saved_later() {
+    let setting = Setting::new(renewed()).await;
+    grant(&setting, "r2", "a3", "r3").await;
+    let obstacle = full_disk(&setting);
+    assert_eq!(setting.renew().await.unwrap().bearer().expose(), "a2");
+    assert_eq!(on_disk_now(&setting), "a1", "whose refresh token is spent");
+    assert_eq!(setting.renew().await.unwrap().bearer().expose(), "a3", "an old token is no newer one");
+    std::fs::remove_dir(obstacle).unwrap();
+    look_again(&setting.control, &setting.profile).await;
+    setting.control.tasks.end(std::time::Duration::from_secs(20)).await;
+    assert_eq!(on_disk_now(&setting), "a3");
+    assert_eq!(setting.exchanges().await, 2);
+}
+
+#[tokio::test]
+async fn a_new_login_wins_over_a_renewal_that_could_not_be_saved() {
+    let setting = Setting::new(renewed()).await;
+    let obstacle = full_disk(&setting);
+    setting.renew().await.unwrap();
+    std::fs::remove_dir(obstacle).unwrap();
+    let new = json!({"tokens": {"access_token": "new", "refresh_token": "r9", "account_id": "x"}});
+    setting.control.store.replace_auth("work", &new.to_string()).unwrap();
+    assert_eq!(setting.renew().await.unwrap().bearer().expose(), "new");
+    assert_eq!(on_disk_now(&setting), "new");
+}
+
+#[tokio::test]
+async fn a_spent_login_does_not_bring_a_parked_profile_back() {
+    let setting = Setting::new(renewed()).await;
+    let rejected = ResponseTemplate::new(400).set_body_json(json!({"error": "invalid_grant"}));
+    let request = json!({"client_id": CLIENT_ID, "grant_type": "refresh_token", "refresh_token": "r2"});
+    Mock::given(body_json(request)).respond_with(rejected).mount(&setting.endpoint).await;
+    let _obstacle = full_disk(&setting);
+    setting.renew().await.unwrap();
+    assert!(matches!(setting.renew().await, Err(RefreshError::Rejected(_))));
+    look_again(&setting.control, &setting.profile).await;
+    assert!(setting.profile.health().parked().is_some());
+    assert_eq!(setting.profile.credentials().bearer().expose(), "a2");
+}
+
+#[tokio::test]
+async fn a_login_that_comes_during_the_exchange_stays() {
+    let setting = Setting::new(renewed().set_delay(std::time::Duration::from_millis(200))).await;
+    let new = json!({"tokens": {"access_token": "new", "refresh_token": "r9", "account_id": "x"}});
+    let login = async {
+        while setting.exchanges().await == 0 {
+            tokio::task::yield_now().await;
+        }
+        // By someone who takes no lease.
+        setting.control.store.replace_auth("work", &new.to_string()).unwrap();
+    };
+    let (renewed, ()) = tokio::join!(setting.renew(), login);
+    assert_eq!(renewed.unwrap().bearer().expose(), "new");
+    assert_eq!(setting.control.store.read_auth("work").unwrap().0, new.to_string());
+}
+
+#[tokio::test]
+async fn the_login_of_another_account_is_not_adopted() {
+    let other = json!({"tokens": {"access_token": "b", "refresh_token": "r9", "account_id": "y"}});
+    let key = json!({"auth_mode": "apikey", "OPENAI_API_KEY": "k".repeat(9)});
+    for foreign in [other, key] {
+        let setting = Setting::new(renewed()).await;
+        setting.control.store.replace_auth("work", &foreign.to_string()).unwrap();
+        assert_eq!(setting.renew().await, Err(RefreshError::Foreign));
+        look_again(&setting.control, &setting.profile).await;
+        let parked = setting.profile.health().parked().map(str::to_owned).unwrap();
+        assert!(parked.contains("another account"), "{parked}");
+        assert_eq!(setting.profile.credentials().bearer().expose(), "a1");
+        assert_eq!(setting.exchanges().await, 0);
+        // Whoever puts its own login back, brings it back.
+        let own = json!({"tokens": {"access_token": "a1", "refresh_token": "r1", "account_id": "x"}});
+        setting.control.store.replace_auth("work", &own.to_string()).unwrap();
+        setting.profile.health().park(parked);
+        look_again(&setting.control, &setting.profile).await;
+        assert_eq!(setting.profile.health().parked(), None);
+    }
+}
+
+#[tokio::test]
+async fn a_lease_that_is_not_given_back_is_not_waited_for_for_ever() {
+    let setting = Setting::new(renewed()).await;
+    let limit = std::time::Duration::ZERO;
+    let lease = setting.control.store.lease("work", limit).unwrap();
+    let error = setting.renew().await.unwrap_err();
+    assert!(error.to_string().contains("another process"), "{error}");
+    assert_eq!(setting.profile.health().parked(), None);
+    drop(lease);
+    assert!(setting.renew().await.is_ok());
 }
 
 #[tokio::test]

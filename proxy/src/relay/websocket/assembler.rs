@@ -2,6 +2,9 @@
 
 use wire::websocket::{FrameDecoder, FrameError, FrameHeader, Opcode, Piece, apply_mask};
 
+/// How much memory is kept for the next message.
+const KEPT: usize = 64 * 1024;
+
 /// What ended with a frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Heard<'a> {
@@ -107,13 +110,23 @@ impl Assembler {
         self.header = Some(header);
         if matches!(header.opcode, Opcode::Text | Opcode::Binary) {
             self.message = Some(header.opcode);
-            // An unusually long message does not keep its memory.
-            if self.text.capacity() > 64 * 1024 {
-                self.text = Vec::new();
-            } else {
-                self.text.clear();
-            }
+            self.forget();
         }
+    }
+
+    /// Forgets the message that was heard last. An unusually long one does not keep its memory: it may be
+    /// the last for hours.
+    pub(super) fn forget(&mut self) {
+        if self.text.capacity() > KEPT {
+            self.text = Vec::new();
+        } else {
+            self.text.clear();
+        }
+    }
+
+    /// Hands out the payload of the client's message that was heard last, and keeps nothing of it.
+    pub(super) fn take_text(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.text)
     }
 
     fn append(&mut self, header: FrameHeader, bytes: &[u8], offset: u64) {
@@ -196,6 +209,20 @@ mod tests {
         let mask = Some([9; 4]);
         assert_eq!(hear(&mut assembler, &frame(true, Opcode::Text, mask, b"abcdef")), ["abc"]);
         assert_eq!(hear(&mut assembler, &frame(true, Opcode::Text, mask, b"x")), ["x"]);
+    }
+
+    #[test]
+    fn what_was_heard_costs_no_memory() {
+        let long = vec![b'x'; 2 * KEPT];
+        let mut assembler = Assembler::of_client(usize::MAX);
+        hear(&mut assembler, &frame(true, Opcode::Text, Some([9; 4]), &long));
+        assert_eq!((assembler.take_text(), assembler.text.capacity()), (long.clone(), 0));
+        let mut assembler = Assembler::of_server(usize::MAX);
+        for part in frame(true, Opcode::Text, None, &long).chunks(KEPT) {
+            hear(&mut assembler, part);
+        }
+        assembler.forget();
+        assert_eq!(assembler.text.capacity(), 0);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use wire::run_event::RunEvent;
 use wire::websocket::{FrameHeader, Opcode, apply_mask, encode_text};
 
 use super::assembler::{Assembler, Heard};
-use super::{Held, Leg, Request, Socket, Turn, end};
+use super::{Best, Held, Leg, Request, Socket, Turn, end};
 use crate::accounting::{Account, Outcome};
 use crate::commit::refusal::Refusal;
 use crate::exchange::Ties;
@@ -60,14 +60,17 @@ impl Socket<'_> {
             account.commit(101, 1, None);
             self.turn = Turn::Running(Box::new(account));
         } else {
-            tries.begin();
+            // The opening of its owner's upstream and the turn on it are one attempt.
+            if tries.count() == 0 {
+                tries.begin();
+            }
             self.hold(request, tries, None);
         }
         Ok(())
     }
 
     /// Holds the answer to a request that has just been sent to the current upstream.
-    fn hold(&mut self, mut request: Request, tries: Tries, best: Option<(Refusal, Vec<u8>)>) {
+    fn hold(&mut self, mut request: Request, tries: Tries, best: Option<Best>) {
         if request.ties.response.is_some() {
             // It is never sent again: the client sends its full input instead.
             request.raw = Vec::new();
@@ -133,30 +136,48 @@ impl Socket<'_> {
             return Ok(());
         }
         let Some(profile) = self.proxy.profiles.get(&target).map(Arc::clone) else { return Ok(()) };
-        if self.replace_upstream(&profile).await? { Ok(()) } else { Err(Outcome::UpstreamCut) }
+        if self.replace_upstream(&profile, request.id, tries).await? {
+            Ok(())
+        } else {
+            Err(Outcome::UpstreamCut)
+        }
     }
 
-    /// Opens a WebSocket to a profile's upstream in the place of the one in use. Says whether it did.
+    /// Opens a WebSocket to a profile's upstream in the place of the one in use, for the turn `id`. Says
+    /// whether it did; if not, the profile counts as tried.
     ///
     /// # Errors
     /// When the client goes away meanwhile.
-    async fn replace_upstream(&mut self, profile: &Arc<Profile>) -> Result<bool, Outcome> {
-        let opening = Box::pin(self.proxy.attempt_upgrade(self.connections, self.exchange, profile));
-        let upgrade = tokio::select! {
-            upgrade = opening => upgrade,
-            () = gone(&mut self.client, &mut self.input) => return Err(Outcome::ClientGone),
-        };
-        match upgrade {
-            Ok(Upgrade::Opened(opened)) => {
-                self.upstream = Leg::new(opened, Arc::clone(profile));
-                self.to_upstream = Outbox::default();
-                return Ok(true);
+    async fn replace_upstream(
+        &mut self,
+        profile: &Arc<Profile>,
+        id: u64,
+        tries: &mut Tries,
+    ) -> Result<bool, Outcome> {
+        while !tries.tried().contains(&profile.name) {
+            tries.begin();
+            let opening = Box::pin(self.proxy.attempt_upgrade(self.connections, self.exchange, profile));
+            let upgrade = tokio::select! {
+                upgrade = opening => upgrade,
+                () = gone(&mut self.client, &mut self.input) => return Err(Outcome::ClientGone),
+            };
+            match upgrade {
+                Ok(Upgrade::Opened(opened)) => {
+                    self.upstream = Leg::new(opened, Arc::clone(profile));
+                    self.to_upstream = Outbox::default();
+                    return Ok(true);
+                }
+                // One whose token is renewed is not counted as tried, and asked again.
+                Ok(Upgrade::Refused(refusal, used, _)) => tokio::select! {
+                    () = self.proxy.refused(id, profile, &used, &refusal, tries) => {}
+                    () = gone(&mut self.client, &mut self.input) => return Err(Outcome::ClientGone),
+                },
+                Ok(Upgrade::NoWebsocket(_) | Upgrade::Parked) => tries.refuse(profile, &Refusal::Auth),
+                Err(error) => {
+                    self.proxy.record_failure(id, profile, &error);
+                    tries.refuse(profile, &Refusal::Auth);
+                }
             }
-            Ok(Upgrade::Refused(refusal, ..)) => {
-                self.proxy.note_refusal(self.exchange.id, profile, &refusal);
-            }
-            Ok(Upgrade::NoWebsocket(_) | Upgrade::Parked) => {}
-            Err(error) => self.proxy.record_failure(self.exchange.id, profile, &error),
         }
         Ok(false)
     }
@@ -175,30 +196,29 @@ impl Socket<'_> {
             () = self.proxy.refused(id, &profile, &used, &refusal, &mut held.tries) => {}
             () = gone(&mut self.client, &mut self.input) => return Err(Outcome::ClientGone),
         }
-        if held.best.as_ref().is_none_or(|(best, _)| refusal.worth() < best.worth()) {
-            held.best = Some((refusal, std::mem::take(&mut held.frames)));
-        }
-        if let Some(response) = held.request.ties.response.clone() {
-            if self.next_profile(&held).is_some() {
-                self.inject_not_found(id, &response);
+        let Held { account, request, frames, mut tries, best, .. } = *held;
+        // A 401 of the pool is never the client's: it would renew its own login.
+        let is_better = refusal != Refusal::Auth
+            && best.as_ref().is_none_or(|best| refusal.worth() < best.refusal.worth());
+        let best = if is_better { Some(Best { refusal, frames, account }) } else { best };
+        if let Some(response) = &request.ties.response {
+            if self.next_profile(&request, &tries).is_some() {
+                self.inject_not_found(id, response);
                 return Ok(());
             }
         } else {
-            while let Some(next) = self.next_profile(&held).filter(|_| !held.tries.are_spent()) {
-                held.tries.begin();
-                if self.replace_upstream(&next).await? {
-                    self.send_again(*held);
+            while let Some(next) = self.next_profile(&request, &tries).filter(|_| !tries.are_spent()) {
+                if self.replace_upstream(&next, id, &mut tries).await? {
+                    self.send_again(request, tries, best);
                     return Ok(());
                 }
-                held.tries.refuse(&next, &Refusal::Auth);
             }
         }
-        self.pass_best(*held)
+        self.pass_best(request, tries, best)
     }
 
     /// Sends a request that was refused to the upstream that has taken the refusing one's place.
-    fn send_again(&mut self, held: Held) {
-        let Held { mut request, tries, best, .. } = held;
+    fn send_again(&mut self, mut request: Request, tries: Tries, best: Option<Best>) {
         let here = &self.upstream.profile.name;
         if let Some(turn_state) = &request.ties.turn_state
             && !affinity::may_see_turn_state(&self.proxy.bindings, turn_state, here)
@@ -212,36 +232,36 @@ impl Socket<'_> {
     }
 
     /// Lets the client have the best of the refusals.
-    fn pass_best(&mut self, mut held: Held) -> Result<(), Outcome> {
-        match held.best.take() {
-            // A 401 of the pool is not the client's: it would renew its own login. It connects anew.
-            None | Some((Refusal::Auth, _)) => Err(Outcome::UpstreamCut),
-            Some((_, frames)) => {
-                let (request, profile) = (held.request.id, (&**held.account.profile()).into());
-                let passed = RunEvent::UpstreamUsageLimitPassthrough { request, profile, status: 101 };
-                self.proxy.control.log.record(&passed);
-                held.frames = frames;
-                self.turn = Turn::Held(Box::new(held));
-                self.release();
-                // A refusal is all that there is of its response.
-                end(&mut self.turn);
-                Ok(())
-            }
-        }
+    fn pass_best(&mut self, request: Request, tries: Tries, best: Option<Best>) -> Result<(), Outcome> {
+        // Without one that is for the client it connects anew.
+        let Some(Best { frames, account, .. }) = best else { return Err(Outcome::UpstreamCut) };
+        let (id, profile) = (request.id, (&**account.profile()).into());
+        let passed = RunEvent::UpstreamUsageLimitPassthrough { request: id, profile, status: 101 };
+        self.proxy.control.log.record(&passed);
+        let deadline = Instant::now();
+        let held = Held { account, request, frames, frame_start: 0, deadline, tries, best: None };
+        self.turn = Turn::Held(Box::new(held));
+        self.release();
+        // A refusal is all that there is of its response.
+        end(&mut self.turn);
+        Ok(())
     }
 
-    /// The profile that could have the held turn next. One whose token was just renewed may have it
-    /// again. For a request that continues a response any that is ready will do: the client sends
+    /// The profile that could have the held turn next: the one that refused it, if its token was just
+    /// renewed, because the conversation is its own, and else the best. For a request that continues a response any that is ready will do: the client sends
     /// its full input first, and then it is decided.
-    fn next_profile(&self, held: &Held) -> Option<Arc<Profile>> {
+    fn next_profile(&self, request: &Request, tries: &Tries) -> Option<Arc<Profile>> {
         let snapshot = Snapshot::take(&self.proxy.profiles, self.exchange.routed.api, Now::read());
-        let is_open = |name: &Arc<str>| !held.tries.tried().contains(name);
+        let is_open = |name: &Arc<str>| !tries.tried().contains(name);
         let is_ready = |candidate: &&crate::selection::Candidate| {
             candidate.state == State::Ready && is_open(&candidate.name)
         };
-        if held.request.ties.response.is_none() && !held.request.may_move {
-            let here = &self.upstream.profile;
+        let here = &self.upstream.profile;
+        if request.ties.response.is_none() && !request.may_move {
             return is_open(&here.name).then(|| Arc::clone(here));
+        }
+        if snapshot.get(&here.name).filter(is_ready).is_some() {
+            return Some(Arc::clone(here));
         }
         let ready = snapshot.candidates.iter().filter(is_ready);
         let best = ready.min_by_key(|candidate| crate::selection::ranking::rank(candidate))?;
