@@ -11,6 +11,8 @@ pub mod tripwire;
 
 pub mod run_log;
 
+pub mod capture;
+
 pub mod clients;
 
 pub mod compat;

@@ -13,12 +13,16 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+use wire::capture::Closing;
 use wire::http1::{BodyLength, FramingError, HeadError, RequestHead};
 
-/// A socket, with or without TLS.
+use crate::recording::Tap;
+
+/// A socket, with or without TLS, recorded or not.
 pub(crate) enum Socket {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    Recorded(Box<(Socket, Tap)>),
 }
 
 impl Socket {
@@ -26,11 +30,20 @@ impl Socket {
         match self {
             Self::Plain(tcp) => tcp,
             Self::Tls(tls) => tls.get_ref().0,
+            Self::Recorded(recorded) => recorded.0.tcp(),
+        }
+    }
+
+    /// Says how the connection ends, if it is recorded.
+    pub(crate) fn settle(&mut self, closing: Closing) {
+        if let Self::Recorded(recorded) = self {
+            recorded.1.settle(closing);
         }
     }
 
     /// Closes the connection with RST instead of FIN.
-    pub(crate) fn reset(self) {
+    pub(crate) fn reset(mut self) {
+        self.settle(Closing::Reset);
         // If it cannot be set the client sees a FIN, which a test of resets will notice.
         let _ = self.tcp().set_zero_linger();
     }
@@ -45,6 +58,13 @@ impl AsyncRead for Socket {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buffer),
             Self::Tls(tls) => Pin::new(&mut **tls).poll_read(cx, buffer),
+            Self::Recorded(recorded) => {
+                let (socket, tap) = &mut **recorded;
+                let before = buffer.filled().len();
+                let read = ready!(Pin::new(socket).poll_read(cx, buffer));
+                tap.received(&buffer.filled()[before..]);
+                Poll::Ready(read)
+            }
         }
     }
 }
@@ -54,6 +74,14 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
             Self::Tls(tls) => Pin::new(&mut **tls).poll_write(cx, bytes),
+            Self::Recorded(recorded) => {
+                let (socket, tap) = &mut **recorded;
+                // A client may have read what was written before this thread goes on.
+                let at = tap.now();
+                let taken = ready!(Pin::new(socket).poll_write(cx, bytes));
+                tap.sent(at, bytes, &taken);
+                Poll::Ready(taken)
+            }
         }
     }
 
@@ -61,6 +89,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
             Self::Tls(tls) => Pin::new(&mut **tls).poll_flush(cx),
+            Self::Recorded(recorded) => Pin::new(&mut recorded.0).poll_flush(cx),
         }
     }
 
@@ -68,6 +97,10 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Tls(tls) => Pin::new(&mut **tls).poll_shutdown(cx),
+            Self::Recorded(recorded) => {
+                recorded.1.settle(Closing::ByServer);
+                Pin::new(&mut recorded.0).poll_shutdown(cx)
+            }
         }
     }
 }
@@ -179,8 +212,9 @@ impl Connection {
         }
     }
 
-    /// Waits until the client goes away.
+    /// Stops in the middle, and waits until the client goes away.
     pub(crate) async fn until_gone(&mut self) {
+        self.socket.settle(Closing::Hung);
         let Gone = std::future::poll_fn(|cx| self.watch(cx)).await;
     }
 

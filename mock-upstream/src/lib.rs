@@ -21,6 +21,8 @@ mod server;
 
 mod connection;
 
+mod recording;
+
 mod websocket;
 
 mod control;

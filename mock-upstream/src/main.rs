@@ -37,6 +37,9 @@ struct Arguments {
     /// Keep no journal, for load.
     #[arg(long)]
     no_journal: bool,
+    /// Record every exchange in this directory, byte for byte, one file each.
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
     /// Print one line when the mock listens: mock-upstream-ready {"base_url":…,"journal_url":…}.
     #[arg(long)]
     print_ready: bool,
@@ -45,6 +48,7 @@ struct Arguments {
 const EXAMPLES: &str = "Examples:
   mock-upstream --print-ready
   mock-upstream --tls --script two-accounts.toml --print-ready
+  mock-upstream --record recordings
   curl http://127.0.0.1:PORT/__mock/journal?since=12
   curl --data-binary @other.toml http://127.0.0.1:PORT/__mock/script
 
@@ -87,6 +91,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         script,
         seed: arguments.seed,
         journal: if arguments.no_journal { Limits::OFF } else { Limits::default() },
+        record: arguments.record.clone(),
         ..Config::default()
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -4,6 +4,7 @@
 //! test blocks or pauses its clock, and it is gone, port and all, when it is dropped.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -19,6 +20,7 @@ use crate::chatgpt::Backend;
 use crate::connection::{Connection, Socket};
 use crate::journal::{Journal, Limits};
 use crate::metrics::{Counts, Metrics, count};
+use crate::recording::Recording;
 use crate::script::{Rule, Script, ScriptError};
 use crate::tls::{self, Authority, TlsError};
 
@@ -43,6 +45,8 @@ pub struct Config {
     pub journal: Limits,
     /// Most bytes of a request's body.
     pub max_body: usize,
+    /// Where every exchange is recorded, if that is asked for.
+    pub record: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -54,6 +58,7 @@ impl Default for Config {
             seed: 0,
             journal: Limits::default(),
             max_body: 64 << 20,
+            record: None,
         }
     }
 }
@@ -80,6 +85,15 @@ pub enum StartError {
     Listen {
         /// The address.
         address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// No recording can be written.
+    #[error("record in {}", directory.display())]
+    Record {
+        /// Where.
+        directory: PathBuf,
         /// Why.
         #[source]
         source: std::io::Error,
@@ -114,6 +128,11 @@ impl Mock {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         config.script.check()?;
         let acceptor = config.tls.as_ref().map(|authority| authority.server()).transpose()?;
+        let record = config.record.as_deref().map(|directory| {
+            let failed = |source| StartError::Record { directory: directory.to_owned(), source };
+            Recording::open(directory).map_err(failed)
+        });
+        let recording = record.transpose()?;
         let listener =
             bind(config.listen).map_err(|source| StartError::Listen { address: config.listen, source })?;
         let address =
@@ -131,6 +150,7 @@ impl Mock {
             backend: Arc::clone(&backend),
             tls: acceptor.map(TlsAcceptor::from),
             max_body: config.max_body,
+            recording,
         };
         let (stop, stopped) = oneshot::channel();
         let thread = spawn(listener, server, stopped).map_err(StartError::Thread)?;
@@ -259,12 +279,17 @@ fn spawn(
         TcpListener::from_std(listener)?
     };
     std::thread::Builder::new().name("mock-upstream".into()).spawn(move || {
+        let recording = server.recording.clone();
         runtime.block_on(async {
             tokio::select! {
                 () = server.accept(listener) => {}
-                _ = stopped => {}
+                _ = stopped => if let Some(recording) = &recording {
+                    recording.stop();
+                },
             }
         });
+        // The connections go with the runtime, and tell the recording how they ended.
+        drop(runtime);
     })
 }
 
@@ -274,6 +299,7 @@ struct Server {
     backend: Arc<Backend>,
     tls: Option<TlsAcceptor>,
     max_body: usize,
+    recording: Option<Arc<Recording>>,
 }
 
 impl Server {
@@ -297,9 +323,17 @@ impl Server {
                 count(&metrics.connections);
                 let _open = Metrics::open(&metrics.open_connections, None);
                 if let Some(socket) = server.secure(tcp).await {
+                    let socket = server.recorded(id, socket);
                     exchange::serve(&server, Connection::new(id, socket)).await;
                 }
             });
+        }
+    }
+
+    fn recorded(&self, connection: u64, socket: Socket) -> Socket {
+        match &self.recording {
+            Some(recording) => Socket::Recorded(Box::new((socket, recording.tap(connection)))),
+            None => socket,
         }
     }
 

@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame as RawFrame};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
-use wire::capture::Direction;
+use wire::capture::{Closing, Direction};
 use wire::http1::RequestHead;
 
 use crate::chatgpt::{Body, Incoming, Plan, Refusal};
@@ -329,6 +329,7 @@ impl Talk<'_> {
         }
         match end {
             End::Hang => {
+                self.stream.get_mut().settle(Closing::Hung);
                 while self.receive().await.is_ok() {}
                 self.recorder.end(HowEnded::Hang);
             }

@@ -6,6 +6,8 @@ pub mod server;
 
 pub mod stream;
 
+pub mod recording;
+
 pub mod guard;
 
 pub mod route;

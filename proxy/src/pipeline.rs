@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::exchange::{Exchange, Ties, readable};
 use crate::guard::Guard;
 use crate::profile::{Credentials, Now, Pool, Profile, origin, refresh};
+use crate::recording::Recorder;
 use crate::reply::Reply;
 use crate::selection::{NoChoice, Owner, Snapshot, State, Wanted, affinity, choose};
 use crate::state::Bindings;
@@ -50,6 +51,8 @@ pub struct Proxy {
     pub is_tls: bool,
     /// Cancelled when the proxy drains.
     pub draining: CancellationToken,
+    /// Records what clients send and get, if that is asked for.
+    pub recorder: Option<Arc<Recorder>>,
     requests: AtomicU64,
 }
 
@@ -79,7 +82,17 @@ impl Proxy {
     pub fn new(control: Arc<Control>, guard: Guard, profiles: Pool, is_tls: bool) -> Self {
         let admission = Admission::new(control.config.max_active);
         let (bindings, draining) = (Bindings::default(), CancellationToken::new());
-        Self { control, guard, profiles, bindings, admission, is_tls, draining, requests: AtomicU64::new(0) }
+        Self {
+            control,
+            guard,
+            profiles,
+            bindings,
+            admission,
+            is_tls,
+            draining,
+            recorder: None,
+            requests: AtomicU64::new(0),
+        }
     }
 
     /// The number of a new request.

@@ -116,7 +116,7 @@ impl Worker {
             return;
         }
         let Some(acceptor) = &self.tls else {
-            return connection::serve(self, Stream::Plain(tcp)).await;
+            return connection::serve(self, self.recorded(Stream::Plain(tcp))).await;
         };
         let limit = self.proxy.control.config.request_timeout;
         let tls = tokio::select! {
@@ -127,7 +127,15 @@ impl Worker {
         if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
             http2::serve(self, tls).await;
         } else {
-            connection::serve(self, Stream::Accepted(Box::new(tls))).await;
+            connection::serve(self, self.recorded(Stream::Accepted(Box::new(tls)))).await;
+        }
+    }
+
+    /// The connection, watched by the recorder if there is one.
+    fn recorded(&self, stream: Stream) -> Stream {
+        match &self.proxy.recorder {
+            Some(recorder) => recorder.watch(stream),
+            None => stream,
         }
     }
 
@@ -250,6 +258,9 @@ pub async fn run(
     let mut aborted = 0;
     if tokio::time::timeout(timeout, &mut all).await.is_err() {
         aborted = proxy.admission.active();
+        if let Some(recorder) = &proxy.recorder {
+            recorder.cut_short();
+        }
         abort.cancel();
         all.await;
     }

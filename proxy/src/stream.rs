@@ -1,4 +1,4 @@
-//! The two kinds of connections, plain and TLS, as one type, and the buffer that a thread reads with.
+//! Connections, plain and TLS, recorded or not, as one type, and the buffer that a thread reads with.
 //!
 //! Streams have no buffers of their own: bytes are read into the thread's scratch buffer and written on
 //! from there within one poll, so that a held stream costs no memory for bytes it does not have.
@@ -12,6 +12,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::recording::Watched;
+
 /// A connection to a client or to an upstream.
 #[derive(Debug)]
 pub enum Stream {
@@ -21,6 +23,8 @@ pub enum Stream {
     Accepted(Box<tokio_rustls::server::TlsStream<TcpStream>>),
     /// TLS opened to an upstream.
     Opened(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    /// A client's, of any kind, whose bytes are recorded.
+    Recorded(Box<Watched>),
 }
 
 impl Stream {
@@ -29,17 +33,25 @@ impl Stream {
             Self::Plain(tcp) => tcp,
             Self::Accepted(tls) => tls.get_ref().0,
             Self::Opened(tls) => tls.get_ref().0,
+            Self::Recorded(watched) => watched.stream.tcp(),
         }
     }
 
     /// Whether writes may stay in a layer above the socket until they are flushed.
     #[must_use]
     pub fn is_buffered(&self) -> bool {
-        !matches!(self, Self::Plain(_))
+        match self {
+            Self::Plain(_) => false,
+            Self::Accepted(_) | Self::Opened(_) => true,
+            Self::Recorded(watched) => watched.stream.is_buffered(),
+        }
     }
 
     /// Closes with a reset instead of an orderly end, so that the peer sees a cut as a cut.
-    pub fn abort(self) {
+    pub fn abort(mut self) {
+        if let Self::Recorded(watched) = &mut self {
+            watched.note_reset();
+        }
         // Best effort: a connection that is gone already needs no reset.
         let _ = socket2::SockRef::from(self.tcp()).set_linger(Some(Duration::ZERO));
     }
@@ -55,6 +67,7 @@ impl AsyncRead for Stream {
             Self::Plain(tcp) => Pin::new(tcp).poll_read(context, buffer),
             Self::Accepted(tls) => Pin::new(tls).poll_read(context, buffer),
             Self::Opened(tls) => Pin::new(tls).poll_read(context, buffer),
+            Self::Recorded(watched) => watched.poll_read(context, buffer),
         }
     }
 }
@@ -65,6 +78,7 @@ impl AsyncWrite for Stream {
             Self::Plain(tcp) => Pin::new(tcp).poll_write(context, bytes),
             Self::Accepted(tls) => Pin::new(tls).poll_write(context, bytes),
             Self::Opened(tls) => Pin::new(tls).poll_write(context, bytes),
+            Self::Recorded(watched) => watched.poll_write(context, bytes),
         }
     }
 
@@ -77,6 +91,7 @@ impl AsyncWrite for Stream {
             Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(context, slices),
             Self::Accepted(tls) => Pin::new(tls).poll_write_vectored(context, slices),
             Self::Opened(tls) => Pin::new(tls).poll_write_vectored(context, slices),
+            Self::Recorded(watched) => watched.poll_write_vectored(context, slices),
         }
     }
 
@@ -89,6 +104,7 @@ impl AsyncWrite for Stream {
             Self::Plain(tcp) => Pin::new(tcp).poll_flush(context),
             Self::Accepted(tls) => Pin::new(tls).poll_flush(context),
             Self::Opened(tls) => Pin::new(tls).poll_flush(context),
+            Self::Recorded(watched) => Pin::new(&mut watched.stream).poll_flush(context),
         }
     }
 
@@ -97,6 +113,7 @@ impl AsyncWrite for Stream {
             Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(context),
             Self::Accepted(tls) => Pin::new(tls).poll_shutdown(context),
             Self::Opened(tls) => Pin::new(tls).poll_shutdown(context),
+            Self::Recorded(watched) => watched.poll_shutdown(context),
         }
     }
 }

@@ -3,7 +3,8 @@
 //! The mock's journal writes it, captures and fixtures are made of it. A record says who sent what to
 //! whom and when; bytes that are no UTF-8 travel as base64, so that nothing is lost. Records of one
 //! exchange share its `id`; fields that this version does not know are kept. What belongs together is put
-//! together in `capture/exchange.rs`.
+//! together in `capture/exchange.rs`; what a recorder sees of a connection becomes records in
+//! `capture/transcript.rs`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +12,10 @@ use serde::{Deserialize, Serialize};
 
 mod exchange;
 
+mod transcript;
+
 pub use exchange::{Answer, Exchange, ExchangeError, Message, MessageKind, exchanges};
+pub use transcript::{Closing, Draft, Limits, Note, Transcript};
 
 /// What else a record holds, in its order.
 pub type Rest = serde_json::Map<String, serde_json::Value>;

@@ -63,6 +63,7 @@ async fn mistakes_are_one_sentence_and_an_exit_code() {
         (vec!["--listen", &address], 1, "failed to listen on"),
         (vec!["--script", "/nowhere.toml"], 1, "failed to read the script /nowhere.toml: No such file"),
         (vec!["--script", script], 1, "line 2"),
+        (vec!["--record", script], 1, "failed to record in"),
         (vec!["--sed", "1"], 2, "unexpected argument"),
     ] {
         let output = program(&arguments).output().await.unwrap();

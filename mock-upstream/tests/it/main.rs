@@ -11,5 +11,6 @@ mod faults;
 mod http;
 mod many;
 mod pacing;
+mod recording;
 mod tls;
 mod websocket;

@@ -95,6 +95,9 @@ impl Run {
         if self.options.tls {
             arguments.push("--tls".to_owned());
         }
+        if let Some(directory) = &self.options.record {
+            arguments.extend(["--record".to_owned(), directory.display().to_string()]);
+        }
         arguments
     }
 

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, Read as _, Write as _};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::pipeline::Proxy;
 use crate::profile::refresh::save_unsaved;
 use crate::profile::store::Store;
 use crate::profile::{Pool, Profile};
+use crate::recording::Recorder;
 use crate::secret::Secret;
 use crate::server::authority::{Authority, TlsError, client_config};
 use crate::server::{Listeners, run};
@@ -63,6 +65,10 @@ pub(super) struct Options {
     /// Listen with TLS, under a private authority that is made for this home
     #[arg(long)]
     pub(super) tls: bool,
+    /// Record what clients send and get in files in this directory, one for each request; they hold the
+    /// client's own token, so scrub them before sharing them
+    #[arg(long, value_name = "DIR")]
+    pub(super) record: Option<PathBuf>,
 }
 
 impl Options {
@@ -70,6 +76,16 @@ impl Options {
         let upstream = self.upstream.clone().map(|upstream| ("upstream", upstream));
         let listen = self.listen.clone().map(|listen| ("listen", listen));
         upstream.into_iter().chain(listen).collect()
+    }
+
+    /// The recorder, if there is to be one.
+    fn recorder(&self, capability: Option<&Secret>) -> Result<Option<Arc<Recorder>>, Failure> {
+        let Some(directory) = &self.record else { return Ok(None) };
+        let recorder = Recorder::open(directory, capability).map_err(|error| {
+            let problem = format!("cannot record in {}: {error}", directory.display());
+            Failure::new(Exit::Environment, format!("{problem}; name another directory with --record"))
+        })?;
+        Ok(Some(recorder))
     }
 }
 
@@ -92,7 +108,8 @@ impl Serve {
         let handle = runtime.handle().clone();
         let control = Arc::new(Control::new(config, Arc::clone(&log), upstream_tls, handle));
         let result = runtime.block_on(self.serve(control, profiles, authority.as_ref()));
-        // What must come to its end has; a read of standard input need not.
+        // What must come to its end has; a read of standard input need not. With the tasks go the connections
+        // that were cut off, and with the last of them the recorder.
         runtime.shutdown_background();
         log.close();
         result
@@ -104,20 +121,23 @@ impl Serve {
         profiles: Pool,
         authority: Option<&Authority>,
     ) -> Result<Exit, Failure> {
+        let capability = match (self.no_auth, self.launched) {
+            (true, _) => None,
+            (_, true) => Some(read_capability()?),
+            _ => Some(random_capability()?),
+        };
+        let recorder = self.options.recorder(capability.as_ref())?;
         let listen = control.config.listen;
         let listeners = Listeners::bind(listen).await.map_err(|error| {
             let advice = "stop what listens there, or choose another with --listen (port 0 takes a free one)";
             Failure::new(Exit::Environment, format!("cannot listen on {listen}: {error}; {advice}"))
         })?;
         let tls = authority.map(Authority::server_config).transpose()?.map(Arc::new);
-        let capability = match (self.no_auth, self.launched) {
-            (true, _) => None,
-            (_, true) => Some(read_capability()?),
-            _ => Some(random_capability()?),
-        };
         let urls = Urls::new(listeners.address, tls.is_some(), capability.as_ref());
         let count = profiles.profiles().len();
-        let proxy = Arc::new(Proxy::new(control, Guard::new(capability), profiles, tls.is_some()));
+        let mut proxy = Proxy::new(control, Guard::new(capability), profiles, tls.is_some());
+        proxy.recorder = recorder;
+        let proxy = Arc::new(proxy);
         proxy.control.log.record(&RunEvent::RuntimeProxyStarted {
             version: env!("CARGO_PKG_VERSION").into(),
             listen: listeners.address.to_string().into(),
@@ -299,6 +319,9 @@ async fn drain_on_signal(proxy: Arc<Proxy>, [mut terminate, mut interrupt, mut h
         }
         if proxy.draining.is_cancelled() {
             proxy.control.log.close();
+            if let Some(recorder) = &proxy.recorder {
+                recorder.close();
+            }
             std::process::exit(130);
         }
         proxy.draining.cancel();

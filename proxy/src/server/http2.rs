@@ -8,7 +8,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,6 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio_rustls::server::TlsStream;
+use wire::capture::Closing;
 use wire::http1::RequestHead;
 use wire::run_event::RunEvent;
 
@@ -29,6 +30,7 @@ use crate::commit::Committed;
 use crate::error::Error;
 use crate::exchange::{Exchange, Ties};
 use crate::pipeline::Answer;
+use crate::recording::Tap;
 use crate::relay::http2::StreamBody;
 use crate::reply::Reply;
 use crate::route::{Lane, Routed};
@@ -42,10 +44,18 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// Serves a connection until it ends, or has had no request for too long.
 pub(super) async fn serve(worker: &Arc<Worker>, tls: TlsStream<TcpStream>) {
     let requests = Requests::default();
-    let service = service_fn(|request| {
+    let connection = worker.proxy.recorder.as_ref().map(|recorder| recorder.connection());
+    let service = service_fn(|request: http::Request<Incoming>| {
         let (worker, open) = (Arc::clone(worker), requests.open());
         async move {
-            Ok::<_, Infallible>(respond(&worker, request).await.map(|body| Response { body, _open: open }))
+            let (parts, incoming) = request.into_parts();
+            let recorder = worker.proxy.recorder.as_ref().zip(connection);
+            let mut tap = recorder.map(|(recorder, connection)| recorder.begin(connection, &parts));
+            let response = respond(&worker, &parts, incoming, &mut tap).await;
+            if let Some(tap) = &mut tap {
+                tap.answered(response.status(), response.headers());
+            }
+            Ok::<_, Infallible>(response.map(|body| Response { body, tap, _open: open }))
         }
     });
     let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
@@ -112,20 +122,29 @@ impl Drop for Open {
     }
 }
 
-async fn respond(worker: &Arc<Worker>, request: http::Request<Incoming>) -> http::Response<Payload> {
-    let is_to_head = request.method() == http::Method::HEAD;
-    match Box::pin(answer(worker, request)).await {
+async fn respond(
+    worker: &Arc<Worker>,
+    parts: &http::request::Parts,
+    incoming: Incoming,
+    tap: &mut Option<Tap>,
+) -> http::Response<Payload> {
+    let is_to_head = parts.method == http::Method::HEAD;
+    match Box::pin(answer(worker, parts, incoming, tap)).await {
         Ok(Answer::Upstream(committed)) => stream(worker, *committed),
         Ok(Answer::Local(reply)) => local(&reply, is_to_head),
         Err(error) => local(&Reply::of(&error), is_to_head),
     }
 }
 
-async fn answer(worker: &Arc<Worker>, request: http::Request<Incoming>) -> Result<Answer, Error> {
+async fn answer(
+    worker: &Arc<Worker>,
+    parts: &http::request::Parts,
+    incoming: Incoming,
+    tap: &mut Option<Tap>,
+) -> Result<Answer, Error> {
     let proxy = &worker.proxy;
     let (id, started) = (proxy.next_request(), Instant::now());
-    let (parts, incoming) = request.into_parts();
-    let checked = check(worker, &parts).inspect_err(|error| {
+    let checked = check(worker, parts).inspect_err(|error| {
         if let Error::Refused { status, reason } = error {
             let event = RunEvent::RequestRefused { request: id, status: *status, reason: (&**reason).into() };
             proxy.control.log.record(&event);
@@ -134,7 +153,7 @@ async fn answer(worker: &Arc<Worker>, request: http::Request<Incoming>) -> Resul
     let (head, target, routed) = checked?;
     let permit = proxy.admit(id)?;
     let config = &proxy.control.config;
-    let body = collect(incoming, config.max_request_body.bytes(), config.request_timeout).await?;
+    let body = collect(incoming, config.max_request_body.bytes(), config.request_timeout, tap).await?;
     let mut exchange = Exchange {
         id,
         started,
@@ -182,16 +201,25 @@ fn head_of(parts: &http::request::Parts) -> Result<RequestHead, Error> {
 }
 
 /// Reads the body of a request, of which each piece must come in time.
-async fn collect(mut incoming: Incoming, limit: usize, patience: Duration) -> Result<Bytes, Error> {
+async fn collect(
+    mut incoming: Incoming,
+    limit: usize,
+    patience: Duration,
+    tap: &mut Option<Tap>,
+) -> Result<Bytes, Error> {
     let mut body = Vec::new();
     loop {
         let frame = std::future::poll_fn(|context| Pin::new(&mut incoming).poll_frame(context));
         let frame = tokio::time::timeout(patience, frame).await;
         let frame = frame.map_err(|_| Error::refused(408, "the request's body did not arrive in time"))?;
-        let Some(frame) = frame else { return Ok(body.into()) };
+        let Some(frame) = frame else {
+            tap.iter_mut().for_each(Tap::asked);
+            return Ok(body.into());
+        };
         let frame = frame.map_err(|_| Error::refused(400, "the request's body broke off"))?;
         if let Ok(data) = frame.into_data() {
             body.extend_from_slice(&data);
+            tap.iter_mut().for_each(|tap| tap.received(&data));
         }
         if body.len() > limit {
             return Err(Error::refused(413, "the request's body is longer than allowed (max_request_body)"));
@@ -230,7 +258,29 @@ fn local(reply: &Reply, is_to_head: bool) -> http::Response<Payload> {
 /// The body of a response; with its end the request ends.
 struct Response {
     body: Payload,
+    /// Where it is recorded.
+    tap: Option<Tap>,
     _open: Open,
+}
+
+impl Response {
+    fn record(&mut self, frame: Option<&io::Result<Frame<Bytes>>>) {
+        let Some(tap) = &mut self.tap else { return };
+        match frame {
+            Some(Ok(frame)) => frame.data_ref().into_iter().for_each(|data| tap.sent(data.clone())),
+            Some(Err(_)) => tap.settle(Closing::Reset),
+            None => tap.done(),
+        }
+    }
+}
+
+impl Drop for Response {
+    /// The server does not ask for the end of a body whose last frame it has got.
+    fn drop(&mut self) {
+        if self.tap.is_some() && self.is_end_stream() {
+            self.record(None);
+        }
+    }
 }
 
 enum Payload {
@@ -245,13 +295,16 @@ impl http_body::Body for Response {
     type Error = io::Error;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        match &mut self.get_mut().body {
+        let response = self.get_mut();
+        let frame = match &mut response.body {
             Payload::Whole(bytes) => {
                 let bytes = bytes.take().filter(|bytes| !bytes.is_empty());
-                Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
+                bytes.map(|bytes| Ok(Frame::data(bytes)))
             }
-            Payload::Stream(stream) => Pin::new(&mut **stream).poll_frame(context),
-        }
+            Payload::Stream(stream) => ready!(Pin::new(&mut **stream).poll_frame(context)),
+        };
+        response.record(frame.as_ref());
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

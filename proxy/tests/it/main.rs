@@ -43,6 +43,8 @@ mod guard;
 
 mod canaries;
 
+mod recording;
+
 mod draining;
 
 mod settings;

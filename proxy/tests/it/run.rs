@@ -185,6 +185,27 @@ fn is_alive(pid: i32) -> bool {
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
 }
 
+#[tokio::test]
+async fn a_run_can_be_recorded() {
+    let mock = mock().await;
+    let sandbox = with_client("printf '%s\\n' \"$@\"; while :; do sleep 0.05; done").await;
+    let launcher =
+        Program::new(program()).args(["run", "--upstream", mock.base_url(), "--record", "recordings"]);
+    let launcher = launcher.directory(sandbox.work()).envs(sandbox.environment()).start().unwrap();
+    until("the client runs", || launcher.stdout().contains("openai_base_url")).await;
+    let (mut client, prefix) = connect(&launcher).await;
+    client.send(format!("GET {prefix}/models HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+    let answer = client.response().await;
+    launcher.signal(Signal::SIGTERM);
+    let mut launcher = launcher;
+    launcher.wait(LIMIT).await.unwrap();
+    let options = harness::capture::Options::default();
+    let records = harness::capture::load(&sandbox.work().join("recordings"), options).unwrap().records;
+    let exchanges = wire::capture::exchanges(&records).unwrap();
+    assert_eq!(exchanges[0].request.url, "/backend-api/codex/models");
+    assert_eq!(exchanges[0].answer.as_ref().unwrap().body, answer.body);
+}
+
 /// A connection to the proxy by a URL that its client was given, and the path in front.
 async fn connect(launcher: &Running) -> (Connection, String) {
     let url = setting(&launcher.stdout(), "openai_base_url");
