@@ -15,4 +15,6 @@ pub mod clients;
 
 pub mod compat;
 
+pub mod scrub;
+
 pub use mock_upstream as mock;
