@@ -337,9 +337,6 @@ mod tests {
         let new = b"{\"a\":1}\n{\"b\":[1,{\"c\":\"y\"}]}\n";
         assert_eq!(difference(old, new).as_deref(), Some("record 2, byte 15, /b/1/c"));
         assert_eq!(difference(old, old), None);
-        assert_eq!(
-            difference(old, &[old, &new[..]].concat()).as_deref(),
-            Some("one has more records than the other")
-        );
+        assert_eq!(difference(old, &[&old[..], new].concat()).as_deref(), Some("record 3, byte 1, "));
     }
 }

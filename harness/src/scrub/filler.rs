@@ -3,34 +3,30 @@
 //! Each character is replaced for itself alone, so that the filler of the pieces of a text is the text's
 //! filler in pieces. Which strings are free text is decided by `walk`.
 
-/// What each byte of ASCII becomes: letters `x` or `X`, digits `0`, all else itself.
-const TABLE: [u8; 256] = {
-    let mut table = [0; 256];
-    let mut at = 0;
-    while at < 256 {
-        table[at] = match at as u8 {
-            b'a'..=b'z' => b'x',
-            b'A'..=b'Z' => b'X',
-            b'0'..=b'9' => b'0',
-            other => other,
-        };
-        at += 1;
-    }
-    table
-};
-
-/// What a byte of ASCII becomes.
+/// What a byte of ASCII becomes: letters `x` or `X`, digits `0`, all else itself. Without branches and
+/// tables, so that the compiler does many bytes at once.
+#[inline]
 pub(super) const fn ascii(byte: u8) -> u8 {
-    TABLE[byte as usize]
+    let is_letter = (byte | 0x20).wrapping_sub(b'a') < 26;
+    let is_digit = byte.wrapping_sub(b'0') < 10;
+    let letter = (byte & 0x20) | b'X';
+    if is_letter {
+        letter
+    } else if is_digit {
+        b'0'
+    } else {
+        byte
+    }
 }
 
 /// A letter for each length of UTF-8, for letters outside ASCII.
 const LETTERS: [&str; 5] = ["", "x", "é", "字", "𠀀"];
 
 /// Turns a text into filler.
+#[inline]
 pub(super) fn fill(text: &mut [u8]) {
     for byte in &mut *text {
-        *byte = TABLE[usize::from(*byte)];
+        *byte = ascii(*byte);
     }
     if !text.is_ascii() {
         fill_wide(text);
@@ -64,7 +60,8 @@ fn fill_wide(text: &mut [u8]) {
 /// spelled `\uXXXX` become filler in the same spelling.
 pub(super) fn fill_json(raw: &mut [u8], view: &mut Vec<u8>) {
     let mut at = 0;
-    while let Some(run) = memchr::memchr(b'\\', &raw[at..]) {
+    while at < raw.len() {
+        let run = super::view::run(&raw[at..]);
         fill(&mut raw[at..at + run]);
         at += run;
         if raw.get(at + 1) == Some(&b'u') {
@@ -74,16 +71,14 @@ pub(super) fn fill_json(raw: &mut [u8], view: &mut Vec<u8>) {
             super::view::encode_json(&mut raw[at..], view);
             return;
         }
-        at = (at + 2).min(raw.len());
+        at += 2;
     }
-    fill(&mut raw[at..]);
 }
 
 /// Whether a text says nothing: it is what its own filler would be.
 pub(super) fn is_filler(text: &[u8]) -> bool {
-    let plain = |byte: &u8| TABLE[usize::from(*byte)] == *byte;
-    // In blocks, so that the compiler compares many bytes at once.
-    let same = text.chunks(64).all(|block| block.iter().fold(true, |all, byte| all & plain(byte)));
+    let same =
+        text.chunks(64).all(|block| block.iter().fold(0, |all, byte| all | (ascii(*byte) ^ byte)) == 0);
     if !same || text.is_ascii() {
         return same;
     }

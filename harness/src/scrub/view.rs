@@ -4,42 +4,91 @@
 //! knows what is sensitive. The rule: an edit keeps the length of the view, and writing a view back keeps
 //! the length and the spelling of the encoded text; an unchanged view writes back as the same bytes.
 
+/// How many bytes at the beginning of a text are neither of two, looked at eight at a time: escapes stand a
+/// few bytes apart, which is too near for `memchr` to pay. Of a long run only its first bytes are counted.
+#[inline]
+pub(super) fn short_run(text: &[u8], one: u8, other: u8) -> usize {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let zeros = |word: u64| word.wrapping_sub(LOW) & !word & HIGH;
+    let mut at = 0;
+    while at < 64 {
+        let Some(chunk) = text.get(at..at + 8).and_then(|chunk| chunk.try_into().ok()) else { break };
+        let word = u64::from_le_bytes(chunk);
+        let found = zeros(word ^ (LOW * u64::from(one))) | zeros(word ^ (LOW * u64::from(other)));
+        if found != 0 {
+            return at + (found.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    if at >= 64 {
+        return at;
+    }
+    at + text[at..].iter().take_while(|byte| **byte != one && **byte != other).count()
+}
+
+/// How many bytes there are before the next backslash.
+#[inline]
+pub(super) fn run(text: &[u8]) -> usize {
+    match short_run(text, b'\\', b'\\') {
+        short if short < 64 => short,
+        long => long + memchr::memchr(b'\\', &text[long..]).unwrap_or(text.len() - long),
+    }
+}
+
+/// Copies one run over another of the same length; most are a few bytes long.
+#[inline]
+fn copy(to: &mut [u8], from: &[u8]) {
+    if to.len() > 16 {
+        to.copy_from_slice(from);
+        return;
+    }
+    to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+}
+
 /// Decodes the inside of a JSON string. Escapes that JSON does not have stand for themselves, so that any
 /// bytes have a view; a lone surrogate becomes U+FFFD.
 pub(super) fn decode_json(raw: &[u8], view: &mut Vec<u8>) {
     view.clear();
-    view.reserve(raw.len());
-    let mut at = 0;
+    view.resize(raw.len(), 0);
+    let (mut at, mut length) = (0, 0);
     while at < raw.len() {
-        let Some(run) = memchr::memchr(b'\\', &raw[at..]) else {
-            view.extend_from_slice(&raw[at..]);
-            return;
-        };
-        view.extend_from_slice(&raw[at..at + run]);
+        let run = run(&raw[at..]);
+        copy(&mut view[length..length + run], &raw[at..at + run]);
         at += run;
-        at += match escape(&raw[at..]) {
+        length += run;
+        if at == raw.len() {
+            break;
+        }
+        match escape(&raw[at..]) {
             Escape::Short(byte) => {
-                view.push(byte);
-                2
+                view[length] = byte;
+                length += 1;
+                at += 2;
             }
-            Escape::Unicode(found, length) => {
-                view.extend_from_slice(found.encode_utf8(&mut [0; 4]).as_bytes());
-                length
+            Escape::Unicode(found, width) => {
+                let mut bytes = [0; 4];
+                let bytes = found.encode_utf8(&mut bytes).as_bytes();
+                view[length..length + bytes.len()].copy_from_slice(bytes);
+                length += bytes.len();
+                at += width;
             }
-            Escape::None(length) => {
-                view.extend_from_slice(&raw[at..at + length]);
-                length
+            Escape::None(width) => {
+                view[length..length + width].copy_from_slice(&raw[at..at + width]);
+                length += width;
+                at += width;
             }
-        };
+        }
     }
+    view.truncate(length);
 }
 
 /// Writes a view back into the inside of a JSON string that it was decoded from.
 pub(super) fn encode_json(raw: &mut [u8], view: &[u8]) {
     let (mut at, mut seen) = (0, 0);
     while at < raw.len() && seen < view.len() {
-        let run = memchr::memchr(b'\\', &raw[at..]).unwrap_or(raw.len() - at).min(view.len() - seen);
-        raw[at..at + run].copy_from_slice(&view[seen..seen + run]);
+        let run = run(&raw[at..]).min(view.len() - seen);
+        copy(&mut raw[at..at + run], &view[seen..seen + run]);
         at += run;
         seen += run;
         if at == raw.len() {
@@ -84,6 +133,7 @@ enum Escape {
     None(usize),
 }
 
+#[inline]
 fn escape(text: &[u8]) -> Escape {
     let Some(kind) = text.get(1) else { return Escape::None(1) };
     match kind {

@@ -680,13 +680,20 @@ impl Walk {
 fn string_end(text: &[u8], start: usize) -> (usize, bool) {
     let mut at = start;
     let mut has_escape = false;
-    while let Some(found) = memchr::memchr2(b'"', b'\\', text.get(at..).unwrap_or_default()) {
-        at += found;
-        if text[at] == b'"' {
-            return (at, has_escape);
+    while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
+        let run = match view::short_run(rest, b'"', b'\\') {
+            short if short < 64 => short,
+            long => long + memchr::memchr2(b'"', b'\\', &rest[long..]).unwrap_or(rest.len() - long),
+        };
+        at += run;
+        match text.get(at) {
+            Some(b'"') => return (at, has_escape),
+            Some(_) => {
+                has_escape = true;
+                at += 2;
+            }
+            None => break,
         }
-        has_escape = true;
-        at += 2;
     }
     (text.len(), has_escape)
 }

@@ -355,7 +355,7 @@ fn what_is_benign_stays_byte_for_byte() {
     }
     assert!(scrubbed.report.rules.is_empty(), "{:?}", scrubbed.report);
     let prose = with_body(
-        json!({"content": "fn token(id: &str) -> Option<Token> { max_tokens.get(id) } // as of v1.2.3, see #42"}),
+        &json!({"content": "fn token(id: &str) -> Option<Token> { max_tokens.get(id) } // as of v1.2.3, see #42"}),
     );
     let kept = scrub_with(&[prose.replace("2026-11-20T05:56:44", "2026-01-01T00:00:00")], KEEP);
     assert!(kept.report.rules.is_empty(), "{:?}", kept.report);
