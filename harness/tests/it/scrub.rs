@@ -465,6 +465,46 @@ fn a_certificate_is_of_its_bytes_alone() {
     );
 }
 
+#[test]
+fn what_is_nested_too_deeply_is_refused() {
+    for depth in [200, 300, 100_000] {
+        let body = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        let record = format!("{{\"type\":\"request\",\"body\":{body}}}");
+        assert!(try_scrub(&[record], Options::default()).is_err(), "{depth}");
+    }
+    let mail = ["mia", "@", "corp.io"].concat();
+    let wrapped = (0..12).fold(mail, |text, _| json!({"note": text}).to_string());
+    let record = json!({"type": "request", "body": wrapped}).to_string();
+    assert!(matches!(try_scrub(&[record], Options::default()), Err(Error::TooDeep { record: 1 })));
+}
+
+#[test]
+fn the_order_of_records_changes_numbers_and_no_links() {
+    let record = |account: &str, call: &str| {
+        with_body(&json!({"account_id": account, "call_id": call, "odd": format!("for {account}")}))
+    };
+    let records = [
+        record("acct_Mia77", "call_Ab1Cd2"),
+        record("acct_Bo4455", "call_Ab1Cd2"),
+        record("acct_Mia77", "call_Zz9Yy8"),
+    ];
+    for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
+        let ordered: Vec<_> = order.iter().map(|at| &records[*at]).collect();
+        let scrubbed = scrub(&ordered);
+        let made = |record: usize, key: &str| {
+            let at = order.iter().position(|at| *at == record).unwrap();
+            scrubbed.value(at)["body"][key].as_str().unwrap().to_owned()
+        };
+        assert_eq!(made(0, "account_id"), made(2, "account_id"));
+        assert_ne!(made(0, "account_id"), made(1, "account_id"));
+        assert_eq!(made(0, "call_id"), made(1, "call_id"));
+        assert_ne!(made(0, "call_id"), made(2, "call_id"));
+        for record in 0..3 {
+            assert_eq!(made(record, "odd"), format!("for {}", made(record, "account_id")));
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
