@@ -166,8 +166,12 @@ pub(super) fn shape(rule: Rule, value: &[u8]) -> Shape {
 
 /// The length of the longest known prefix that something follows.
 fn prefix(value: &[u8]) -> usize {
+    let Some(first) = value.first() else { return 0 };
     let fits = |prefix: &&&str| {
-        value.starts_with(prefix.as_bytes()) && value[prefix.len()..].iter().any(u8::is_ascii_alphanumeric)
+        // Most are out by their first letter.
+        prefix.as_bytes()[0] == *first
+            && value.starts_with(prefix.as_bytes())
+            && value[prefix.len()..].iter().any(u8::is_ascii_alphanumeric)
     };
     PREFIXES.iter().filter(fits).map(|prefix| prefix.len()).max().unwrap_or(0)
 }

@@ -155,7 +155,10 @@ impl Vault {
 
     fn write(&self, entry: &Entry, value: &mut [u8]) -> Result<Rule, NoRoom> {
         let no_room = |_| NoRoom { rule: entry.rule, place: entry.place.clone() };
-        placeholder::shape(entry.rule, value).write(entry.number, value).map_err(no_room)?;
+        // Without its dashes a UUID has another shape.
+        let is_as_learnt = value.len() == entry.value.len();
+        let shape = if is_as_learnt { entry.shape } else { placeholder::shape(entry.rule, value) };
+        shape.write(entry.number, value).map_err(no_room)?;
         Ok(entry.rule)
     }
 
