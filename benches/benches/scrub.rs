@@ -16,18 +16,22 @@ fn learn(lines: &Lines<'_>) -> Scrubber {
     learner.finish().expect("there is room for all values")
 }
 
-fn replace(scrubber: &mut Scrubber, lines: &Lines<'_>) -> Vec<Vec<u8>> {
-    let each = |line: &&[u8]| {
-        let mut line = line.to_vec();
-        scrubber.scrub(&mut line).expect("the traffic is well formed");
-        line
-    };
-    lines.iter().map(each).collect()
+/// Writes the scrubbed records with their line ends into a buffer that is used again, as a file would be.
+fn replace(scrubber: &mut Scrubber, lines: &Lines<'_>, written: &mut Vec<u8>) {
+    written.clear();
+    let mut record = Vec::new();
+    for line in lines {
+        record.clear();
+        record.extend_from_slice(line);
+        scrubber.scrub(&mut record).expect("the traffic is well formed");
+        record.push(b'\n');
+        written.extend_from_slice(&record);
+    }
 }
 
-fn verify(scrubber: &Scrubber, lines: &[Vec<u8>]) {
+fn verify(scrubber: &Scrubber, written: &[u8]) {
     let mut verifier = scrubber.verifier();
-    for line in lines {
+    for line in written.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         assert!(verifier.check(line).expect("it is JSON").is_empty(), "nothing is left");
     }
 }
@@ -44,10 +48,13 @@ fn bench(criterion: &mut Criterion) {
     let lines: Lines<'_> = session.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
     let megabytes = session.len() as f64 / 1e6;
 
+    // Once before it counts, so that no page is touched for the first time.
+    let mut scrubbed = Vec::new();
+    replace(&mut learn(&lines), &lines, &mut scrubbed);
     let begun = cpu();
     let mut scrubber = learn(&lines);
     let learnt = cpu();
-    let scrubbed = replace(&mut scrubber, &lines);
+    replace(&mut scrubber, &lines, &mut scrubbed);
     let replaced = cpu();
     verify(&scrubber, &scrubbed);
     let verified = cpu();
@@ -63,10 +70,11 @@ fn bench(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("scrub");
     group.throughput(Throughput::Bytes(session.len() as u64)).sample_size(10);
     group.bench_function("learn", |bench| bench.iter(|| learn(&lines)));
+    let mut written = Vec::with_capacity(scrubbed.len());
     group.bench_function("replace", |bench| {
         bench.iter_batched(
             || learn(&lines),
-            |mut scrubber| replace(&mut scrubber, &lines),
+            |mut scrubber| replace(&mut scrubber, &lines, &mut written),
             BatchSize::PerIteration,
         );
     });
