@@ -19,4 +19,6 @@ pub mod compat;
 
 pub mod report;
 
+pub mod scrub;
+
 pub use mock_upstream as mock;

@@ -10,6 +10,8 @@ mod exit;
 
 mod compat;
 
+mod compat_capture;
+
 mod compat_clients;
 
 mod test_fast;
@@ -33,6 +35,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Task {
     Compat(compat::Args),
+    CompatCapture(compat_capture::Args),
     CompatClients(compat_clients::Args),
     TestFast(test_fast::Args),
     Tidy(tidy::Args),
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let verdict = match &cli.task {
         Some(Task::Compat(args)) => compat::run(args),
+        Some(Task::CompatCapture(args)) => compat_capture::run(args),
         Some(Task::CompatClients(args)) => compat_clients::run(args),
         Some(Task::TestFast(args)) => test_fast::run(args),
         Some(Task::Tidy(args)) => tidy::run(args, &Cli::command()),
@@ -59,6 +63,7 @@ fn main() -> ExitCode {
 const EXAMPLES: &str = "\
 Examples:
   cargo xtask compat                     real clients through the proxy
+  cargo xtask compat-capture -i a.jsonl  a recording as a fixture without secrets
   cargo xtask compat-clients --install   fetch real clients
   cargo xtask test-fast                  the tests of the whole workspace
   cargo xtask test-fast -- -p wire sse   the tests of one crate with a word
@@ -88,6 +93,7 @@ mod tests {
 
         Commands:
           compat          Drive real clients through the proxy
+          compat-capture  Scrub recorded traffic, so that it can be kept as a fixture
           compat-clients  Fetch real clients, or drive them through a proxy that runs already
           test-fast       Run the tests of the workspace
           tidy            Check the rules that neither a type nor a lint can hold
@@ -98,6 +104,7 @@ mod tests {
 
         Examples:
           cargo xtask compat                     real clients through the proxy
+          cargo xtask compat-capture -i a.jsonl  a recording as a fixture without secrets
           cargo xtask compat-clients --install   fetch real clients
           cargo xtask test-fast                  the tests of the whole workspace
           cargo xtask test-fast -- -p wire sse   the tests of one crate with a word

@@ -7,4 +7,5 @@ mod codex;
 mod compat;
 mod process;
 mod script;
+mod scrub;
 mod tripwire;

@@ -1,0 +1,85 @@
+//! The certificate of a scrubbed fixture: what was replaced where, and which bytes it speaks of.
+//!
+//! It lies beside its fixture as `<fixture>.cert.json` and holds no value, no time and no name of a
+//! machine, so that the same capture gives the same certificate.
+
+use std::fmt::Write as _;
+
+use ring::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
+
+use super::{Options, Report, RuleReport, detect};
+
+/// Says that bytes were scrubbed, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// The version of this format.
+    pub format: u32,
+    /// The version of the scrubber.
+    pub scrubber: u32,
+    /// SHA-256 of the scrubbed bytes, in hex.
+    pub sha256: String,
+    /// What was left as it was.
+    pub options: Options,
+    /// How many records the fixture has.
+    pub records: u64,
+    /// What was replaced.
+    pub rules: Vec<RuleReport>,
+    /// The detectors that looked at the scrubbed bytes and found nothing.
+    pub detectors: Vec<String>,
+}
+
+/// Bytes are not those that a certificate speaks of.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    /// The format is one of another version of this program.
+    #[error("the certificate has format {0}, which this program does not read")]
+    Format(u32),
+    /// The bytes were changed after they were scrubbed.
+    #[error("the certificate is not that of these bytes")]
+    Bytes,
+}
+
+/// The version of the certificate's format.
+const FORMAT: u32 = 1;
+
+/// The version of what the scrubber does: higher when an older fixture must be looked at again.
+const SCRUBBER: u32 = 1;
+
+impl Certificate {
+    /// Certifies scrubbed bytes that a verification found nothing in.
+    #[must_use]
+    pub fn new(scrubbed: &[u8], options: Options, report: &Report) -> Self {
+        let mut detectors: Vec<String> =
+            detect::DETECTORS.iter().map(|detector| detector.rule.id().to_owned()).collect();
+        detectors.sort();
+        detectors.dedup();
+        Self {
+            format: FORMAT,
+            scrubber: SCRUBBER,
+            sha256: sha256(scrubbed),
+            options,
+            records: report.records,
+            rules: report.rules.clone(),
+            detectors,
+        }
+    }
+
+    /// Whether the bytes are those that were certified.
+    ///
+    /// # Errors
+    /// [`Mismatch`].
+    pub fn check(&self, bytes: &[u8]) -> Result<(), Mismatch> {
+        if self.format != FORMAT {
+            return Err(Mismatch::Format(self.format));
+        }
+        if self.sha256 == sha256(bytes) { Ok(()) } else { Err(Mismatch::Bytes) }
+    }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    digest(&SHA256, bytes).as_ref().iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,191 @@
+//! Payloads that are no text: base64 of the record, and what is compressed under it.
+//!
+//! A compressed body is the one place where an edit changes a length: the new digits, the length of the
+//! record's body and its `content-length` are spliced into the record together, once it has been walked.
+
+use std::io::Read as _;
+use std::ops::Range;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::paths::Place;
+use super::view;
+use super::walk::{Stop, Walk, Walked};
+
+/// Digits to be put in place of those that stand in a range of a record.
+#[derive(Debug)]
+pub(super) struct Splice {
+    range: Range<usize>,
+    digits: String,
+    /// Length of the bytes that the digits stood for, and stand for.
+    lengths: (usize, usize),
+}
+
+/// How a payload is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Coding {
+    Gzip,
+    Zstd,
+}
+
+/// A body that is longer when decompressed is refused.
+pub(super) const LIMIT: u64 = 256 * 1024 * 1024;
+
+/// How bytes are compressed, told by how they begin.
+pub(super) fn coding(bytes: &[u8]) -> Option<Coding> {
+    match bytes {
+        [0x1F, 0x8B, 8, ..] => Some(Coding::Gzip),
+        [0x28, 0xB5, 0x2F, 0xFD, ..] => Some(Coding::Zstd),
+        _ => None,
+    }
+}
+
+impl Coding {
+    /// Decompresses a whole body.
+    pub(super) fn decode(self, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+        let mut plain = Vec::new();
+        match self {
+            Coding::Gzip => {
+                flate2::read::MultiGzDecoder::new(bytes).take(LIMIT + 1).read_to_end(&mut plain)?
+            }
+            Coding::Zstd => zstd::Decoder::new(bytes)?.take(LIMIT + 1).read_to_end(&mut plain)?,
+        };
+        if plain.len() as u64 > LIMIT {
+            return Err(std::io::Error::other("the body is too long when decompressed"));
+        }
+        Ok(plain)
+    }
+
+    fn encode(self, plain: &[u8]) -> std::io::Result<Vec<u8>> {
+        match self {
+            Coding::Gzip => {
+                let mut encoder = flate2::read::GzEncoder::new(plain, flate2::Compression::default());
+                let mut bytes = Vec::new();
+                encoder.read_to_end(&mut bytes)?;
+                Ok(bytes)
+            }
+            Coding::Zstd => zstd::encode_all(plain, zstd::DEFAULT_COMPRESSION_LEVEL),
+        }
+    }
+}
+
+impl Walk {
+    /// A payload in base64.
+    pub(super) fn payload(&mut self, text: &mut [u8], start: usize, end: usize, place: Place) -> Walked<()> {
+        let digits = text[start..end].iter().take_while(|byte| view::is_base64(**byte)).count();
+        if text[start + digits..end].iter().any(|byte| *byte != b'=') {
+            return self.scan(&mut text[start..end], place);
+        }
+        let mut bytes = self.take();
+        view::decode_base64(&text[start..start + digits], &mut bytes);
+        let walked = match coding(&bytes) {
+            Some(coding) => self.compressed(coding, &bytes, start..end, place),
+            None => {
+                let looked = if std::str::from_utf8(&bytes).is_ok() {
+                    self.deeper(&mut bytes, |walk, view| walk.free(view, place, true))
+                } else {
+                    self.deeper(&mut bytes, |walk, view| walk.scan(view, place))
+                };
+                looked.map(|is_edited| {
+                    if is_edited {
+                        view::encode_base64(&mut text[start..start + digits], &bytes);
+                    }
+                })
+            }
+        };
+        self.give(bytes);
+        walked
+    }
+
+    fn compressed(&mut self, coding: Coding, bytes: &[u8], range: Range<usize>, place: Place) -> Walked<()> {
+        let broken = |walk: &Self, error: &std::io::Error| {
+            Stop::Compressed(format!("{}: {error}", walk.paths.pattern(place)))
+        };
+        let mut plain = coding.decode(bytes).map_err(|error| broken(self, &error))?;
+        if !self.deeper(&mut plain, |walk, view| walk.free(view, place, true))? {
+            return Ok(());
+        }
+        let again = coding.encode(&plain).map_err(|error| broken(self, &error))?;
+        if self.depth > 0 {
+            // Within a view nothing may change its length.
+            return Err(Stop::Compressed(self.paths.pattern(place)));
+        }
+        self.splices.push(Splice {
+            range,
+            digits: STANDARD.encode(&again),
+            lengths: (bytes.len(), again.len()),
+        });
+        Ok(())
+    }
+
+    /// Puts what was compressed again into the record.
+    pub(super) fn splice(&mut self, line: &mut Vec<u8>) {
+        for splice in std::mem::take(&mut self.splices).into_iter().rev() {
+            line.splice(splice.range, splice.digits.into_bytes());
+            let (old, new) = splice.lengths;
+            for range in lengths(line, old).into_iter().rev() {
+                line.splice(range, new.to_string().into_bytes());
+            }
+        }
+    }
+}
+
+/// Where a record states the length of its body, in order.
+fn lengths(line: &[u8], length: usize) -> Vec<Range<usize>> {
+    let length = length.to_string();
+    let record = wire::json::Value::new(line);
+    let mut found: Vec<Range<usize>> = Vec::new();
+    let mut take = |value: wire::json::Value<'_>| {
+        let raw = value.raw();
+        let inner = raw.strip_prefix(b"\"").and_then(|raw| raw.strip_suffix(b"\"")).unwrap_or(raw);
+        if inner == length.as_bytes() {
+            // A slice of the line itself, so the distance of their beginnings is its place.
+            let start = inner.as_ptr().addr() - line.as_ptr().addr();
+            found.push(start..start + inner.len());
+        }
+    };
+    ["wire_len", "body_len"].iter().filter_map(|key| record.get(key)).for_each(&mut take);
+    if let Some(headers) = record.get("headers") {
+        for field in headers.elements() {
+            let is_length = |name: wire::json::Value<'_>| {
+                name.as_str().is_some_and(|name| name.eq_ignore_ascii_case("content-length"))
+            };
+            let mut parts = field.elements();
+            match (parts.next(), parts.next()) {
+                (Some(name), Some(value)) if is_length(name) => take(value),
+                _ => {}
+            }
+            if field.get("name").is_some_and(is_length)
+                && let Some(value) = field.get("value")
+            {
+                take(value);
+            }
+        }
+        for (name, value) in headers.entries() {
+            if name.as_str().is_some_and(|name| name.eq_ignore_ascii_case("content-length")) {
+                take(value);
+            }
+        }
+    }
+    found.sort_by_key(|range| range.start);
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stated_lengths_are_found_in_every_spelling_of_headers() {
+        for line in [
+            r#"{"headers":[["Content-Length","12"],["x","12"]],"wire_len":12}"#,
+            r#"{"wire_len": 12,"headers":{"content-length":"12"}}"#,
+            r#"{"body_len":12,"headers":[{"name":"CONTENT-LENGTH","value":"12"}]}"#,
+        ] {
+            let found = lengths(line.as_bytes(), 12);
+            assert_eq!(found.len(), 2, "{line}");
+            assert!(found.iter().all(|range| &line[range.clone()] == "12"));
+        }
+    }
+}

@@ -1,0 +1,484 @@
+//! The last look at scrubbed records: no learnt value and nothing that a detector knows may be left.
+//!
+//! It has a way through the records of its own, over serde_json, the decoder of event streams and the
+//! base64 crate, so that a mistake of the walker is not made twice; only the detectors are shared. What it
+//! finds it names by record, JSON pointer and rule, never by value.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use aho_corasick::{AhoCorasick, MatchKind};
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use super::certificate::{Certificate, Mismatch};
+use super::rules::Rule;
+use super::walk::Clean;
+use super::{Error, compressed, detect, filler};
+
+/// Something in a scrubbed record that must not be there.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub struct Finding {
+    /// The record, counted from 1.
+    pub record: u64,
+    /// Where in it: a JSON pointer, with `#` for what a string holds once it is decoded.
+    pub pointer: String,
+    /// The rule by which it is sensitive.
+    pub rule: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "record {}, {}: {}", self.record, self.pointer, self.rule)
+    }
+}
+
+/// Looks at scrubbed records, one after the other.
+#[derive(Debug)]
+pub struct Verifier {
+    look: Look,
+    record: u64,
+}
+
+/// A fixture that must not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Unfit {
+    /// Its certificate is not that of its bytes.
+    #[error(transparent)]
+    Certificate(#[from] Mismatch),
+    /// A record cannot be looked through.
+    #[error(transparent)]
+    Record(#[from] Error),
+    /// Something is left in it.
+    #[error("something sensitive is left: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Findings(Vec<Finding>),
+}
+
+/// Checks a fixture as it lies in the repository: the certificate is that of its bytes, and no detector
+/// finds anything. What the values once were is not known any more.
+///
+/// # Errors
+/// [`Unfit`], with what is wrong.
+pub fn verify_fixture(bytes: &[u8], certificate: &Certificate) -> Result<(), Unfit> {
+    certificate.check(bytes)?;
+    let mut verifier = Verifier::new(std::iter::empty());
+    let mut findings = Vec::new();
+    for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
+        findings.extend(verifier.check(line)?);
+    }
+    findings.extend(verifier.finish());
+    if findings.is_empty() { Ok(()) } else { Err(Unfit::Findings(findings)) }
+}
+
+impl Verifier {
+    pub(super) fn new(originals: impl Iterator<Item = (Rule, Vec<u8>)>) -> Self {
+        let (rules, texts): (Vec<_>, Vec<_>) = originals.unzip();
+        let originals = AhoCorasick::builder().match_kind(MatchKind::Standard).build(&texts).ok();
+        let look = Look {
+            originals: originals.map(|automaton| (automaton, rules)),
+            clean: Clean::new(),
+            path: None,
+            found: Vec::new(),
+            depth: 0,
+            key: Key::Other,
+            exchange: 0,
+            item: 0,
+            joined: HashMap::new(),
+        };
+        Self { look, record: 0 }
+    }
+
+    /// Looks at the next record.
+    ///
+    /// # Errors
+    /// When it is no JSON.
+    pub fn check(&mut self, record: &[u8]) -> Result<Vec<Finding>, Error> {
+        self.record += 1;
+        if !self.look.record(record) {
+            return Err(Error::Malformed { record: self.record, column: 1 });
+        }
+        if self.look.found.is_empty() {
+            return Ok(Vec::new());
+        }
+        // Only now is it worth while to know where one is.
+        self.look.found.clear();
+        self.look.path = Some(Vec::new());
+        self.look.record(record);
+        self.look.path = None;
+        Ok(self.take())
+    }
+
+    /// Looks at what is left of streams whose pieces were joined.
+    pub fn finish(&mut self) -> Vec<Finding> {
+        let joined = std::mem::take(&mut self.look.joined);
+        for text in joined.into_values() {
+            self.look.plain(text.as_bytes());
+        }
+        self.take()
+    }
+
+    fn take(&mut self) -> Vec<Finding> {
+        let record = self.record;
+        let found = std::mem::take(&mut self.look.found).into_iter();
+        let mut findings: Vec<_> =
+            found.map(|(pointer, rule)| Finding { record, pointer, rule: rule.id().to_owned() }).collect();
+        findings.sort();
+        findings.dedup();
+        findings
+    }
+}
+
+/// Keys that matter for joining pieces of streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Key {
+    Piece,
+    Item,
+    Id,
+    Other,
+}
+
+#[derive(Debug)]
+struct Look {
+    originals: Option<(AhoCorasick, Vec<Rule>)>,
+    clean: Clean,
+    /// Where one is, if that is of interest.
+    path: Option<Vec<String>>,
+    found: Vec<(String, Rule)>,
+    depth: usize,
+    key: Key,
+    exchange: u64,
+    item: u64,
+    joined: HashMap<(u64, u64), String>,
+}
+
+/// Views within views that are looked at; one more than the walker follows.
+const DEPTH: usize = 9;
+
+/// How much of a stream is looked at together, and how much of that again with what follows.
+const WINDOW: usize = 16 * 1024;
+const OVERLAP: usize = 4 * 1024;
+
+impl Look {
+    fn record(&mut self, record: &[u8]) -> bool {
+        (self.depth, self.exchange, self.item) = (0, 0, 0);
+        self.json(record)
+    }
+
+    /// Looks at a JSON text; says whether it is one.
+    fn json(&mut self, text: &[u8]) -> bool {
+        let mut reader = serde_json::Deserializer::from_slice(text);
+        Seed(self).deserialize(&mut reader).is_ok() && reader.end().is_ok()
+    }
+
+    fn string(&mut self, text: &str) {
+        if self.key == Key::Item {
+            self.item = super::vault::hash(2, text.as_bytes());
+        }
+        if self.key == Key::Piece {
+            self.join(text);
+        }
+        self.text(text.as_bytes());
+    }
+
+    fn join(&mut self, piece: &str) {
+        let stream = self.joined.entry((self.exchange, self.item)).or_default();
+        stream.push_str(piece);
+        if stream.len() > WINDOW {
+            let text = std::mem::take(stream);
+            self.plain(text.as_bytes());
+            let mut keep = text.len() - OVERLAP;
+            while !text.is_char_boundary(keep) {
+                keep += 1;
+            }
+            self.joined.insert((self.exchange, self.item), text[keep..].to_owned());
+        }
+    }
+
+    /// Looks at a text: as what it is, and in every view of it.
+    fn text(&mut self, text: &[u8]) {
+        if text.len() < 4 || self.clean.has(text) || filler::is_filler(text) {
+            return;
+        }
+        if self.depth >= DEPTH {
+            return self.report(Rule::Secret);
+        }
+        let before = self.found.len();
+        self.depth += 1;
+        if let Some(path) = &mut self.path {
+            path.push("#".to_owned());
+        }
+        let is_done = self.structured(text);
+        if let Some(path) = &mut self.path {
+            path.pop();
+        }
+        if !is_done {
+            self.plain(text);
+            self.views(text);
+        }
+        self.depth -= 1;
+        if self.found.len() == before {
+            self.clean.add(text);
+        }
+    }
+
+    /// Looks at a text that is JSON or a stream of events as that. Says whether that was all of it.
+    fn structured(&mut self, text: &[u8]) -> bool {
+        let trimmed = text.trim_ascii();
+        if matches!((trimmed.first(), trimmed.last()), (Some(b'{'), Some(b'}')) | (Some(b'['), Some(b']'))) {
+            return self.json(trimmed);
+        }
+        if !super::walk::is_event_stream(text) {
+            return false;
+        }
+        let mut decoder = wire::sse::Decoder::new(usize::MAX);
+        for part in [text, b"\n\n"] {
+            let fed = decoder.feed(part, |event| {
+                self.text(event.data);
+                self.text(event.name);
+                self.text(event.last_id);
+            });
+            if fed.is_err() {
+                return false;
+            }
+        }
+        for line in text.split(|byte| matches!(byte, b'\n' | b'\r')) {
+            if !line.starts_with(b"data:") && !line.starts_with(b"event:") {
+                self.text(line.strip_prefix(b":").unwrap_or(line));
+            }
+        }
+        true
+    }
+
+    /// Looks for values in a text as it stands.
+    fn plain(&mut self, text: &[u8]) {
+        if filler::is_filler(text) {
+            return;
+        }
+        if let Some((automaton, rules)) = &self.originals {
+            let hit = automaton
+                .find_overlapping_iter(text)
+                .find(|found| found.len() >= 8 || super::vault::is_word(text, &found.range()));
+            if let Some(rule) = hit.map(|found| rules[found.pattern()]) {
+                self.report(rule);
+            }
+        }
+        let mut rule = None;
+        detect::find(text, detect::features(text), false, |found, _| rule = Some(found));
+        if let Some(rule) = rule {
+            self.report(rule);
+        }
+    }
+
+    /// Looks at what a text may be the encoding of.
+    fn views(&mut self, text: &[u8]) {
+        if memchr::memchr(b'%', text).is_some() {
+            let decoded = percent_decoded(text);
+            if decoded != text {
+                self.text(&decoded);
+            }
+        }
+        if memchr::memmem::find(text, b"\\u").is_some() || memchr::memmem::find(text, b"\\/").is_some() {
+            let quoted = [b"\"", text, b"\""].concat();
+            if let Ok(decoded) = serde_json::from_slice::<String>(&quoted) {
+                self.text(decoded.as_bytes());
+            }
+        }
+        let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(byte);
+        for run in text.split(|byte| !is_digit(byte)).filter(|run| run.len() >= 12 && !filler::is_filler(run))
+        {
+            self.base64(run);
+            for run in run.split(|byte| !byte.is_ascii_hexdigit()).filter(|run| run.len() >= 12) {
+                for start in 0..2 {
+                    self.bytes(&hex_decoded(&run[start..]));
+                }
+            }
+        }
+    }
+
+    fn base64(&mut self, run: &[u8]) {
+        for start in 0..4 {
+            let run = &run[start..];
+            let run = if run.len() % 4 == 1 { &run[..run.len() - 1] } else { run };
+            for engine in [&STANDARD, &URL_SAFE] {
+                if let Ok(decoded) = engine.decode(run) {
+                    self.bytes(&decoded);
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Looks at bytes that something decodes to.
+    fn bytes(&mut self, bytes: &[u8]) {
+        if let Some(coding) = compressed::coding(bytes)
+            && let Ok(plain) = coding.decode(bytes)
+        {
+            return self.text(&plain);
+        }
+        if super::value::is_text(bytes) {
+            return self.text(bytes);
+        }
+        if let Some((automaton, rules)) = &self.originals {
+            let hit = automaton.find_overlapping_iter(bytes).find(|found| found.len() >= 8);
+            if let Some(rule) = hit.map(|found| rules[found.pattern()]) {
+                self.report(rule);
+            }
+        }
+    }
+
+    fn report(&mut self, rule: Rule) {
+        let pointer = self.path.as_ref().map_or(String::new(), |path| {
+            path.iter()
+                .fold(String::new(), |text, part| text + "/" + &part.replace('~', "~0").replace('/', "~1"))
+        });
+        self.found.push((pointer, rule));
+    }
+}
+
+const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
+    .with_decode_allow_trailing_bits(true)
+    .with_decode_padding_mode(DecodePaddingMode::Indifferent);
+const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
+const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
+
+fn percent_decoded(text: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, tail)) = rest.split_first() {
+        let digits = tail.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.filter(|_| *first == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                decoded.push(byte);
+                rest = &tail[2..];
+            }
+            None => {
+                decoded.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    decoded
+}
+
+fn hex_decoded(digits: &[u8]) -> Vec<u8> {
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    digits.chunks_exact(2).map_while(byte).collect()
+}
+
+/// Reads a value without building it.
+struct Seed<'a>(&'a mut Look);
+
+impl<'de> DeserializeSeed<'de> for Seed<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Seed<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("JSON")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<(), E> {
+        self.0.string(text);
+        Ok(())
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<(), E> {
+        match self.0.key {
+            Key::Id if self.0.depth == 0 => self.0.exchange = number,
+            Key::Item => self.0.item = number,
+            _ => {}
+        }
+        if number >= 100_000 {
+            self.0.plain(number.to_string().as_bytes());
+        }
+        Ok(())
+    }
+
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
+        let mut index = 0;
+        loop {
+            if let Some(path) = &mut self.0.path {
+                path.push(index.to_string());
+            }
+            let element = elements.next_element_seed(Seed(self.0));
+            if let Some(path) = &mut self.0.path {
+                path.pop();
+            }
+            if element?.is_none() {
+                return Ok(());
+            }
+            index += 1;
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+        while let Some(key) = entries.next_key_seed(KeySeed(self.0))? {
+            self.0.key = key;
+            let value = entries.next_value_seed(Seed(self.0));
+            if let Some(path) = &mut self.0.path {
+                path.pop();
+            }
+            value?;
+        }
+        self.0.key = Key::Other;
+        Ok(())
+    }
+}
+
+/// Reads a key, which is looked at like any string.
+struct KeySeed<'a>(&'a mut Look);
+
+impl<'de> DeserializeSeed<'de> for KeySeed<'_> {
+    type Value = Key;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for KeySeed<'_> {
+    type Value = Key;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a key")
+    }
+
+    fn visit_str<E: de::Error>(self, key: &str) -> Result<Key, E> {
+        let before = self.0.found.len();
+        self.0.text(key.as_bytes());
+        if let Some(path) = &mut self.0.path {
+            // A key with something in it is not shown.
+            path.push(if self.0.found.len() == before { key.to_owned() } else { "*".to_owned() });
+        }
+        Ok(match key {
+            "delta" | "partial_json" | "text" | "thinking" => Key::Piece,
+            "item_id" | "index" => Key::Item,
+            "id" => Key::Id,
+            _ => Key::Other,
+        })
+    }
+}

@@ -1,0 +1,342 @@
+//! `cargo xtask compat-capture`: recorded traffic becomes a fixture that holds no secret of anyone.
+//!
+//! What is sensitive and how it is replaced stands in `harness::scrub`; here are files and the verdict. A
+//! fixture is written beside its place and renamed only once the verification has found nothing.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use harness::scrub::{Certificate, Finding, Learner, Options, Report, Rule};
+use serde::Serialize;
+use tempfile::NamedTempFile;
+
+use crate::exit::Exit;
+use crate::terminal;
+
+mod self_test;
+
+/// Scrub recorded traffic, so that it can be kept as a fixture.
+///
+/// Replaces credentials, identities, personal data and times by placeholders of the same length, in every
+/// encoding, and free text by filler; then looks at the result in another way, and writes nothing if
+/// anything is left. Beside the fixture stands a certificate, without which it does not load.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The recording: JSON lines.
+    #[arg(long, short, value_name = "FILE", required_unless_present = "self_test")]
+    input: Option<PathBuf>,
+    /// Name of the fixture [default: that of the recording].
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Where the fixture goes.
+    #[arg(long, value_name = "FILE", group = "target")]
+    output: Option<PathBuf>,
+    /// The folder that the fixture goes to, by its name.
+    #[arg(long, value_name = "DIR", group = "target", default_value = "fixtures/replay")]
+    out_dir: PathBuf,
+    /// Print the fixture instead of writing it; there is no certificate then.
+    #[arg(long, group = "target")]
+    stdout: bool,
+    /// Compare with the fixture that is there, and write nothing.
+    #[arg(long, conflicts_with = "stdout")]
+    check: bool,
+    /// Leave free text as it is: prompts, answers, outputs of tools.
+    #[arg(long)]
+    keep_content: bool,
+    /// Leave out records that cannot be read, and say how many.
+    #[arg(long)]
+    skip_bad: bool,
+    /// Scrub a session that holds every kind of secret in every encoding, and look for them.
+    #[arg(long, conflicts_with_all = ["input", "check", "stdout"])]
+    self_test: bool,
+    /// Say what a rule replaced, or which rules replaced something in a place.
+    #[arg(long, value_name = "RULE_OR_PLACE")]
+    explain: Option<String>,
+    /// Print the report as JSON.
+    #[arg(long, conflicts_with = "stdout")]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask compat-capture -i a.jsonl --out-dir fixtures/replay/codex
+  cargo xtask compat-capture -i a.jsonl --stdout | less
+  cargo xtask compat-capture -i a.jsonl --stdout --explain user-name > /dev/null
+  cargo xtask compat-capture --self-test
+
+Exit codes: 0 written, or the same as what is there; 1 something is left, or differs;
+2 usage; 3 a file cannot be read or written.";
+
+/// What came of a run.
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    version: u32,
+    skipped: u64,
+    findings: &'a [Finding],
+    report: &'a Report,
+}
+
+/// What came of a recording.
+struct Outcome {
+    scrubbed: NamedTempFile,
+    report: Report,
+    findings: Vec<Finding>,
+    skipped: u64,
+}
+
+pub(crate) fn run(args: &Args) -> Result<Exit> {
+    if args.self_test {
+        return self_test::run();
+    }
+    let input = args.input.as_deref().context("there is no input")?;
+    let target = target(args, input)?;
+    let folder = if args.stdout || args.check { std::env::temp_dir() } else { folder_of(&target)? };
+    let options = Options { keep_content: args.keep_content };
+    let outcome = match scrub(input, &folder, options, args.skip_bad)? {
+        Ok(outcome) => outcome,
+        Err(problem) => {
+            terminal::progress(&format!("{}: {problem}; nothing was written", input.display()));
+            return Ok(Exit::Findings);
+        }
+    };
+    if outcome.skipped > 0 {
+        terminal::progress(&format!("{} records were left out", outcome.skipped));
+    }
+    tell(args, &outcome)?;
+    if !outcome.findings.is_empty() {
+        terminal::progress("something sensitive is left, nothing was written:");
+        outcome
+            .findings
+            .iter()
+            .take(20)
+            .for_each(|found| terminal::progress(&format!("  {}: {found}", input.display())));
+        return Ok(Exit::Findings);
+    }
+    let bytes = std::fs::read(outcome.scrubbed.path())?;
+    if args.stdout {
+        std::io::stdout().lock().write_all(&bytes).context("failed to write to standard output")?;
+        return Ok(Exit::Good);
+    }
+    let certificate =
+        serde_json::to_string_pretty(&Certificate::new(&bytes, options, &outcome.report))? + "\n";
+    if args.check {
+        return check(&target, &bytes, &certificate);
+    }
+    write(&certificate_of(&target), certificate.as_bytes())?;
+    outcome.scrubbed.persist(&target).with_context(|| format!("failed to write {}", target.display()))?;
+    terminal::progress(&format!("{}: {} values replaced", target.display(), outcome.report.values));
+    Ok(Exit::Good)
+}
+
+/// Where the fixture goes.
+fn target(args: &Args, input: &Path) -> Result<PathBuf> {
+    if let Some(output) = &args.output {
+        return Ok(output.clone());
+    }
+    let name = match (&args.name, input.file_stem()) {
+        (Some(name), _) => name.clone(),
+        (None, Some(stem)) => stem.to_string_lossy().into_owned(),
+        (None, None) => bail!("{} has no name", input.display()),
+    };
+    let slug: String = name
+        .chars()
+        .map(|letter| if letter.is_ascii_alphanumeric() || ".-_".contains(letter) { letter } else { '-' })
+        .collect();
+    Ok(args.out_dir.join(format!("{slug}.jsonl")))
+}
+
+fn folder_of(target: &Path) -> Result<PathBuf> {
+    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
+    Ok(folder.to_owned())
+}
+
+fn certificate_of(fixture: &Path) -> PathBuf {
+    let mut name = fixture.as_os_str().to_owned();
+    name.push(".cert.json");
+    name.into()
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    std::fs::write(path, bytes).with_context(|| format!("failed to write {}", path.display()))
+}
+
+/// Both passes and the verification. The inner error is of the recording, the outer one of the machine.
+fn scrub(input: &Path, folder: &Path, options: Options, skip_bad: bool) -> Result<Result<Outcome, String>> {
+    let mut learner = Learner::new(options);
+    let mut bad = Vec::new();
+    let mut problem = None;
+    each_record(input, |number, record| {
+        match learner.learn(record) {
+            Err(_) if skip_bad => bad.push(number),
+            Err(error) => problem = Some(format!("line {number}: {error}")),
+            Ok(()) => {}
+        }
+        Ok(problem.is_none())
+    })?;
+    let mut scrubber = match (problem, learner.finish()) {
+        (Some(problem), _) => return Ok(Err(problem)),
+        (None, Err(error)) => return Ok(Err(error.to_string())),
+        (None, Ok(scrubber)) => scrubber,
+    };
+    let scrubbed = NamedTempFile::new_in(folder)
+        .with_context(|| format!("failed to write into {}", folder.display()))?;
+    let mut writer = BufWriter::new(scrubbed.as_file());
+    let mut problem = None;
+    let mut line = Vec::new();
+    each_record(input, |number, record| {
+        if bad.binary_search(&number).is_ok() {
+            return Ok(true);
+        }
+        line.clear();
+        line.extend_from_slice(record);
+        match scrubber.scrub(&mut line) {
+            Ok(()) => {
+                line.push(b'\n');
+                writer.write_all(&line)?;
+            }
+            Err(error) => problem = Some(format!("line {number}: {error}")),
+        }
+        Ok(problem.is_none())
+    })?;
+    writer.flush()?;
+    drop(writer);
+    if let Some(problem) = problem {
+        return Ok(Err(problem));
+    }
+    let mut verifier = scrubber.verifier();
+    let mut findings = Vec::new();
+    each_record(scrubbed.path(), |number, record| {
+        match verifier.check(record) {
+            Ok(found) => findings.extend(found),
+            Err(error) => bail!("the scrubbed line {number} cannot be read back: {error}"),
+        }
+        Ok(true)
+    })?;
+    findings.extend(verifier.finish());
+    let report = scrubber.report();
+    Ok(Ok(Outcome { scrubbed, report, findings, skipped: bad.len() as u64 }))
+}
+
+/// Hands over the records of a file with their lines, until told to stop. Empty lines and those that begin
+/// with `#` are none.
+fn each_record(path: &Path, mut each: impl FnMut(u64, &[u8]) -> Result<bool>) -> Result<()> {
+    let file = File::open(path).with_context(|| format!("failed to read {}", path.display()))?;
+    let mut reader = BufReader::with_capacity(1 << 20, file);
+    let mut line = Vec::new();
+    let mut number = 0;
+    loop {
+        line.clear();
+        if reader
+            .read_until(b'\n', &mut line)
+            .with_context(|| format!("failed to read {}", path.display()))?
+            == 0
+        {
+            return Ok(());
+        }
+        number += 1;
+        let record = line.trim_ascii_end();
+        let is_none = record.is_empty() || record.starts_with(b"#");
+        if !is_none && !each(number, record)? {
+            return Ok(());
+        }
+    }
+}
+
+/// Says what was replaced, as far as it was asked for.
+fn tell(args: &Args, outcome: &Outcome) -> Result<()> {
+    let report = &outcome.report;
+    if args.json {
+        let document = Document { version: 1, skipped: outcome.skipped, findings: &outcome.findings, report };
+        terminal::result(&serde_json::to_string(&document)?)?;
+    }
+    let Some(asked) = &args.explain else { return Ok(()) };
+    let mut is_any = false;
+    for rule in &report.rules {
+        for (place, count) in &rule.places {
+            if rule.rule == *asked || place.contains(asked.as_str()) {
+                is_any = true;
+                terminal::progress(&format!("{count:8} x {:20} {place}", rule.rule));
+            }
+        }
+    }
+    if let Some(rule) = Rule::ALL.iter().find(|rule| rule.id() == asked) {
+        terminal::progress(&format!("{asked}: {}", rule.about().trim()));
+    } else if !is_any {
+        terminal::progress(&format!("nothing was replaced in a place like {asked}"));
+    }
+    Ok(())
+}
+
+/// Compares with what is there.
+fn check(target: &Path, bytes: &[u8], certificate: &str) -> Result<Exit> {
+    let mut old = Vec::new();
+    let opened = File::open(target).and_then(|mut file| file.read_to_end(&mut old));
+    opened.with_context(|| format!("failed to read {}", target.display()))?;
+    if let Some(difference) = difference(&old, bytes) {
+        terminal::progress(&format!("{}: stale: {difference}", target.display()));
+        return Ok(Exit::Findings);
+    }
+    let beside = certificate_of(target);
+    let old = std::fs::read(&beside).with_context(|| format!("failed to read {}", beside.display()))?;
+    if old != certificate.as_bytes() {
+        terminal::progress(&format!("{}: stale", beside.display()));
+        return Ok(Exit::Findings);
+    }
+    Ok(Exit::Good)
+}
+
+/// Where two texts of records differ first: by record, byte and JSON pointer.
+fn difference(old: &[u8], new: &[u8]) -> Option<String> {
+    if old == new {
+        return None;
+    }
+    let mut lines = old.split(|byte| *byte == b'\n').zip(new.split(|byte| *byte == b'\n'));
+    let record = lines.position(|(old, new)| old != new);
+    let Some(record) = record else { return Some("one has more records than the other".to_owned()) };
+    let line = |text: &[u8]| text.split(|byte| *byte == b'\n').nth(record).unwrap_or_default().to_vec();
+    let (old, new) = (line(old), line(new));
+    let byte = old.iter().zip(&new).take_while(|(old, new)| old == new).count();
+    let parse = |line: &[u8]| serde_json::from_slice::<serde_json::Value>(line).unwrap_or_default();
+    let pointer = pointer(&parse(&old), &parse(&new), String::new());
+    Some(format!("record {}, byte {}, {pointer}", record + 1, byte + 1))
+}
+
+/// The first place where two values differ.
+fn pointer(old: &serde_json::Value, new: &serde_json::Value, at: String) -> String {
+    use serde_json::Value::{Array, Object};
+    match (old, new) {
+        (Object(old), Object(new)) => {
+            let changed = old.iter().find(|(key, value)| new.get(*key) != Some(value));
+            match changed {
+                Some((key, value)) => match new.get(key) {
+                    Some(other) => pointer(value, other, format!("{at}/{key}")),
+                    None => format!("{at}/{key}"),
+                },
+                None => at,
+            }
+        }
+        (Array(old), Array(new)) => match old.iter().zip(new).position(|(old, new)| old != new) {
+            Some(index) => pointer(&old[index], &new[index], format!("{at}/{index}")),
+            None => at,
+        },
+        _ => at,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_is_named_by_record_byte_and_pointer() {
+        let old = b"{\"a\":1}\n{\"b\":[1,{\"c\":\"x\"}]}\n";
+        let new = b"{\"a\":1}\n{\"b\":[1,{\"c\":\"y\"}]}\n";
+        assert_eq!(difference(old, new).as_deref(), Some("record 2, byte 15, /b/1/c"));
+        assert_eq!(difference(old, old), None);
+        assert_eq!(difference(old, &[&old[..], new].concat()).as_deref(), Some("record 3, byte 1, "));
+    }
+}
