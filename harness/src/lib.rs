@@ -15,4 +15,8 @@ pub mod clients;
 
 pub mod compat;
 
+pub mod replay;
+
+pub mod diff;
+
 pub use mock_upstream as mock;

@@ -49,6 +49,12 @@ pub const MAX_GAP: &str = "max_gap_ms";
 /// waits for the answer.
 pub const HALF_CLOSE: &str = "half_close";
 
+/// In the rest of a recorded request, when true: the client leaves with a reset instead of a plain close.
+pub const LEAVES_WITH_RESET: &str = "leaves_with_reset";
+
+/// In the rest of a recorded request, when true: the answer breaks off within a chunk and not between two.
+pub const CUT_IN_CHUNK: &str = "cut_in_chunk";
+
 pub(crate) fn rest_number(exchange: &Exchange, name: &str) -> Option<u64> {
     exchange.request.rest.get(name)?.as_u64()
 }
@@ -63,7 +69,21 @@ pub fn pace_of(exchange: &Exchange, pace: Pace) -> Pace {
 /// Whether the client of this exchange ends its sending side behind the request.
 #[must_use]
 pub fn half_closes(exchange: &Exchange) -> bool {
-    exchange.request.rest.get(HALF_CLOSE).and_then(serde_json::Value::as_bool).unwrap_or(false)
+    is_set(exchange, HALF_CLOSE)
+}
+
+/// Whether the client of this exchange leaves with a reset.
+#[must_use]
+pub fn leaves_with_reset(exchange: &Exchange) -> bool {
+    is_set(exchange, LEAVES_WITH_RESET)
+}
+
+pub(crate) fn cuts_in_chunk(exchange: &Exchange) -> bool {
+    is_set(exchange, CUT_IN_CHUNK)
+}
+
+fn is_set(exchange: &Exchange, name: &str) -> bool {
+    exchange.request.rest.get(name).and_then(serde_json::Value::as_bool).unwrap_or(false)
 }
 
 /// How many bytes of the body are read before the answer begins, where that is not all of it.

@@ -5,6 +5,8 @@
 mod clients;
 mod codex;
 mod compat;
+mod defects;
+mod faulty_proxy;
 mod process;
 mod script;
 mod tripwire;

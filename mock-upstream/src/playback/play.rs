@@ -10,7 +10,7 @@ use wire::http1::{BodyLength, RequestHead};
 use super::log::{Ask, Entry, now};
 use super::pace::Pace;
 use super::talk::{Over, Side, talk};
-use super::{Shared, answers_after, half_closes, pace_of};
+use super::{Shared, answers_after, cuts_in_chunk, half_closes, pace_of};
 use crate::connection::{Connection, Gone, ReadError};
 
 /// Serves a connection to its end.
@@ -138,6 +138,11 @@ impl Turn<'_> {
                 None
             }
             Ok(Ending::Reset) => {
+                // A reset overtakes what is under way: what was sent is to arrive before it.
+                let sent = answer.body.len() as u64 + 1;
+                if let Some(limit) = self.shared.config.meet {
+                    self.shared.book.until_arrived(exchange.id, sent, limit).await;
+                }
                 connection.reset();
                 None
             }
@@ -178,7 +183,11 @@ impl Turn<'_> {
             last = at;
             let piece = &body[sent..sent + length];
             sent += length;
-            connection.write(&framing.frame(piece)).await?;
+            let mut framed = framing.frame(piece);
+            if sent == body.len() && framing == Framing::Chunked && cuts_in_chunk(exchange) {
+                framed = [format!("{:x}\r\n", piece.len() + 16).as_bytes(), piece].concat();
+            }
+            connection.write(&framed).await?;
             self.note(|ask| ask.writes.push((now(), length as u64)));
             meeting.meet(sent as u64).await;
         }
@@ -390,7 +399,9 @@ const ENOUGH: u32 = 3;
 impl<'a> Meeting<'a> {
     fn new(shared: &'a Shared, exchange: &Exchange, answer: &Answer) -> Self {
         let begins = if shared.config.holds_beginning { held_beginning(answer) } else { 0 };
-        Self { shared, exchange: exchange.id, limit: shared.config.meet, begins, missed: 0 }
+        // An answer in one piece has nothing that could be held back from the rest of it.
+        let limit = shared.config.meet.filter(|_| answer.is_stream || answer.writes.len() > 1);
+        Self { shared, exchange: exchange.id, limit, begins, missed: 0 }
     }
 
     async fn meet(&mut self, bytes: u64) {

@@ -1,0 +1,228 @@
+//! What holds of a pool: conversations stay with their account, and nothing of one account reaches another.
+//!
+//! Which account a request is for is known by the credentials on it and by nothing else.
+
+use std::collections::HashMap;
+
+use mock_upstream::playback::{Ask, held_beginning};
+use serde::{Deserialize, Serialize};
+use wire::capture::{Direction, Exchange, Headers, StreamEnd};
+use wire::header::{Carries, TABLE};
+
+use super::{Case, Check, Expect, Findings};
+use crate::replay::Recording;
+
+/// An account of the pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// Its name, for findings.
+    pub name: String,
+    /// What only its own requests may hold: its access token, its account id.
+    pub credentials: Vec<String>,
+}
+
+impl Account {
+    /// Whether a value holds credentials of this account.
+    #[must_use]
+    pub fn owns(&self, value: &str) -> bool {
+        self.credentials.iter().any(|credential| !credential.is_empty() && value.contains(&**credential))
+    }
+}
+
+/// Paths that a pooling proxy asks for on its own account.
+const OWN_QUESTIONS: &[&str] =
+    &["/wham/accounts/check", "/accounts/check", "/wham/usage", "/oauth/token", "/usage"];
+
+/// Whether a pooling proxy may ask this without any client.
+pub(super) fn is_own_question(target: &str) -> bool {
+    let path = target.split('?').next().unwrap_or_default();
+    OWN_QUESTIONS.iter().any(|own| path.ends_with(own))
+}
+
+/// Whether a pooling proxy answers this itself: which workspaces there are is what it stands in for.
+pub(super) fn answers_itself(url: &str) -> bool {
+    url.split('?').next().unwrap_or_default().ends_with("/accounts/check")
+}
+
+/// Whether a client asks this without credentials, so that a proxy may leave it so.
+pub(super) fn goes_without(headers: &Headers) -> bool {
+    !headers.iter().any(|(name, _)| {
+        ["authorization", "x-api-key", "x-goog-api-key"].iter().any(|field| name.eq_ignore_ascii_case(field))
+    })
+}
+
+/// How often this exchange may reach the upstream: again where nothing of its answer was output.
+pub(super) fn most_asks(exchange: &Exchange, expect: &Expect) -> usize {
+    let Expect::Pooled { accounts } = expect else { return 1 };
+    // Twice each: a refused token is renewed, and a broken connection is opened anew.
+    let again = 2 * accounts.len().max(1);
+    match &exchange.answer {
+        None => again,
+        Some(answer) if answer.status >= 400 => again,
+        Some(answer)
+            if answer.end != StreamEnd::Eof && held_beginning(answer) >= answer.body.len() as u64 =>
+        {
+            again
+        }
+        Some(answer) if answer.status == 101 => again,
+        Some(_) => 1,
+    }
+}
+
+/// Whether the answer may be the proxy's own: an account's refusal is not the client's business, nor is a
+/// connection that broke before anything was output.
+pub(super) fn may_answer(case: &Case<'_>, status: u16) -> bool {
+    if !case.expect.is_pooled() {
+        return false;
+    }
+    if answers_itself(&case.exchange.request.url) {
+        return true;
+    }
+    let Some(answer) = &case.exchange.answer else { return true };
+    let is_refusal = matches!(answer.status, 401 | 402 | 403 | 429);
+    let is_cut = answer.end != StreamEnd::Eof && held_beginning(answer) >= answer.body.len() as u64;
+    status >= 400 && (is_refusal || is_cut)
+}
+
+pub(super) fn judge(
+    exchanges: &[Exchange],
+    recording: &Recording,
+    accounts: &[Account],
+    findings: &mut Findings,
+) {
+    let mut ledger = Ledger::default();
+    for ask in &recording.upstream.asks {
+        findings.exchange = ask.exchange;
+        let owners: Vec<&Account> = accounts
+            .iter()
+            .filter(|account| {
+                ask.headers.iter().any(|(_, value)| account.owns(value)) || in_body(account, ask)
+            })
+            .collect();
+        if let [one, other, ..] = owners[..] {
+            let problem = format!("credentials of {} and of {} are on one request", one.name, other.name);
+            findings.text(Check::NoCrossAccountLeak, &problem, &one.name, &other.name);
+        }
+        let Some(account) = owners.first() else { continue };
+        ledger.check(ask, account, findings);
+        let exchange = exchanges.iter().find(|exchange| Some(exchange.id) == ask.exchange);
+        if let Some(exchange) = exchange {
+            ledger.enter(exchange, ask, account);
+        }
+    }
+    for seen in &recording.client {
+        findings.exchange = Some(seen.exchange);
+        let texts = [&seen.head.0, &seen.body.0]
+            .into_iter()
+            .chain(seen.messages.iter().map(|heard| &heard.payload.0));
+        let texts: Vec<_> = texts.map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect();
+        let fields = seen.headers.iter().map(|(_, value)| value);
+        let leaked = fields.chain(&texts).find_map(|text| accounts.iter().find(|account| account.owns(text)));
+        if let Some(account) = leaked {
+            let problem = format!("credentials of {} reached the client", account.name);
+            findings.text(Check::NoCrossAccountLeak, &problem, "", &account.name);
+        }
+    }
+    findings.exchange = None;
+}
+
+fn in_body(account: &Account, ask: &Ask) -> bool {
+    let messages = ask.messages.iter().filter(|heard| heard.direction == Direction::ClientToUpstream);
+    std::iter::once(&ask.body.0)
+        .chain(messages.map(|heard| &heard.payload.0))
+        .any(|bytes| account.owns(&String::from_utf8_lossy(bytes)))
+}
+
+/// Whose each conversation, response, turn state and cookie is.
+#[derive(Default)]
+struct Ledger {
+    /// Names of conversations by field and value.
+    conversations: HashMap<(String, String), String>,
+    responses: HashMap<String, String>,
+    /// Turn states and cookies.
+    secrets: HashMap<String, String>,
+}
+
+impl Ledger {
+    fn check(&self, ask: &Ask, account: &Account, findings: &mut Findings) {
+        for text in texts(ask) {
+            for id in marked(&text, "\"previous_response_id\":") {
+                self.owner(self.responses.get(&id), account, &format!("response {id}"), findings);
+            }
+        }
+        for (name, value) in &ask.headers {
+            if let Some(owner) = self.secrets.get(value).filter(|owner| **owner != account.name) {
+                let problem = format!("{name} of {owner} went to {}", account.name);
+                findings.text(Check::NoCrossAccountLeak, &problem, owner, &account.name);
+            }
+            if is_conversation(name) {
+                let key = (name.to_ascii_lowercase(), value.clone());
+                self.owner(self.conversations.get(&key), account, &format!("{name} {value}"), findings);
+            }
+        }
+    }
+
+    fn owner(&self, owner: Option<&String>, account: &Account, what: &str, findings: &mut Findings) {
+        if let Some(owner) = owner.filter(|owner| **owner != account.name) {
+            let problem = format!("{what} is {owner}'s and went to {}", account.name);
+            findings.text(Check::ContinuationOwner, &problem, owner, &account.name);
+        }
+    }
+
+    fn enter(&mut self, exchange: &Exchange, ask: &Ask, account: &Account) {
+        let Some(answer) = &exchange.answer else { return };
+        let is_refused = answer.status >= 400;
+        for (name, value) in ask.headers.iter().filter(|(name, _)| is_conversation(name)) {
+            let key = (name.to_ascii_lowercase(), value.clone());
+            if is_refused {
+                // Whoever has been refused may be sent elsewhere.
+                self.conversations.remove(&key);
+            } else {
+                self.conversations.insert(key, account.name.clone());
+            }
+        }
+        for (name, value) in &answer.headers {
+            let name = name.to_ascii_lowercase();
+            let secret = match &*name {
+                "x-codex-turn-state" => value.clone(),
+                "set-cookie" => value.split(';').next().unwrap_or_default().to_owned(),
+                _ => continue,
+            };
+            self.secrets.entry(secret).or_insert_with(|| account.name.clone());
+        }
+        let sent = ask.messages.iter().filter(|heard| heard.direction == Direction::UpstreamToClient);
+        let sent = std::iter::once(&answer.body).chain(sent.map(|heard| &heard.payload.0));
+        for bytes in sent {
+            for id in marked(&String::from_utf8_lossy(bytes), "\"id\":") {
+                if id.starts_with("resp") {
+                    self.responses.entry(id).or_insert_with(|| account.name.clone());
+                }
+            }
+        }
+    }
+}
+
+/// Whether a field names a conversation.
+fn is_conversation(name: &str) -> bool {
+    let is_affinity = |name: &str| {
+        TABLE.iter().any(|entry| entry.carries == Carries::Affinity && entry.name.eq_ignore_ascii_case(name))
+    };
+    is_affinity(name) && !name.eq_ignore_ascii_case("x-codex-turn-state")
+}
+
+fn texts(ask: &Ask) -> Vec<String> {
+    let is_zstd = ask.header("content-encoding") == Some("zstd");
+    let body =
+        if is_zstd { zstd::decode_all(&ask.body.0[..]).unwrap_or_default() } else { ask.body.0.clone() };
+    let messages = ask.messages.iter().filter(|heard| heard.direction == Direction::ClientToUpstream);
+    std::iter::once(&body)
+        .chain(messages.map(|heard| &heard.payload.0))
+        .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+        .collect()
+}
+
+/// The strings behind each occurrence of a key.
+fn marked(text: &str, key: &str) -> Vec<String> {
+    let behind = text.match_indices(key).map(|(at, _)| text[at + key.len()..].trim_start());
+    behind.filter_map(|rest| Some(rest.strip_prefix('"')?.split_once('"')?.0.to_owned())).collect()
+}

@@ -1,0 +1,102 @@
+//! The suite against proxies whose defects are known: each is found by name, and none in the faithful one.
+
+use std::time::{Duration, Instant};
+
+use harness::diff::{Account, Check, Expect, Finding, judge};
+use harness::mock::playback::{Config, Playback};
+use harness::replay::probes::{Probe, Settings, all, joined};
+use harness::replay::{Options, Target, replay};
+use wire::capture::Exchange;
+
+use crate::faulty_proxy::{DEFECTS, Defect, FaultyProxy};
+
+fn probes() -> Vec<Probe> {
+    all(&Settings { slow: Duration::from_millis(900), ..Settings::default() })
+}
+
+fn accounts() -> Vec<(String, String)> {
+    ["a", "b", "c"].map(|name| (format!("token-of-{name}"), format!("account-id-{name}"))).to_vec()
+}
+
+/// What is found in a replay of these exchanges through a proxy with this defect.
+async fn found(exchanges: &[Exchange], defect: Option<Defect>, is_pooled: bool) -> Vec<Finding> {
+    let config = Config {
+        meet: Some(Duration::from_millis(250)),
+        patience: Duration::from_millis(2500),
+        ..Config::default()
+    };
+    let options =
+        Options { timeout: Duration::from_secs(15), patience: Duration::from_secs(2), ..Options::default() };
+    let accounts = if is_pooled { accounts() } else { Vec::new() };
+    let playback = Playback::start(exchanges.to_vec(), config).await.unwrap();
+    let proxy = FaultyProxy::start(playback.address(), defect, accounts.clone()).await;
+    let target = Target::plain(format!("http://{}", proxy.address));
+    let recording = replay(exchanges, &target, &playback, &options).await.unwrap();
+    let expect = if is_pooled {
+        let account =
+            |(token, id): (String, String)| Account { name: id.clone(), credentials: vec![token, id] };
+        Expect::Pooled { accounts: accounts.into_iter().map(account).collect() }
+    } else {
+        Expect::Transparent
+    };
+    judge(exchanges, &recording, &expect)
+}
+
+fn told(findings: &[Finding]) -> String {
+    let line = |finding: &Finding| {
+        format!(
+            "  {:?} {} in {:?}: {} | {:?} | {:?}\n",
+            finding.severity,
+            finding.check,
+            finding.exchange,
+            finding.problem,
+            String::from_utf8_lossy(&finding.expected.bytes.0),
+            String::from_utf8_lossy(&finding.seen.bytes.0),
+        )
+    };
+    findings.iter().map(line).collect()
+}
+
+#[tokio::test]
+async fn nothing_is_found_in_the_faithful_proxy_ten_times_in_a_row() {
+    let probes = probes();
+    let exchanges = joined(&probes);
+    for round in 1..=10 {
+        let begun = Instant::now();
+        let findings = found(&exchanges, None, false).await;
+        assert!(findings.is_empty(), "round {round}, {:?}:\n{}", begun.elapsed(), told(&findings));
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_found_in_the_faithful_pool() {
+    let probes = all(&Settings { slow: Duration::from_millis(900), ..Settings::default() });
+    let exchanges = joined(&probes);
+    let findings = found(&exchanges, None, true).await;
+    assert!(findings.is_empty(), "{}", told(&findings));
+}
+
+#[tokio::test]
+async fn every_defect_is_found_by_its_name() {
+    let probes = probes();
+    let mut missed = String::new();
+    for (defect, check, name) in DEFECTS {
+        let probe: Vec<&Probe> = probes.iter().filter(|probe| probe.name == *name).collect();
+        assert_eq!(probe.len(), 1, "one probe is called {name}");
+        let begun = Instant::now();
+        let findings = found(&joined(probe), Some(*defect), defect.is_pools()).await;
+        eprintln!("{defect:?}: {:?}\n{}", begun.elapsed(), told(&findings));
+        if !findings.iter().any(|finding| finding.check == *check) {
+            missed += &format!("{defect:?} is not found as {check} in {name}, but as:\n{}", told(&findings));
+        }
+    }
+    assert!(missed.is_empty(), "{missed}");
+}
+
+#[test]
+fn there_are_more_defects_than_asked_for_and_every_kind_of_check_is_needed() {
+    assert!(DEFECTS.len() >= 30, "{}", DEFECTS.len());
+    let untested: Vec<_> =
+        Check::ALL.iter().filter(|check| !DEFECTS.iter().any(|(_, by, _)| by == *check)).collect();
+    assert!(untested.is_empty(), "{untested:?}");
+}
