@@ -135,6 +135,9 @@ impl Case<'_> {
         if left || (self.expect.is_pooled() && pool::answers_itself(&request.url)) {
             return;
         }
+        if response::is_half_closed(self, findings) {
+            return;
+        }
         let seen = format!("status {:?}, {:?}", self.seen.status, self.seen.end);
         let problem = format!("{} {} never reached the upstream", request.method, request.url);
         findings.text(Check::ReachesUpstream, &problem, "a request", &seen);

@@ -221,7 +221,8 @@ impl Play<'_> {
         set(Stage::Begun);
         let mut seen = Seen { exchange: exchange.id, started: now(), ..Seen::default() };
         let limit = self.options.timeout + self.pace(exchange).max_gap;
-        let mut progress = Progress { seen: &mut seen, stage: self, answered: &|| set(Stage::Answered) };
+        let mut progress =
+            Progress { seen: &mut seen, stage: self, answered: &|| set(Stage::Answered), counted: 0 };
         let is_done = tokio::time::timeout(limit, self.run(exchange, &mut progress)).await.is_ok();
         if !is_done {
             seen.end = SeenEnd::Timeout;
@@ -257,6 +258,8 @@ struct Progress<'a> {
     seen: &'a mut Seen,
     stage: &'a Play<'a>,
     answered: &'a (dyn Fn() + Sync),
+    /// How much of the body is in the reads.
+    counted: u64,
 }
 
 impl Progress<'_> {
@@ -274,10 +277,10 @@ impl Progress<'_> {
 
     /// All that one read has brought is in the body.
     fn arrived(&mut self) {
-        let before: u64 = self.seen.reads.iter().map(|(_, length)| length).sum();
         let all = self.seen.body.0.len() as u64;
-        if all > before {
-            self.seen.reads.push((now(), all - before));
+        if all > self.counted {
+            self.seen.reads.push((now(), all - self.counted));
+            self.counted = all;
             self.stage.playback.arrived(self.seen.exchange, all);
         }
     }

@@ -51,7 +51,6 @@ const HOP: &[&str] = &[
     "proxy-authenticate",
     "proxy-authorization",
     "proxy-connection",
-    "sec-websocket-accept",
     "sec-websocket-extensions",
     "sec-websocket-key",
     "te",
@@ -83,8 +82,8 @@ pub(super) fn judge(way: &Way, compare: &Compare<'_>, findings: &mut Findings) {
         }
     }
     for name in &names {
-        // A host is each hop's own in the plainest way: it names the next one.
-        if way.is_request && name == "host" {
+        // A host names the next hop; whether a key was accepted was seen with the handshake.
+        if (way.is_request && name == "host") || name == "sec-websocket-accept" {
             continue;
         }
         let (expected, seen) = (values(compare.expected, name), values(compare.seen, name));
@@ -109,7 +108,7 @@ pub(super) fn judge(way: &Way, compare: &Compare<'_>, findings: &mut Findings) {
         }
     }
     if !compare.is_http2 {
-        spelling(way, compare, findings);
+        spelling(way, compare, &is_hop, findings);
         order(way, compare, &is_hop, findings);
     }
 }
@@ -179,8 +178,9 @@ fn special(name: &str, check: Check) -> Check {
     }
 }
 
-fn spelling(way: &Way, compare: &Compare<'_>, findings: &mut Findings) {
-    let changed = compare.expected.iter().find_map(|(name, _)| {
+fn spelling(way: &Way, compare: &Compare<'_>, is_hop: &dyn Fn(&str) -> bool, findings: &mut Findings) {
+    let own = |name: &str| !is_hop(&name.to_ascii_lowercase()) && !name.eq_ignore_ascii_case("host");
+    let changed = compare.expected.iter().filter(|(name, _)| own(name)).find_map(|(name, _)| {
         let same = |(field, _): &&(String, String)| field.eq_ignore_ascii_case(name);
         let mut others = compare.seen.iter().filter(same).peekable();
         others.peek()?;

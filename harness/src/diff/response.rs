@@ -40,7 +40,7 @@ fn may_lack_head(answer: &Answer) -> bool {
 }
 
 /// Told as what it is, and nothing more of the exchange is judged.
-fn is_half_closed(case: &Case<'_>, findings: &mut Findings) -> bool {
+pub(super) fn is_half_closed(case: &Case<'_>, findings: &mut Findings) -> bool {
     let is = mock_upstream::playback::half_closes(case.exchange);
     if is {
         let seen = format!("{:?} {:?}", case.seen.status, case.seen.end);

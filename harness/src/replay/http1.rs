@@ -15,6 +15,9 @@ use super::{Play, Progress, SeenEnd};
 /// The protocol's name in ALPN.
 pub(super) const ALPN: &[u8] = b"http/1.1";
 
+/// Bytes that one read takes at most.
+const READ: usize = 128 * 1024;
+
 /// Plays an exchange.
 pub(super) async fn run(play: &Play<'_>, exchange: &Exchange, progress: &mut Progress<'_>) {
     let stream = match connection(play, exchange).await {
@@ -110,11 +113,10 @@ async fn send(
 
 /// Comes back when the client leaves before the response has begun.
 async fn leaves(play: &Play<'_>, exchange: &Exchange, leave: Leave) {
-    if leave == Leave::BeforeHead {
-        play.playback.asked(exchange.id, play.options.patience).await;
-        return;
+    if leave != Leave::BeforeHead {
+        std::future::pending::<()>().await;
     }
-    std::future::pending().await
+    play.playback.asked(exchange.id, play.options.patience).await;
 }
 
 /// How a response was over.
@@ -160,11 +162,14 @@ pub(super) async fn read_head(
                 progress.head(head.status(), head.as_bytes(), fields.collect());
                 return Ok(head);
             }
-            Ok(None) => match reader.read_buf(ahead).await {
-                Ok(0) => return Err(Over::without(SeenEnd::Cut, None)),
-                Ok(_) => {}
-                Err(error) => return Err(Over::broken(&error)),
-            },
+            Ok(None) => {
+                ahead.reserve(READ);
+                match reader.read_buf(ahead).await {
+                    Ok(0) => return Err(Over::without(SeenEnd::Cut, None)),
+                    Ok(_) => {}
+                    Err(error) => return Err(Over::broken(&error)),
+                }
+            }
         }
     }
 }
@@ -215,6 +220,7 @@ pub(super) async fn receive_body(
             let end = if ahead.is_empty() { SeenEnd::Clean } else { SeenEnd::Garbled };
             return Over { end, keeps: head.keeps_alive() && problem.is_none(), problem };
         }
+        ahead.reserve(READ);
         match reader.read_buf(&mut ahead).await {
             Ok(0) if decoder.may_end_at_close() => return Over::without(SeenEnd::Clean, None),
             Ok(0) => return Over::without(SeenEnd::Cut, None),

@@ -31,13 +31,16 @@ impl Drop for FaultyProxy {
     }
 }
 
+/// The token and the id of an account.
+pub(crate) type Credentials = (String, String);
+
 /// What every connection of a proxy knows.
 #[derive(Debug)]
 pub(crate) struct Setup {
     upstream: SocketAddr,
     defect: Option<Defect>,
-    /// The accounts as token and account id; none for a proxy that is transparent.
-    accounts: Vec<(String, String)>,
+    /// The accounts of its pool; none for a proxy that is transparent.
+    accounts: Vec<Credentials>,
     conversations: Mutex<HashMap<String, usize>>,
 }
 
@@ -47,7 +50,7 @@ impl Setup {
     }
 
     /// The account of a conversation, and another one.
-    fn accounts_of(&self, conversation: &str) -> Option<(&(String, String), &(String, String))> {
+    fn accounts_of(&self, conversation: &str) -> Option<(&Credentials, &Credentials)> {
         let count = self.accounts.len();
         let mut conversations = self.conversations.lock().unwrap();
         let fresh = conversations.len() % count.max(1);
@@ -63,7 +66,7 @@ impl FaultyProxy {
     pub(crate) async fn start(
         upstream: SocketAddr,
         defect: Option<Defect>,
-        accounts: Vec<(String, String)>,
+        accounts: Vec<Credentials>,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -126,7 +126,9 @@ impl Turn<'_> {
             return self.websocket(connection, exchange, answer).await;
         }
         let ending = self.play(&mut connection, exchange, answer).await;
-        self.note(|ask| ask.ended = Some(now()));
+        if !matches!(ending, Ok(Ending::Hang)) {
+            self.note(|ask| ask.ended = Some(now()));
+        }
         match ending {
             Err(Gone) => {
                 self.note(|ask| ask.gone = Some(now()));

@@ -213,9 +213,8 @@ pub fn encode(message: &Message, direction: Direction) -> Vec<u8> {
     };
     let mut lengths: Vec<usize> =
         message.frames.iter().map(|length| usize::try_from(*length).unwrap_or(usize::MAX)).collect();
-    if lengths.iter().fold(0_usize, |sum, length| sum.saturating_add(*length)) != payload.len()
-        || opcode.is_control()
-    {
+    let covered = lengths.iter().fold(0_usize, |sum, length| sum.saturating_add(*length));
+    if lengths.is_empty() || covered != payload.len() || opcode.is_control() {
         lengths = vec![payload.len()];
     }
     let mut out = Vec::with_capacity(payload.len() + 14 * lengths.len());
@@ -234,6 +233,9 @@ pub fn encode(message: &Message, direction: Direction) -> Vec<u8> {
     }
     out
 }
+
+/// Bytes that one read takes at most.
+const READ: usize = 64 * 1024;
 
 /// A message whose frames are still coming.
 #[derive(Default)]
@@ -288,6 +290,7 @@ async fn listen<S: AsyncRead + Unpin>(
             }
             buffer.advance(taken);
         }
+        buffer.reserve(READ);
         if !matches!(reader.read_buf(&mut buffer).await, Ok(1..)) {
             if tell.borrow().closed.is_none() {
                 let (kind, payload) = (MessageKind::Close(1006), Payload::default());

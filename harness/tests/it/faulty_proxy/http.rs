@@ -189,23 +189,14 @@ async fn relay(
     while !decoder.is_done() {
         if upstream.ahead.is_empty() {
             match upstream.more().await {
-                Ok(0) if setup.has(Defect::EndsCutWell) => {
-                    client.write_all(b"\r\n0\r\n\r\n").await?;
-                    return Ok(Next::Close);
-                }
                 Ok(0) => return Ok(Next::Close),
                 Ok(_) => {}
                 Err(_) if setup.has(Defect::EndsResetWell) => return Ok(Next::Close),
                 Err(_) => return Ok(Next::Reset),
             }
         }
-        let mut in_chunk = 0;
-        let consumed = decoder.decode(&upstream.ahead, |payload| in_chunk += payload.len()).unwrap().consumed;
-        let mut piece = upstream.ahead.split_to(consumed);
-        if setup.has(Defect::EndsCutWell) {
-            // One chunk of what came, so that the end can be put behind it.
-            piece = rechunk(&piece);
-        }
+        let consumed = decoder.decode(&upstream.ahead, |_| ()).unwrap().consumed;
+        let piece = upstream.ahead.split_to(consumed);
         let written = client.write_all(&piece).await;
         if setup.has(Defect::KeepsUpstream) {
             continue;
@@ -213,20 +204,6 @@ async fn relay(
         written?;
     }
     Ok(if keeps_alive { Next::Again } else { Next::Close })
-}
-
-/// The last chunk of some framing, with the size that it has.
-fn rechunk(piece: &[u8]) -> bytes::BytesMut {
-    let Some(line) = memchr::memmem::find(piece, b"\r\n") else { return piece.into() };
-    let payload = &piece[line + 2..];
-    let payload = payload.strip_suffix(b"\r\n").unwrap_or(payload);
-    let is_whole = piece.ends_with(b"\r\n");
-    let mut out = bytes::BytesMut::from(format!("{:x}\r\n", payload.len()).as_bytes());
-    out.extend_from_slice(payload);
-    if is_whole {
-        out.extend_from_slice(b"\r\n");
-    }
-    out
 }
 
 /// Sends a stream on in other pieces, or with other bytes.
@@ -245,6 +222,9 @@ async fn restream(
     }
     while !decoder.is_done() {
         if upstream.ahead.is_empty() && upstream.more().await? == 0 {
+            if defect == Defect::EndsCutWell {
+                client.write_all(b"0\r\n\r\n").await?;
+            }
             return Ok(Next::Close);
         }
         let mut pieces = Vec::new();

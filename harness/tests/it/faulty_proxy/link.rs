@@ -34,6 +34,7 @@ impl Link {
 impl Reader {
     /// Reads more, if only to see that there is an end.
     pub(crate) async fn more(&mut self) -> io::Result<usize> {
+        self.ahead.reserve(64 * 1024);
         self.half.read_buf(&mut self.ahead).await
     }
 

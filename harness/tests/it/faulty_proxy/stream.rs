@@ -5,8 +5,8 @@ use super::Defect;
 /// Whether pieces of a stream are changed or held.
 pub(crate) fn takes_stream(defect: Defect) -> bool {
     use Defect::{
-        CutsCleanEnd, DecodesPieces, DropsComments, DropsLastEvent, GathersStream, HoldsHead, HoldsSixWrites,
-        JoinsDataLines, NormalisesLineEnds, RepeatsEvent, SwapsEvents,
+        CutsCleanEnd, DecodesPieces, DropsComments, DropsLastEvent, EndsCutWell, GathersStream, HoldsHead,
+        HoldsSixWrites, JoinsDataLines, NormalisesLineEnds, RepeatsEvent, SwapsEvents,
     };
     matches!(
         defect,
@@ -21,6 +21,7 @@ pub(crate) fn takes_stream(defect: Defect) -> bool {
             | RepeatsEvent
             | DecodesPieces
             | CutsCleanEnd
+            | EndsCutWell
     )
 }
 
@@ -37,14 +38,14 @@ impl Keeper {
         self.pieces += 1;
         match defect {
             Defect::DecodesPieces => return String::from_utf8_lossy(piece).into_owned().into_bytes(),
-            Defect::CutsCleanEnd => return piece.to_vec(),
+            Defect::CutsCleanEnd | Defect::EndsCutWell => return piece.to_vec(),
             Defect::RepeatsEvent if self.pieces == 3 => return [piece, piece].concat(),
             Defect::RepeatsEvent => return piece.to_vec(),
             Defect::SwapsEvents if self.pieces != 4 => return self.release(piece),
             _ => self.kept.extend_from_slice(piece),
         }
         match defect {
-            Defect::HoldsSixWrites if self.pieces % 7 == 0 => std::mem::take(&mut self.kept),
+            Defect::HoldsSixWrites if self.pieces.is_multiple_of(7) => std::mem::take(&mut self.kept),
             Defect::HoldsHead if self.pieces >= 4 => std::mem::take(&mut self.kept),
             _ => Vec::new(),
         }

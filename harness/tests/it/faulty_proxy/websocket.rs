@@ -19,7 +19,7 @@ pub(crate) fn handshake(head: &mut Head, defect: Defect) {
         Defect::AddsSubprotocol if is_upgraded => head.add("sec-websocket-protocol", "chat"),
         Defect::DropsSubprotocol => head.remove("sec-websocket-protocol"),
         Defect::AcceptsWrongly if is_upgraded => {
-            head.set("sec-websocket-accept", "AAAAAAAAAAAAAAAAAAAAAAAAAAA=")
+            head.set("sec-websocket-accept", "AAAAAAAAAAAAAAAAAAAAAAAAAAA=");
         }
         Defect::RefusesWith502 if head.first.contains(" 426 ") => {
             head.first = "HTTP/1.1 502 Bad Gateway".into();
@@ -97,9 +97,9 @@ impl Editor {
                     let mut message = self.message.take().unwrap();
                     message.payload.extend(payload);
                     if header.is_final {
-                        out.extend(self.message(message))
+                        out.extend(self.message(message));
                     } else {
-                        self.message = Some(message)
+                        self.message = Some(message);
                     }
                     continue;
                 }
