@@ -75,7 +75,7 @@ checks! {
     HopByHop "hop-by-hop" "even the fields of a connection are as they were"
         Some("those of RFC 9110 §7.6.1 and the framing are each hop's own: any difference is lawful"),
     ResponseBody "response-body" "the body of a response arrives byte for byte"
-        Some("behind a reset, what was under way may be lost"),
+        Some("with a reset, and with any cut over HTTP/2, which is one, what was under way may be lost (RFC 9113 §5.4.2)"),
     EventOrder "event-order" "the events of a stream are the upstream's, in its order" None,
     FirstByteDelay "first-byte-delay" "a response begins when the upstream begins it"
         Some("400 ms, and only when the head came later than the next two upstream writes: the upstream waits for the client behind each write, so a busy machine moves both and only a proxy that holds bytes moves one"),

@@ -38,6 +38,10 @@ impl Excerpt {
 /// Where two texts begin to differ; none when they are equal.
 #[must_use]
 pub fn first_difference(one: &[u8], other: &[u8]) -> Option<usize> {
+    // Equal texts are the rule, and are compared at once.
+    if one == other {
+        return None;
+    }
     let common = one.iter().zip(other).take_while(|(one, other)| one == other).count();
     (common < one.len() || common < other.len()).then_some(common)
 }

@@ -147,7 +147,8 @@ fn kept(
     };
     if expected.is_empty() {
         let problem = format!("{name} was added");
-        if !compare.is_pooled && way.may_add.contains(&name) {
+        // A date is even owed by whoever forwards an answer without one (RFC 9110 §6.6.1).
+        if name == "date" || (!compare.is_pooled && way.may_add.contains(&name)) {
             findings.lawful(way.added, &problem, &left, &right);
         } else {
             findings.text(special(name, way.added), &problem, &left, &right);

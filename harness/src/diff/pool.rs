@@ -24,8 +24,10 @@ pub struct Account {
 impl Account {
     /// Whether a value holds credentials of this account.
     #[must_use]
-    pub fn owns(&self, value: &str) -> bool {
-        self.credentials.iter().any(|credential| !credential.is_empty() && value.contains(&**credential))
+    pub fn owns(&self, value: impl AsRef<[u8]>) -> bool {
+        let value = value.as_ref();
+        let is_in = |credential: &String| memchr::memmem::find(value, credential.as_bytes()).is_some();
+        self.credentials.iter().any(|credential| !credential.is_empty() && is_in(credential))
     }
 }
 
@@ -112,12 +114,11 @@ pub(super) fn judge(
     }
     for seen in &recording.client {
         findings.exchange = Some(seen.exchange);
-        let texts = [&seen.head.0, &seen.body.0]
-            .into_iter()
-            .chain(seen.messages.iter().map(|heard| &heard.payload.0));
-        let texts: Vec<_> = texts.map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect();
-        let fields = seen.headers.iter().map(|(_, value)| value);
-        let leaked = fields.chain(&texts).find_map(|text| accounts.iter().find(|account| account.owns(text)));
+        let fields = seen.headers.iter().map(|(_, value)| value.as_bytes());
+        let messages = seen.messages.iter().filter(|heard| heard.direction == Direction::UpstreamToClient);
+        let messages = messages.map(|heard| &heard.payload.0[..]);
+        let mut texts = fields.chain(messages).chain([&seen.body.0[..]]);
+        let leaked = texts.find_map(|text| accounts.iter().find(|account| account.owns(text)));
         if let Some(account) = leaked {
             let problem = format!("credentials of {} reached the client", account.name);
             findings.text(Check::NoCrossAccountLeak, &problem, "", &account.name);
@@ -130,7 +131,7 @@ fn in_body(account: &Account, ask: &Ask) -> bool {
     let messages = ask.messages.iter().filter(|heard| heard.direction == Direction::ClientToUpstream);
     std::iter::once(&ask.body.0)
         .chain(messages.map(|heard| &heard.payload.0))
-        .any(|bytes| account.owns(&String::from_utf8_lossy(bytes)))
+        .any(|bytes| account.owns(bytes))
 }
 
 /// Whose each conversation, response, turn state and cookie is.
@@ -193,7 +194,7 @@ impl Ledger {
         let sent = ask.messages.iter().filter(|heard| heard.direction == Direction::UpstreamToClient);
         let sent = std::iter::once(&answer.body).chain(sent.map(|heard| &heard.payload.0));
         for bytes in sent {
-            for id in marked(&String::from_utf8_lossy(bytes), "\"id\":") {
+            for id in marked(bytes, "\"id\":") {
                 if id.starts_with("resp") {
                     self.responses.entry(id).or_insert_with(|| account.name.clone());
                 }
@@ -210,19 +211,22 @@ fn is_conversation(name: &str) -> bool {
     is_affinity(name) && !name.eq_ignore_ascii_case("x-codex-turn-state")
 }
 
-fn texts(ask: &Ask) -> Vec<String> {
-    let is_zstd = ask.header("content-encoding") == Some("zstd");
-    let body =
-        if is_zstd { zstd::decode_all(&ask.body.0[..]).unwrap_or_default() } else { ask.body.0.clone() };
+/// What the client said in a request: its body, decoded, or its messages.
+fn texts(ask: &Ask) -> Vec<std::borrow::Cow<'_, [u8]>> {
+    let body = match ask.header("content-encoding") {
+        Some("zstd") => zstd::decode_all(&ask.body.0[..]).unwrap_or_default().into(),
+        _ => ask.body.0.as_slice().into(),
+    };
     let messages = ask.messages.iter().filter(|heard| heard.direction == Direction::ClientToUpstream);
-    std::iter::once(&body)
-        .chain(messages.map(|heard| &heard.payload.0))
-        .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
-        .collect()
+    std::iter::once(body).chain(messages.map(|heard| heard.payload.0.as_slice().into())).collect()
 }
 
 /// The strings behind each occurrence of a key.
-fn marked(text: &str, key: &str) -> Vec<String> {
-    let behind = text.match_indices(key).map(|(at, _)| text[at + key.len()..].trim_start());
-    behind.filter_map(|rest| Some(rest.strip_prefix('"')?.split_once('"')?.0.to_owned())).collect()
+fn marked(text: &[u8], key: &str) -> Vec<String> {
+    let behind = memchr::memmem::find_iter(text, key).map(|at| text[at + key.len()..].trim_ascii_start());
+    let string = |rest: &[u8]| {
+        let rest = rest.strip_prefix(b"\"")?;
+        Some(String::from_utf8_lossy(&rest[..memchr::memchr(b'"', rest)?]).into_owned())
+    };
+    behind.filter_map(string).collect()
 }

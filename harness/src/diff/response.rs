@@ -11,7 +11,7 @@ use crate::replay::SeenEnd;
 pub(super) fn judge(case: &Case<'_>, findings: &mut Findings) {
     let Some(answer) = &case.exchange.answer else { return };
     let Some(status) = case.seen.status else {
-        if case.seen.end != SeenEnd::Left && !may_lack_head(answer) && !is_half_closed(case, findings) {
+        if case.seen.end != SeenEnd::Left && !may_lack_head(case, answer) && !is_half_closed(case, findings) {
             let seen = format!("no response: {:?} {:?}", case.seen.end, case.seen.problem);
             findings.text(Check::Status, "there was no response", &answer.status.to_string(), &seen);
             slow(case, findings);
@@ -34,9 +34,9 @@ pub(super) fn judge(case: &Case<'_>, findings: &mut Findings) {
     fields(case, answer, findings);
 }
 
-/// A reset may overtake the head of what it cuts.
-fn may_lack_head(answer: &Answer) -> bool {
-    answer.end == StreamEnd::Reset
+/// A reset may overtake what it cuts, head and all; over HTTP/2 every cut is a reset of its stream.
+fn may_lack_head(case: &Case<'_>, answer: &Answer) -> bool {
+    answer.end == StreamEnd::Reset || (case.seen.http2 && answer.end == StreamEnd::Fin)
 }
 
 /// Told as what it is, and nothing more of the exchange is judged.
@@ -70,7 +70,7 @@ fn body(case: &Case<'_>, answer: &Answer, findings: &mut Findings) {
     let expected = if has_none { &[][..] } else { &answer.body[..] };
     let seen = &case.seen.body.0[..];
     // Of an answer that is left nobody knows how much would have come; a reset loses what is under way.
-    let may_be_cut = case.seen.end == SeenEnd::Left || answer.end == StreamEnd::Reset;
+    let may_be_cut = case.seen.end == SeenEnd::Left || may_lack_head(case, answer);
     if (may_be_cut && expected.starts_with(seen)) || expected == seen {
         return;
     }

@@ -47,6 +47,15 @@ pub(super) fn judge(case: &Case<'_>, findings: &mut Findings) {
 /// A refusal is a response like any other, under a name of its own.
 fn refused(case: &Case<'_>, answer: &Answer, findings: &mut Findings) {
     let seen = case.seen.status;
+    if case.expect.is_pooled() && seen.is_some_and(|status| status >= 400) {
+        // A pool asks others first, and then says itself that there is no WebSocket to be had.
+        let problem = format!("the upstream refused with {}, the pool with {seen:?}", answer.status);
+        if seen != Some(answer.status) || case.seen.body.0 != answer.body {
+            let said = String::from_utf8_lossy(&case.seen.body.0);
+            findings.lawful(Check::WsRefusedUpgrade, &problem, &answer.status.to_string(), &said);
+        }
+        return;
+    }
     if seen != Some(answer.status) {
         let problem = format!("the upstream refused with {}", answer.status);
         let said = format!("{seen:?} {:?}", case.seen.end);

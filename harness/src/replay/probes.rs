@@ -22,6 +22,8 @@ mod websockets;
 pub struct Settings {
     /// The path of a turn; each probe adds a query of its own.
     pub path: String,
+    /// The path of a question without a body.
+    pub question: String,
     /// Length of the big bodies, in bytes.
     pub big: usize,
     /// How long the slow answer takes to begin.
@@ -34,6 +36,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             path: "/backend-api/codex/responses".into(),
+            question: "/backend-api/codex/models".into(),
             big: 16 << 20,
             slow: Duration::from_secs(2),
             odd: true,
@@ -48,6 +51,16 @@ pub struct Probe {
     pub name: String,
     /// Its exchanges, numbered from 1.
     pub exchanges: Vec<Exchange>,
+}
+
+impl Probe {
+    /// Whether an upstream's refusal is in it: a pool thinks otherwise of the account from then on, so that
+    /// such a probe wants a pool for itself.
+    #[must_use]
+    pub fn refuses(&self) -> bool {
+        let answers = self.exchanges.iter().filter_map(|exchange| exchange.answer.as_ref());
+        answers.into_iter().any(|answer| answer.status >= 400 && answer.status != 413)
+    }
 }
 
 /// All probes.
@@ -110,7 +123,8 @@ impl Maker<'_> {
     fn get(&self, name: &str) -> Exchange {
         let mut fields = client_fields(name);
         fields.push(("host".into(), "localhost".into()));
-        exchange("GET", &self.target(name), fields, Vec::new())
+        let target = format!("{}?probe={name}", self.settings.question);
+        exchange("GET", &target, fields, Vec::new())
     }
 
     /// A request for a WebSocket, with the fields in the order of Codex's own.

@@ -6,9 +6,10 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
 
 mod defect;
 mod http;
@@ -19,15 +20,18 @@ mod websocket;
 
 pub(crate) use defect::{DEFECTS, Defect};
 
-/// A running proxy. Dropping it ends it.
+/// A running proxy, on a thread of its own as a program would be. Dropping it ends it.
 pub(crate) struct FaultyProxy {
     pub(crate) address: SocketAddr,
-    task: JoinHandle<()>,
+    /// Dropped to stop the thread.
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Drop for FaultyProxy {
     fn drop(&mut self) {
-        self.task.abort();
+        self.stop = None;
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
@@ -63,23 +67,32 @@ impl Setup {
 }
 
 impl FaultyProxy {
-    pub(crate) async fn start(
-        upstream: SocketAddr,
-        defect: Option<Defect>,
-        accounts: Vec<Credentials>,
-    ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    pub(crate) fn start(upstream: SocketAddr, defect: Option<Defect>, accounts: Vec<Credentials>) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let setup = Arc::new(Setup { upstream, defect, accounts, conversations: Mutex::default() });
-        let task = tokio::spawn(async move {
-            // Ends with the proxy: dropping the set ends what it has started.
-            let mut connections = tokio::task::JoinSet::new();
-            loop {
-                let (client, _) = listener.accept().await.unwrap();
-                let setup = Arc::clone(&setup);
-                connections.spawn(async move { http::serve(&setup, client).await });
-            }
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                tokio::select! {
+                    () = accept(listener, setup) => {}
+                    _ = stopped => {}
+                }
+            });
         });
-        Self { address, task }
+        Self { address, stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+/// Serves connections until it is dropped, which ends them all.
+async fn accept(listener: std::net::TcpListener, setup: Arc<Setup>) {
+    let listener = TcpListener::from_std(listener).unwrap();
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let (client, _) = listener.accept().await.unwrap();
+        let setup = Arc::clone(&setup);
+        connections.spawn(async move { http::serve(&setup, client).await });
     }
 }
