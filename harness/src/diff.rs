@@ -115,6 +115,9 @@ struct Case<'a> {
 
 impl Case<'_> {
     fn judge(&self, findings: &mut Findings) {
+        if self.expect.is_pooled() && pool::answers_itself(&self.exchange.request.url) {
+            return;
+        }
         if self.asks.is_empty() {
             self.never_asked(findings);
             return;
@@ -131,11 +134,7 @@ impl Case<'_> {
 
     fn never_asked(&self, findings: &mut Findings) {
         let request = &self.exchange.request;
-        let left = self.exchange.client_gone.is_some();
-        if left || (self.expect.is_pooled() && pool::answers_itself(&request.url)) {
-            return;
-        }
-        if response::is_half_closed(self, findings) {
+        if request::breaks_off(self.exchange) || response::is_half_closed(self, findings) {
             return;
         }
         let seen = format!("status {:?}, {:?}", self.seen.status, self.seen.end);

@@ -29,6 +29,8 @@ pub mod probes;
 
 pub use stream::{Target, TargetError};
 
+pub(crate) use request::is_short;
+
 use order::{Order, Stage};
 
 /// How a client is played.

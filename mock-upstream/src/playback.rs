@@ -33,7 +33,7 @@ mod talk;
 pub use log::{Ask, Heard, Log, now};
 pub use matching::path_and_query;
 pub use pace::Pace;
-pub use play::{held_beginning, reason};
+pub use play::{held_beginning, held_messages, reason};
 pub use talk::{Over, Side, encode, talk};
 
 use log::Book;

@@ -77,9 +77,6 @@ pub(super) fn may_answer(case: &Case<'_>, status: u16) -> bool {
     if !case.expect.is_pooled() {
         return false;
     }
-    if answers_itself(&case.exchange.request.url) {
-        return true;
-    }
     let Some(answer) = &case.exchange.answer else { return true };
     let is_refusal = matches!(answer.status, 401 | 402 | 403 | 429);
     let is_cut = answer.end != StreamEnd::Eof && held_beginning(answer) >= answer.body.len() as u64;

@@ -1,10 +1,12 @@
 //! What reached the upstream against what the client sent: method, target, fields, body, and how often.
 
 use mock_upstream::playback::{Ask, answers_after, path_and_query};
+use wire::capture::Exchange;
 use wire::header::{Action, Carries, lookup};
 
 use super::headers::{self, Compare, REQUEST};
 use super::{Case, Check, Expect, Findings, pool};
+use crate::replay::is_short;
 
 /// From how many bytes on a body has a check of its own.
 pub(super) const BIG: usize = 8 << 20;
@@ -26,6 +28,11 @@ pub(super) fn judge(case: &Case<'_>, findings: &mut Findings) {
         let (expected, seen) = (most.to_string(), case.asks.len().to_string());
         findings.text(Check::SentOnce, &format!("it reached the upstream {seen} times"), &expected, &seen);
     }
+}
+
+/// Whether the client left within its request, so that there may have been nothing to forward.
+pub(super) fn breaks_off(exchange: &Exchange) -> bool {
+    exchange.client_gone.is_some() && is_short(exchange)
 }
 
 fn fields(case: &Case<'_>, ask: &Ask, findings: &mut Findings) {

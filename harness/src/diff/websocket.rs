@@ -1,6 +1,6 @@
 //! A WebSocket on both sides: the handshake, the messages of each direction, and the end.
 
-use mock_upstream::playback::Heard;
+use mock_upstream::playback::{Heard, held_messages};
 use wire::capture::{Answer, Direction, Message, MessageKind};
 
 use super::{Case, Check, Excerpt, Findings, Severity, differ, response};
@@ -168,8 +168,12 @@ fn delays(case: &Case<'_>, findings: &mut Findings) {
         messages.iter().filter(own).map(|message| message.at).collect()
     };
     let (sent, arrived) = (times(&ask.messages), times(&case.seen.messages));
+    let held = if case.expect.is_pooled() { held_messages(&case.exchange.messages) } else { Vec::new() };
     for (at, (sent_at, arrived)) in sent.iter().zip(&arrived).enumerate() {
         let Some(next) = sent.get(at + 2).copied().or(ask.ended) else { continue };
+        if held.contains(&(at as u64 + 1)) {
+            continue;
+        }
         let lag = arrived - sent_at;
         if lag >= super::timing::FLOOR && *arrived > next {
             let problem =

@@ -98,7 +98,7 @@ impl Leave {
 }
 
 /// Whether the recorded body is shorter than its head promises: its client broke off.
-fn is_short(exchange: &Exchange) -> bool {
+pub(crate) fn is_short(exchange: &Exchange) -> bool {
     let headers = &exchange.request.headers;
     let length = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
     let length = length.and_then(|(_, length)| length.parse::<usize>().ok());

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use wire::capture::{Answer, Direction, Exchange, Payload, StreamEnd};
+use wire::capture::{Answer, Direction, Exchange, Message, Payload, StreamEnd};
 use wire::http1::{BodyLength, RequestHead};
 
 use super::log::{Ask, Entry, now};
 use super::pace::Pace;
-use super::talk::{Over, Side, talk};
+use super::talk::{Over, Side, is_data, talk};
 use super::{Shared, answers_after, cuts_in_chunk, half_closes, pace_of};
 use crate::connection::{Connection, Gone, ReadError};
 
@@ -256,9 +256,11 @@ impl Turn<'_> {
         let patience = self.shared.config.patience;
         let side = Side { direction: Direction::UpstreamToClient, pace, patience };
         let (socket, ahead) = connection.into_parts();
-        let limit = self.shared.config.meet;
+        let config = &self.shared.config;
+        let held = if config.holds_beginning { held_messages(&exchange.messages) } else { Vec::new() };
+        let (limit, held) = (config.meet, &held);
         let meet = |count: u64| async move {
-            if let Some(limit) = limit {
+            if let Some(limit) = limit.filter(|_| !held.contains(&count)) {
                 self.shared.book.until_arrived(exchange.id, count + 1, limit).await;
             }
         };
@@ -423,6 +425,26 @@ pub fn held_beginning(answer: &Answer) -> u64 {
     let behind =
         memchr::memmem::find(&answer.body[at..], b"\n\n").map_or(answer.body.len(), |end| at + end + 2);
     behind as u64
+}
+
+/// Which of the upstream's messages, from 1, a proxy may hold that can still ask another account: those of
+/// each turn up to the first output.
+#[must_use]
+pub fn held_messages(messages: &[Message]) -> Vec<u64> {
+    let (mut held, mut number, mut has_output) = (Vec::new(), 0, false);
+    for message in messages.iter().filter(|message| is_data(message)) {
+        if message.direction == Direction::ClientToUpstream {
+            has_output = false;
+            continue;
+        }
+        number += 1;
+        let is_output = |mark: &&str| memchr::memmem::find(&message.payload, mark.as_bytes()).is_some();
+        has_output |= FIRST_OUTPUT.iter().any(is_output);
+        if !has_output {
+            held.push(number);
+        }
+    }
+    held
 }
 
 /// What the first output looks like: of Codex's backend, of Anthropic's, of Google's.

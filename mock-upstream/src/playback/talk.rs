@@ -95,7 +95,7 @@ fn other(direction: Direction) -> Direction {
     }
 }
 
-fn is_data(message: &Message) -> bool {
+pub(super) fn is_data(message: &Message) -> bool {
     matches!(message.kind, MessageKind::Text | MessageKind::Binary)
 }
 

@@ -29,7 +29,7 @@ const ODD_JSON: &str = "{ \"b\" : 1.0e2 ,\"a\":\"\\u00e9\\/ \u{e9}\",\r\n\t\"a\"
 fn bodies(maker: &mut Maker<'_>) {
     let odd = maker.post("odd-json", ODD_JSON).answered(whole(200, JSON, ODD_JSON));
     maker.one("odd-json", odd);
-    let big: Vec<u8> = (0..maker.settings.big).map(|at| b"0123456789abcde\n"[at % 16]).collect();
+    let big = b"0123456789abcde\n".repeat(maker.settings.big / 16);
     let upload = maker.post("big-request", big.clone()).answered(whole(200, JSON, "{}"));
     maker.one("big-request", upload);
     let download = maker.post("big-response", "{}").answered(whole(200, JSON, big));
