@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use mock_upstream::playback::{Ask, held_beginning};
 use serde::{Deserialize, Serialize};
-use wire::capture::{Direction, Exchange, Headers, StreamEnd};
+use wire::capture::{Answer, Direction, Exchange, Headers, StreamEnd};
 use wire::header::{Carries, TABLE};
 
 use super::{Case, Check, Expect, Findings};
@@ -61,12 +61,7 @@ pub(super) fn most_asks(exchange: &Exchange, expect: &Expect) -> usize {
     match &exchange.answer {
         None => again,
         Some(answer) if answer.status >= 400 => again,
-        Some(answer)
-            if answer.end != StreamEnd::Eof && held_beginning(answer) >= answer.body.len() as u64 =>
-        {
-            again
-        }
-        Some(answer) if answer.status == 101 => again,
+        Some(answer) if answer.status == 101 || is_without_output(answer) => again,
         Some(_) => 1,
     }
 }
@@ -79,9 +74,28 @@ pub(super) fn may_answer(case: &Case<'_>, status: u16) -> bool {
     }
     let Some(answer) = &case.exchange.answer else { return true };
     let is_refusal = matches!(answer.status, 401 | 402 | 403 | 429);
-    let is_cut = answer.end != StreamEnd::Eof && held_beginning(answer) >= answer.body.len() as u64;
-    status >= 400 && (is_refusal || is_cut)
+    status >= 400 && (is_refusal || is_without_output(answer))
 }
+
+/// Whether a stream, or what came of a broken answer, shows a client nothing, so that another account may be
+/// asked.
+fn is_without_output(answer: &Answer) -> bool {
+    let may_be_held = answer.is_stream || answer.end != StreamEnd::Eof;
+    may_be_held && held_beginning(answer) >= answer.body.len() as u64
+}
+
+/// Whether an account is refused on a WebSocket: what the client then sees, and what another account is
+/// asked, is the pool's to say.
+pub(super) fn is_refused_in_messages(case: &Case<'_>) -> bool {
+    let theirs =
+        case.exchange.messages.iter().filter(|message| message.direction == Direction::UpstreamToClient);
+    let is_refusal =
+        |payload: &[u8]| REFUSALS.iter().any(|mark| memchr::memmem::find(payload, mark.as_bytes()).is_some());
+    case.expect.is_pooled() && theirs.into_iter().any(|message| is_refusal(&message.payload))
+}
+
+/// What refusals and failures look like among the messages of Codex's backend.
+const REFUSALS: &[&str] = &["\"type\":\"error\"", "\"type\": \"error\"", "response.failed"];
 
 pub(super) fn judge(
     exchanges: &[Exchange],

@@ -3,7 +3,7 @@
 use mock_upstream::playback::{Heard, held_messages};
 use wire::capture::{Answer, Direction, Message, MessageKind};
 
-use super::{Case, Check, Excerpt, Findings, Severity, differ, response};
+use super::{Case, Check, Excerpt, Findings, Severity, differ, pool, response};
 use crate::replay::SeenEnd;
 
 pub(super) fn judge(case: &Case<'_>, findings: &mut Findings) {
@@ -28,6 +28,9 @@ pub(super) fn judge(case: &Case<'_>, findings: &mut Findings) {
     if case.seen.end == SeenEnd::Garbled && case.seen.messages.is_empty() {
         let seen = case.seen.problem.as_deref().unwrap_or_default();
         findings.text(Check::WsHandshake, "what came is no WebSocket", "a WebSocket", seen);
+    }
+    if pool::is_refused_in_messages(case) {
+        return;
     }
     let heard: Vec<&Heard> = case.asks.iter().flat_map(|ask| &ask.messages).collect();
     for (direction, heard) in [

@@ -25,7 +25,7 @@ pub(super) async fn run(play: &Play<'_>, exchange: &Exchange, progress: &mut Pro
         Err(error) => return progress.end(SeenEnd::NoConnection, Some(error.to_string())),
     };
     let head = request::head(exchange, play.target, None);
-    let leave = Leave::of(exchange);
+    let leave = Leave::of(exchange, play.playback.config().holds_beginning);
     let (mut reader, mut writer) = tokio::io::split(stream);
     progress.seen.started = now();
     let sent = std::cell::Cell::new(None);
@@ -112,7 +112,7 @@ async fn send(
 }
 
 /// Comes back when the client leaves before the response has begun.
-async fn leaves(play: &Play<'_>, exchange: &Exchange, leave: Leave) {
+pub(super) async fn leaves(play: &Play<'_>, exchange: &Exchange, leave: Leave) {
     if leave != Leave::BeforeHead {
         std::future::pending::<()>().await;
     }

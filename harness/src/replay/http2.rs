@@ -53,7 +53,7 @@ pub(super) async fn run(play: &Play<'_>, exchange: &Exchange, progress: &mut Pro
         return progress.end(SeenEnd::NoConnection, Some("no HTTP/2 connection".into()));
     };
     progress.seen.started = now();
-    let leave = Leave::of(exchange);
+    let leave = Leave::of(exchange, play.playback.config().holds_beginning);
     let receiving = receive(&mut sender, request, leave, progress);
     let leaving = async {
         if leave != Leave::BeforeHead {

@@ -86,3 +86,47 @@ fn is_same(one: &Exchange, other: &Exchange) -> bool {
         && one.request.url == other.request.url
         && one.body() == other.body()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replay::probes::{Settings, all};
+
+    /// An exchange on this connection from one time to another.
+    fn exchange(connection: u64, url: &str, from: f64, to: f64) -> Exchange {
+        let probe = all(&Settings { big: 16, ..Settings::default() }).swap_remove(0);
+        let mut exchange = probe.exchanges.into_iter().next().unwrap();
+        (exchange.at, exchange.request.connection, exchange.request.url) = (from, connection, url.into());
+        let answer = exchange.answer.as_mut().unwrap();
+        (answer.at, answer.writes) = (to, vec![(to, 1)]);
+        exchange
+    }
+
+    #[test]
+    fn what_overlapped_overlaps_and_what_followed_follows() {
+        let exchanges =
+            [exchange(1, "/a", 0.0, 10.0), exchange(2, "/b", 5.0, 8.0), exchange(3, "/c", 9.0, 12.0)];
+        let order = Order::new(&exchanges);
+        assert!(!order.may_begin(1, &[Stage::Waiting, Stage::Waiting, Stage::Waiting]));
+        assert!(order.may_begin(1, &[Stage::Begun, Stage::Waiting, Stage::Waiting]));
+        assert!(!order.may_begin(2, &[Stage::Begun, Stage::Begun, Stage::Waiting]));
+        assert!(order.may_begin(2, &[Stage::Begun, Stage::Ended, Stage::Waiting]));
+        assert_eq!((order.pause_from(2), order.begin(2)), (8.0, 9.0));
+    }
+
+    #[test]
+    fn a_connection_of_http1_has_one_exchange_at_a_time() {
+        let exchanges = [exchange(1, "/a", 0.0, 10.0), exchange(1, "/b", 5.0, 8.0)];
+        let order = Order::new(&exchanges);
+        assert!(!order.may_begin(1, &[Stage::Answered, Stage::Waiting]));
+        assert!(order.may_begin(1, &[Stage::Ended, Stage::Waiting]));
+    }
+
+    #[test]
+    fn of_two_equal_requests_the_second_waits_for_the_firsts_answer() {
+        let exchanges = [exchange(1, "/a", 0.0, 10.0), exchange(2, "/a", 5.0, 8.0)];
+        let order = Order::new(&exchanges);
+        assert!(!order.may_begin(1, &[Stage::Begun, Stage::Waiting]));
+        assert!(order.may_begin(1, &[Stage::Answered, Stage::Waiting]));
+    }
+}

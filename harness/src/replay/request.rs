@@ -1,6 +1,6 @@
 //! The bytes of a recorded request as they are sent again: head, pieces of the body, and when to leave.
 
-use mock_upstream::playback::path_and_query;
+use mock_upstream::playback::{held_beginning, path_and_query};
 use wire::capture::{Exchange, StreamEnd};
 
 use super::stream::Endpoint;
@@ -77,22 +77,31 @@ pub(super) enum Leave {
 }
 
 impl Leave {
-    pub(super) fn of(exchange: &Exchange) -> Self {
-        let Some(gone) = exchange.client_gone else { return Self::Never };
-        if is_short(exchange) {
+    /// When it leaves; `holds` says that the proxy may hold the beginning of a stream, for which a client
+    /// cannot wait.
+    pub(super) fn of(exchange: &Exchange, holds: bool) -> Self {
+        let gone = exchange.client_gone;
+        if gone.is_some() && is_short(exchange) {
             return Self::InRequest;
         }
-        match &exchange.answer {
-            Some(answer) if answer.at <= gone => {
-                let seen = answer.writes.iter().filter(|(at, _)| *at <= gone).map(|(_, length)| length);
-                let seen = if answer.writes.is_empty() { answer.body.len() as u64 } else { seen.sum() };
-                match answer.end {
-                    // The whole answer had come when it left, which is no leaving.
-                    StreamEnd::Eof if seen >= answer.body.len() as u64 => Self::Never,
-                    _ => Self::Behind(seen),
-                }
+        let Some(answer) =
+            exchange.answer.as_ref().filter(|answer| gone.is_none_or(|gone| answer.at <= gone))
+        else {
+            return Self::BeforeHead;
+        };
+        let seen = match gone {
+            Some(gone) if !answer.writes.is_empty() => {
+                answer.writes.iter().filter(|(at, _)| *at <= gone).map(|(_, length)| length).sum()
             }
-            _ => Self::BeforeHead,
+            _ => answer.body.len() as u64,
+        };
+        let has_all = seen >= answer.body.len() as u64;
+        match answer.end {
+            // The whole answer had come, or its end was what came next.
+            StreamEnd::Eof | StreamEnd::Fin | StreamEnd::Reset if gone.is_none() || has_all => Self::Never,
+            // Nobody waits for what never comes: the recorded client has left, or its recorder has.
+            _ if holds && seen <= held_beginning(answer) => Self::BeforeHead,
+            _ => Self::Behind(seen),
         }
     }
 }

@@ -27,9 +27,15 @@ pub(super) async fn run(play: &Play<'_>, exchange: &Exchange, progress: &mut Pro
     }
     progress.seen.sent = Some(now());
     let mut ahead = BytesMut::new();
-    let head = match http1::read_head(&mut stream, &mut ahead, progress).await {
-        Ok(head) => head,
-        Err(over) => return progress.end(over.end, over.problem),
+    let leave = Leave::of(exchange, play.playback.config().holds_beginning);
+    let read = tokio::select! {
+        read = http1::read_head(&mut stream, &mut ahead, progress) => Some(read),
+        () = http1::leaves(play, exchange, leave) => None,
+    };
+    let head = match read {
+        Some(Ok(head)) => head,
+        Some(Err(over)) => return progress.end(over.end, over.problem),
+        None => return progress.end(SeenEnd::Left, None),
     };
     if head.status() != 101 {
         let over = http1::receive_body(exchange, &head, Leave::Never, &mut stream, ahead, progress).await;

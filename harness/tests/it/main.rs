@@ -8,5 +8,6 @@ mod compat;
 mod defects;
 mod faulty_proxy;
 mod process;
+mod replay;
 mod script;
 mod tripwire;

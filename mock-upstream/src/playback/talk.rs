@@ -326,3 +326,79 @@ fn complete(partial: Partial, direction: Direction, tell: &watch::Sender<Known>,
         tell.send_modify(|known| known.messages += 1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use proptest::prelude::*;
+
+    fn message() -> impl Strategy<Value = Message> {
+        let kind = prop_oneof![
+            4 => Just(MessageKind::Text),
+            2 => Just(MessageKind::Binary),
+            1 => Just(MessageKind::Ping),
+            1 => Just(MessageKind::Pong),
+        ];
+        let direction = prop_oneof![Just(Direction::ClientToUpstream), Just(Direction::UpstreamToClient)];
+        (kind, direction, prop::collection::vec(any::<u8>(), 0..300), any::<prop::sample::Index>()).prop_map(
+            |(kind, direction, mut payload, split)| {
+                let is_data = matches!(kind, MessageKind::Text | MessageKind::Binary);
+                payload.truncate(if is_data { 300 } else { 125 });
+                let at = split.index(payload.len() + 1) as u64;
+                let frames = if is_data { vec![at, payload.len() as u64 - at] } else { Vec::new() };
+                Message { at: 0.0, direction, kind, payload, frames }
+            },
+        )
+    }
+
+    /// Plays a script on both sides of a pipe that takes so many bytes, and says what each has heard.
+    fn play(script: &[Message], pipe: usize) -> [(Over, Vec<Message>); 2] {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let (client, upstream) = tokio::io::duplex(pipe);
+            let one = async |stream, direction| {
+                let pace = Pace { speed: 1.0, max_gap: Duration::ZERO };
+                let side = Side { direction, pace, patience: Duration::from_secs(10) };
+                let heard = RefCell::new(Vec::new());
+                let note = |message: Heard| {
+                    if message.direction != direction {
+                        let (direction, kind, frames) = (message.direction, message.kind, message.frames);
+                        let payload = message.payload.0;
+                        heard.borrow_mut().push(Message { at: 0.0, direction, kind, payload, frames });
+                    }
+                };
+                let (over, _) = talk(stream, &[], script, side, note, async |_| ()).await;
+                (over, heard.into_inner())
+            };
+            let sides = tokio::join!(
+                one(client, Direction::ClientToUpstream),
+                one(upstream, Direction::UpstreamToClient)
+            );
+            sides.into()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn each_side_hears_what_the_other_has_to_say(
+            mut script in prop::collection::vec(message(), 0..8),
+            pipe in 1_usize..64,
+            code in prop::sample::select(vec![1000_u16, 1011, 4000]),
+            closer in prop_oneof![Just(Direction::ClientToUpstream), Just(Direction::UpstreamToClient)],
+        ) {
+            let (kind, payload) = (MessageKind::Close(code), b"done".to_vec());
+            script.push(Message { at: 0.0, direction: closer, kind, payload, frames: Vec::new() });
+            let [client, upstream] = play(&script, pipe);
+            for ((over, heard), from) in
+                [(client, Direction::UpstreamToClient), (upstream, Direction::ClientToUpstream)]
+            {
+                prop_assert_eq!(over, Over::Done);
+                let said: Vec<_> = script.iter().filter(|message| message.direction == from).cloned().collect();
+                prop_assert_eq!(&heard[..said.len()], &said[..]);
+            }
+        }
+    }
+}
