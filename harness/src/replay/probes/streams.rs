@@ -23,7 +23,10 @@ pub(super) fn add(maker: &mut Maker<'_>) {
     maker.one("odd-stream", odd);
     let all = ODD.concat();
     let bytes: Vec<&[u8]> = all.chunks(1).collect();
-    let dribbled = maker.post("dribbled-stream", "{\"stream\":true}").answered(stream(&bytes));
+    let mut dribble = stream(&bytes);
+    // Without pauses: each byte waits for the client to have the one before.
+    dribble.writes.iter_mut().for_each(|(at, _)| *at = 1.0);
+    let dribbled = maker.post("dribbled-stream", "{\"stream\":true}").answered(dribble);
     maker.one("dribbled-stream", dribbled);
     plain(maker);
     cuts(maker);
