@@ -96,7 +96,10 @@ pub fn judge(exchanges: &[Exchange], recording: &Recording, expect: &Expect) -> 
     }
     findings.exchange = None;
     for ask in pairs.unexpected {
-        let problem = format!("{} {} is nobody's request", ask.method, ask.target);
+        let problem = match &ask.problem {
+            Some(problem) => format!("what reached the upstream is no request: {problem}"),
+            None => format!("{} {} is nobody's request", ask.method, ask.target),
+        };
         findings.text(Check::UnexpectedRequest, &problem, "", &format!("{} {}", ask.method, ask.target));
     }
     if let Expect::Pooled { accounts } = expect {
@@ -164,7 +167,7 @@ impl<'a> Pairs<'a> {
                 .iter()
                 .enumerate()
                 .map(|(at, ask)| (likeness(exchange, ask), at))
-                .filter(|(likeness, _)| *likeness > 1)
+                .filter(|(likeness, at)| *likeness > 1 && unexpected[*at].problem.is_none())
                 .max_by_key(|(likeness, at)| (*likeness, std::cmp::Reverse(*at)));
             if let Some((_, at)) = best {
                 lost.push((exchange.id, unexpected.remove(at)));

@@ -20,6 +20,10 @@ use crate::connection::{Connection, Socket};
 use crate::server::{StartError, bind};
 use crate::tls::{self, Authority};
 
+mod answer;
+
+mod hold;
+
 mod log;
 
 mod matching;
@@ -30,10 +34,12 @@ mod play;
 
 mod talk;
 
+pub use answer::reason;
+pub use hold::{held_beginning, held_messages};
 pub use log::{Ask, Heard, Log, now};
 pub use matching::path_and_query;
 pub use pace::Pace;
-pub use play::{held_beginning, held_messages, reason};
+
 pub use talk::{Over, Side, encode, talk};
 
 use log::Book;

@@ -83,50 +83,40 @@ fn messages(sent: &[&Message], heard: &[&Heard], direction: Direction, findings:
         Direction::ClientToUpstream => "the client's",
         Direction::UpstreamToClient => "the upstream's",
     };
-    for (what, is_kind) in
-        [("message", is_data as fn(MessageKind) -> bool), ("ping or pong", is_control as _)]
-    {
+    for (what, are_data) in [("message", true), ("ping or pong", false)] {
+        let is_kind = |kind| if are_data { is_data(kind) } else { is_control(kind) };
         let sent: Vec<_> = sent.iter().filter(|message| is_kind(message.kind)).collect();
         let heard: Vec<_> = heard.iter().filter(|message| is_kind(message.kind)).collect();
-        for at in 0..sent.len().max(heard.len()) {
-            let number = at + 1;
-            let problem = match (sent.get(at), heard.get(at)) {
-                (Some(sent), Some(heard)) => {
-                    let Some((offset, left, right)) = differ(&sent.payload, &heard.payload.0) else {
-                        if sent.kind == heard.kind {
-                            continue;
-                        }
-                        let problem = format!("{who} {what} {number} has another type");
-                        let (left, right) = (format!("{:?}", sent.kind), format!("{:?}", heard.kind));
-                        findings.text(Check::WsMessages, &problem, &left, &right);
-                        break;
-                    };
-                    let problem = format!("{who} {what} {number} differs from byte {offset} on");
-                    findings.add(Check::WsMessages, Severity::Broken, &problem, left, right);
-                    break;
-                }
-                (Some(sent), None) => {
-                    let problem =
-                        format!("{who} {what} {number} of {} did not arrive", heard_of(&sent.payload));
-                    let left = Excerpt::whole(&String::from_utf8_lossy(&sent.payload));
-                    findings.add(Check::WsMessages, Severity::Broken, &problem, left, Excerpt::default());
-                    break;
-                }
-                (None, Some(heard)) => {
-                    let problem = format!("{who} {what} {number} was never sent");
-                    (problem, Excerpt::whole(&String::from_utf8_lossy(&heard.payload.0)))
-                }
-                (None, None) => break,
-            };
-            let (problem, right) = problem;
-            findings.add(Check::WsMessages, Severity::Broken, &problem, Excerpt::default(), right);
-            break;
+        let count = sent.len().max(heard.len());
+        let difference = (0..count).find_map(|at| {
+            let (problem, left, right) = difference(sent.get(at).copied(), heard.get(at).copied())?;
+            Some((format!("{who} {what} {} {problem}", at + 1), left, right))
+        });
+        if let Some((problem, left, right)) = difference {
+            findings.add(Check::WsMessages, Severity::Broken, &problem, left, right);
         }
     }
 }
 
-fn heard_of(payload: &[u8]) -> String {
-    format!("{} bytes", payload.len())
+/// What differs between a message and what was heard in its place.
+fn difference(sent: Option<&&Message>, heard: Option<&&Heard>) -> Option<(String, Excerpt, Excerpt)> {
+    let (payload, nothing) =
+        (|bytes: &[u8]| Excerpt::whole(&String::from_utf8_lossy(bytes)), Excerpt::default);
+    match (sent, heard) {
+        (Some(sent), Some(heard)) => {
+            if let Some((at, left, right)) = differ(&sent.payload, &heard.payload.0) {
+                return Some((format!("differs from byte {at} on"), left, right));
+            }
+            let [left, right] = [sent.kind, heard.kind].map(|kind| Excerpt::whole(&format!("{kind:?}")));
+            (sent.kind != heard.kind).then(|| ("has another type".to_owned(), left, right))
+        }
+        (Some(sent), None) => {
+            let problem = format!("of {} bytes did not arrive", sent.payload.len());
+            Some((problem, payload(&sent.payload), nothing()))
+        }
+        (None, Some(heard)) => Some(("was never sent".to_owned(), nothing(), payload(&heard.payload.0))),
+        (None, None) => None,
+    }
 }
 
 fn frames(sent: &[&Message], heard: &[&Heard], findings: &mut Findings) {

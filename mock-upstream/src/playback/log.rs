@@ -70,6 +70,9 @@ pub struct Ask {
     pub gone: Option<f64>,
     /// When nothing more was to be sent.
     pub ended: Option<f64>,
+    /// Why what came is no request, if it is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 impl Ask {

@@ -1,21 +1,26 @@
 //! The answer to one request: the recorded head, writes, pauses and end, or a 404 for what nobody recorded.
 
-use std::time::Duration;
-
 use bytes::BytesMut;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use wire::capture::{Answer, Direction, Exchange, Message, Payload, StreamEnd};
+use wire::capture::{Answer, Direction, Exchange, Payload, StreamEnd};
 use wire::http1::{BodyLength, RequestHead};
 
+use super::answer::{Ending, Framing, head_of, writes};
+use super::hold::{Meeting, held_messages};
 use super::log::{Ask, Entry, now};
 use super::pace::Pace;
-use super::talk::{Over, Side, is_data, talk};
+use super::talk::{Over, Side, talk};
 use super::{Shared, answers_after, cuts_in_chunk, half_closes, pace_of};
 use crate::connection::{Connection, Gone, ReadError};
 
 /// Serves a connection to its end.
 pub(super) async fn serve(shared: &Shared, mut connection: Connection) {
-    while let Ok(Some(head)) = connection.read_head().await {
+    loop {
+        let head = match connection.read_head().await {
+            Ok(Some(head)) => head,
+            Ok(None) => return,
+            Err(error) => return no_request(shared, connection.id, &error),
+        };
         let mut ask = Ask {
             connection: connection.id,
             at: now(),
@@ -35,8 +40,10 @@ pub(super) async fn serve(shared: &Shared, mut connection: Connection) {
             Ok(length) => reader.read(length, &mut body, &mut reads).await,
         };
         ask.is_whole = read.is_ok() && !early;
-        if let Err(ReadError::Gone) = read {
-            ask.gone = Some(now());
+        match &read {
+            Ok(()) => {}
+            Err(ReadError::Gone) => ask.gone = Some(now()),
+            Err(error) => ask.problem = Some(error.to_string()),
         }
         let exchange = match read {
             Ok(()) | Err(ReadError::Gone) => shared.take(head.method(), head.target(), &body),
@@ -57,6 +64,13 @@ pub(super) async fn serve(shared: &Shared, mut connection: Connection) {
             None => return,
         }
     }
+}
+
+/// Enters that bytes came which are no request.
+fn no_request(shared: &Shared, connection: u64, error: &ReadError) {
+    let problem = Some(error.to_string());
+    let entry = shared.book.enter(Ask { connection, at: now(), problem, ..Ask::default() });
+    shared.book.close(entry);
 }
 
 fn fields(head: &RequestHead) -> Vec<(String, String)> {
@@ -273,219 +287,5 @@ impl Turn<'_> {
             socket.reset();
         }
         None
-    }
-}
-
-/// The pieces that a body was recorded in; what its writes do not cover comes in a last one.
-fn writes(answer: &Answer, length: usize) -> Vec<(f64, usize)> {
-    let (mut pieces, mut covered) = (Vec::new(), 0_usize);
-    for (at, size) in &answer.writes {
-        let size = usize::try_from(*size).unwrap_or(usize::MAX).min(length - covered);
-        if size > 0 {
-            pieces.push((*at, size));
-        }
-        covered += size;
-    }
-    if covered < length {
-        pieces.push((pieces.last().map_or(answer.at, |(at, _)| *at), length - covered));
-    }
-    pieces
-}
-
-/// How the body of the answer is framed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Framing {
-    None,
-    Length,
-    Chunked,
-    /// Chunked without a word of it in the record, which was made over HTTP/2.
-    AddedChunked,
-    Close,
-}
-
-impl Framing {
-    fn of(head: &RequestHead, exchange: &Exchange, answer: &Answer) -> Self {
-        let says = |name: &str| answer.headers.iter().any(|(field, _)| field.eq_ignore_ascii_case(name));
-        let has_none = head.method() == "HEAD" || matches!(answer.status, 100..=199 | 204 | 304);
-        match () {
-            () if has_none => Self::None,
-            () if says("transfer-encoding") => Self::Chunked,
-            () if says("content-length") => Self::Length,
-            () if exchange.request.http_version.starts_with('2') => Self::AddedChunked,
-            () => Self::Close,
-        }
-    }
-
-    fn frame(self, piece: &[u8]) -> Vec<u8> {
-        match self {
-            Self::Chunked | Self::AddedChunked => {
-                [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat()
-            }
-            Self::None | Self::Length | Self::Close => piece.to_vec(),
-        }
-    }
-}
-
-/// The head of an answer as it was recorded, but for what belongs to this very connection.
-fn head_of(answer: &Answer, framing: Framing, accept: Option<&str>) -> Vec<u8> {
-    let mut head = format!("HTTP/1.1 {} {}\r\n", answer.status, reason(answer.status));
-    for (name, value) in &answer.headers {
-        let is = |other: &str| accept.is_some() && name.eq_ignore_ascii_case(other);
-        match accept {
-            Some(accept) if is("sec-websocket-accept") => push(&mut head, name, accept),
-            // Recorded messages are decoded ones: the extension that coded them is not agreed to again.
-            _ if is("sec-websocket-extensions") => {}
-            _ => push(&mut head, name, value),
-        }
-    }
-    let says = |name: &str| answer.headers.iter().any(|(field, _)| field.eq_ignore_ascii_case(name));
-    if let Some(accept) = accept {
-        for (name, value) in
-            [("upgrade", "websocket"), ("connection", "Upgrade"), ("sec-websocket-accept", accept)]
-        {
-            if !says(name) {
-                push(&mut head, name, value);
-            }
-        }
-    }
-    if framing == Framing::AddedChunked {
-        push(&mut head, "transfer-encoding", "chunked");
-    }
-    head.push_str("\r\n");
-    // Values were read as text; bytes beyond ASCII go back as they are.
-    head.into_bytes()
-}
-
-fn push(head: &mut String, name: &str, value: &str) {
-    for part in [name, ": ", value, "\r\n"] {
-        head.push_str(part);
-    }
-}
-
-/// How an exchange ends on the connection.
-enum Ending {
-    Keep,
-    Close,
-    Reset,
-    Hang,
-}
-
-impl Ending {
-    fn of(head: &RequestHead, answer: &Answer, framing: Framing) -> Self {
-        let closes = |name: &str, value: &str| {
-            name.eq_ignore_ascii_case("connection") && value.to_ascii_lowercase().contains("close")
-        };
-        let closes = answer.headers.iter().any(|(name, value)| closes(name, value))
-            || head.fields().any(|field| closes(field.name, field.text().unwrap_or_default()));
-        match answer.end {
-            StreamEnd::Eof if closes || framing == Framing::Close => Self::Close,
-            StreamEnd::Eof => Self::Keep,
-            StreamEnd::Fin => Self::Close,
-            StreamEnd::Reset => Self::Reset,
-            StreamEnd::Hang | StreamEnd::ClientGone => Self::Hang,
-        }
-    }
-}
-
-/// The meetings with the client behind each write.
-struct Meeting<'a> {
-    shared: &'a Shared,
-    exchange: u64,
-    limit: Option<Duration>,
-    /// How many bytes may be held back at the beginning.
-    begins: u64,
-    missed: u32,
-}
-
-/// Missed meetings in a row after which no further one is waited for: it is known by then.
-const ENOUGH: u32 = 3;
-
-impl<'a> Meeting<'a> {
-    fn new(shared: &'a Shared, exchange: &Exchange, answer: &Answer) -> Self {
-        let begins = if shared.config.holds_beginning { held_beginning(answer) } else { 0 };
-        // An answer in one piece has nothing that could be held back from the rest of it.
-        let limit = shared.config.meet.filter(|_| answer.is_stream || answer.writes.len() > 1);
-        Self { shared, exchange: exchange.id, limit, begins, missed: 0 }
-    }
-
-    async fn meet(&mut self, bytes: u64) {
-        let Some(limit) = self.limit.filter(|_| self.missed < ENOUGH && bytes >= self.begins) else { return };
-        let met = self.shared.book.until_arrived(self.exchange, bytes + 1, limit).await;
-        self.missed = if met { 0 } else { self.missed + 1 };
-    }
-}
-
-/// How many bytes of a stream of events a proxy may hold that can still ask another account: those up to the
-/// first output. A client has seen nothing of the answer before it.
-#[must_use]
-pub fn held_beginning(answer: &Answer) -> u64 {
-    let is_first = |mark: &&str| memchr::memmem::find(&answer.body, mark.as_bytes());
-    let output = FIRST_OUTPUT.iter().filter_map(is_first).min();
-    let Some(at) = output.filter(|_| answer.is_stream || answer.status == 200) else { return u64::MAX };
-    let behind =
-        memchr::memmem::find(&answer.body[at..], b"\n\n").map_or(answer.body.len(), |end| at + end + 2);
-    behind as u64
-}
-
-/// Which of the upstream's messages, from 1, a proxy may hold that can still ask another account: those of
-/// each turn up to the first output.
-#[must_use]
-pub fn held_messages(messages: &[Message]) -> Vec<u64> {
-    let (mut held, mut number, mut has_output) = (Vec::new(), 0, false);
-    for message in messages.iter().filter(|message| is_data(message)) {
-        if message.direction == Direction::ClientToUpstream {
-            has_output = false;
-            continue;
-        }
-        number += 1;
-        let is_output = |mark: &&str| memchr::memmem::find(&message.payload, mark.as_bytes()).is_some();
-        has_output |= FIRST_OUTPUT.iter().any(is_output);
-        if !has_output {
-            held.push(number);
-        }
-    }
-    held
-}
-
-/// What the first output looks like: of Codex's backend, of Anthropic's, of Google's.
-const FIRST_OUTPUT: &[&str] =
-    &["response.output_", "response.completed", "content_block_start", "candidates"];
-
-/// The reason phrase of a status.
-#[must_use]
-pub fn reason(status: u16) -> &'static str {
-    match status {
-        100 => "Continue",
-        101 => "Switching Protocols",
-        200 => "OK",
-        201 => "Created",
-        202 => "Accepted",
-        204 => "No Content",
-        206 => "Partial Content",
-        301 => "Moved Permanently",
-        302 => "Found",
-        304 => "Not Modified",
-        307 => "Temporary Redirect",
-        308 => "Permanent Redirect",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        402 => "Payment Required",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        408 => "Request Timeout",
-        409 => "Conflict",
-        413 => "Content Too Large",
-        415 => "Unsupported Media Type",
-        422 => "Unprocessable Content",
-        425 => "Too Early",
-        426 => "Upgrade Required",
-        429 => "Too Many Requests",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        504 => "Gateway Timeout",
-        _ => "Unknown",
     }
 }

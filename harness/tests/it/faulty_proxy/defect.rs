@@ -32,7 +32,7 @@ defects! {
     DecodesEscapes: PathAndQuery in "escaped-slash",
     JoinsSlashes: PathAndQuery in "double-slash",
     UppercasesMethod: Method in "method-Report",
-    DropsConnectionFields: HopByHop in "error-429",
+    AddsConnectionField: HopByHop in "error-429",
     // Bodies of requests.
     ReencodesJson: RequestBody in "odd-json",
     ChangesEscapes: RequestBody in "odd-json",
@@ -44,6 +44,7 @@ defects! {
     SendsTwice: SentOnce in "stream",
     AsksAgainAfterCut: SentOnce in "cut-in-chunk",
     AnswersItself: ReachesUpstream in "stream",
+    SaysTheLengthTwice: UnexpectedRequest in "stream",
     AsksOnItsOwn: UnexpectedRequest in "stream",
     // Heads of responses.
     MapsStatus: Status in "error-429",

@@ -99,7 +99,8 @@ pub(crate) fn request(head: &mut Head, setup: &Setup) {
             let (method, rest) = head.first.split_once(' ').unwrap();
             head.first = format!("{} {rest}", method.to_ascii_uppercase());
         }
-        Defect::DropsConnectionFields => head.add("connection", "keep-alive"),
+        Defect::SaysTheLengthTwice => head.add("Content-Length", "3"),
+        Defect::AddsConnectionField => head.add("connection", "keep-alive"),
         _ => {}
     }
     pooled(head, setup);
