@@ -221,6 +221,7 @@ impl Play<'_> {
         let pause = self.pace(exchange).gap(order.pause_from(at), order.begin(at));
         tokio::time::sleep(pause).await;
         set(Stage::Begun);
+        self.playback.begun(exchange.id);
         let mut seen = Seen { exchange: exchange.id, started: now(), ..Seen::default() };
         let limit = self.options.timeout + self.pace(exchange).max_gap;
         let mut progress =

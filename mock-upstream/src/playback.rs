@@ -6,7 +6,7 @@
 //! which gathers a stream is found out by what it holds back and not by a race.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -157,14 +157,16 @@ struct Shared {
 }
 
 impl Shared {
+    fn catalogue(&self) -> MutexGuard<'_, Catalogue> {
+        self.catalogue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn take(&self, method: &str, target: &str, body: &[u8]) -> Option<Exchange> {
-        let target = self.target(target);
-        self.catalogue.lock().unwrap_or_else(PoisonError::into_inner).take(method, target, body)
+        self.catalogue().take(method, self.target(target), body)
     }
 
     fn is_early(&self, method: &str, target: &str) -> bool {
-        let target = self.target(target);
-        self.catalogue.lock().unwrap_or_else(PoisonError::into_inner).is_early(method, target)
+        self.catalogue().is_early(method, self.target(target))
     }
 
     fn target<'a>(&self, target: &'a str) -> &'a str {
@@ -220,8 +222,12 @@ impl Playback {
 
     /// Plays other exchanges from now on, and forgets what it has received.
     pub fn load(&self, exchanges: Vec<Exchange>) {
-        *self.shared.catalogue.lock().unwrap_or_else(PoisonError::into_inner) = Catalogue::new(exchanges);
+        *self.catalogue() = Catalogue::new(exchanges);
         self.shared.book.clear();
+    }
+
+    fn catalogue(&self) -> MutexGuard<'_, Catalogue> {
+        self.shared.catalogue()
     }
 
     /// Everything received so far.
@@ -246,8 +252,14 @@ impl Playback {
         self.shared.book.arrived(exchange, count.saturating_add(1));
     }
 
+    /// To be told by whoever plays the client: this exchange begins. Once one is told, all must be.
+    pub fn begun(&self, exchange: u64) {
+        self.catalogue().begin(exchange);
+    }
+
     /// To be told by whoever plays the client: nothing more of this exchange is waited for.
     pub fn left(&self, exchange: u64) {
+        self.catalogue().end(exchange);
         self.shared.book.arrived(exchange, u64::MAX);
     }
 

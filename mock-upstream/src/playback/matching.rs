@@ -1,47 +1,85 @@
-//! Which recorded exchange a request belongs to: by method and target, then by the body, then in order.
+//! Which recorded exchange a request belongs to: by method and target, then by the body, then by what is going on.
 //!
-//! A request that was asked before is taken for the same exchange again, which shows as one asked twice.
+//! Where the client tells what it has under way, a request is taken for that, and for what is over before
+//! it is taken for what has not begun; else the recorded order decides. A request that was asked before is
+//! taken for the same exchange again, which shows as one asked twice.
+
+use std::cmp::Reverse;
 
 use wire::capture::Exchange;
 
-/// The exchanges, and how often each was asked for.
+/// The exchanges, how often each was asked for, and how far the client is with it.
 #[derive(Debug, Default)]
 pub(super) struct Catalogue {
-    exchanges: Vec<Exchange>,
-    asked: Vec<usize>,
+    entries: Vec<Entry>,
+    /// Whether the client tells what it does.
+    is_told: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    exchange: Exchange,
+    asked: usize,
+    stage: Stage,
+}
+
+/// How far the client is, in the order in which a request is taken for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    NotBegun,
+    Over,
+    UnderWay,
 }
 
 impl Catalogue {
     pub(super) fn new(exchanges: Vec<Exchange>) -> Self {
-        let asked = vec![0; exchanges.len()];
-        Self { exchanges, asked }
+        let entry = |exchange| Entry { exchange, asked: 0, stage: Stage::NotBegun };
+        Self { entries: exchanges.into_iter().map(entry).collect(), is_told: false }
+    }
+
+    /// The client begins this exchange.
+    pub(super) fn begin(&mut self, id: u64) {
+        self.is_told = true;
+        self.set(id, Stage::UnderWay);
+    }
+
+    /// The client is done with this exchange.
+    pub(super) fn end(&mut self, id: u64) {
+        self.set(id, Stage::Over);
+    }
+
+    fn set(&mut self, id: u64, stage: Stage) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.exchange.id == id) {
+            entry.stage = stage;
+        }
     }
 
     /// Whether what comes next for this head is answered before its body is whole.
     pub(super) fn is_early(&self, method: &str, target: &str) -> bool {
-        let next = self.equals(method, target).into_iter().find(|at| self.asked[*at] == 0);
-        next.is_some_and(|at| super::answers_after(&self.exchanges[at]).is_some())
+        let mut fresh = self.equals(method, target).filter(|(_, entry)| entry.asked == 0);
+        fresh.next().is_some_and(|(_, entry)| super::answers_after(&entry.exchange).is_some())
     }
 
     /// Takes the exchange that a request belongs to.
     pub(super) fn take(&mut self, method: &str, target: &str, body: &[u8]) -> Option<Exchange> {
-        let equals = self.equals(method, target);
-        let (exact, others): (Vec<usize>, Vec<usize>) =
-            equals.into_iter().partition(|at| self.exchanges[*at].body() == body);
-        let fresh = |among: &[usize]| among.iter().copied().find(|at| self.asked[*at] == 0);
-        let found = fresh(&exact)
-            .or_else(|| exact.last().copied())
-            .or_else(|| fresh(&others))
-            .or_else(|| others.last().copied())?;
-        self.asked[found] += 1;
-        Some(self.exchanges[found].clone())
+        let rank = |(at, entry): &(usize, &Entry)| {
+            let is_exact = entry.exchange.body() == body;
+            let stage = if self.is_told { entry.stage } else { Stage::UnderWay };
+            let is_fresh = entry.asked == 0;
+            // Of fresh ones the first comes next; of those asked before the last is the likeliest again.
+            let order = if is_fresh { (Some(Reverse(*at)), None) } else { (None, Some(*at)) };
+            (is_exact, stage, is_fresh, order)
+        };
+        let (found, _) = self.equals(method, target).max_by_key(rank)?;
+        let entry = &mut self.entries[found];
+        entry.asked += 1;
+        Some(entry.exchange.clone())
     }
 
-    fn equals(&self, method: &str, target: &str) -> Vec<usize> {
-        let is_equal = |exchange: &Exchange| {
+    fn equals<'a>(&'a self, method: &'a str, target: &'a str) -> impl Iterator<Item = (usize, &'a Entry)> {
+        self.entries.iter().enumerate().filter(move |(_, Entry { exchange, .. })| {
             exchange.request.method == method && path_and_query(&exchange.request.url) == target
-        };
-        (0..self.exchanges.len()).filter(|at| is_equal(&self.exchanges[*at])).collect()
+        })
     }
 }
 
@@ -84,6 +122,18 @@ mod tests {
         let mut catalogue = Catalogue::new(exchanges);
         let asks = [("/a", "one"), ("/a", "changed"), ("/a", "two")];
         assert_eq!(ids(&mut catalogue, &asks), [Some(1), Some(2), Some(2)]);
+    }
+
+    #[test]
+    fn a_proxys_second_try_is_not_taken_for_the_clients_next_request() {
+        let exchanges = vec![exchange(1, "POST", "/a", b"one"), exchange(2, "POST", "/a", b"one")];
+        let mut catalogue = Catalogue::new(exchanges);
+        catalogue.begin(1);
+        assert_eq!(ids(&mut catalogue, &[("/a", "one"), ("/a", "one")]), [Some(1), Some(1)]);
+        catalogue.end(1);
+        assert_eq!(ids(&mut catalogue, &[("/a", "one")]), [Some(1)], "late, and still not the next one");
+        catalogue.begin(2);
+        assert_eq!(ids(&mut catalogue, &[("/a", "one")]), [Some(2)]);
     }
 
     #[test]
