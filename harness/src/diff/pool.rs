@@ -87,11 +87,14 @@ fn is_without_output(answer: &Answer) -> bool {
 /// Whether an account is refused on a WebSocket: what the client then sees, and what another account is
 /// asked, is the pool's to say.
 pub(super) fn is_refused_in_messages(case: &Case<'_>) -> bool {
-    let theirs =
-        case.exchange.messages.iter().filter(|message| message.direction == Direction::UpstreamToClient);
+    case.expect.is_pooled() && says_refusal(case.exchange)
+}
+
+fn says_refusal(exchange: &Exchange) -> bool {
     let is_refusal =
         |payload: &[u8]| REFUSALS.iter().any(|mark| memchr::memmem::find(payload, mark.as_bytes()).is_some());
-    case.expect.is_pooled() && theirs.into_iter().any(|message| is_refusal(&message.payload))
+    let mut messages = exchange.messages.iter();
+    messages.any(|message| message.direction == Direction::UpstreamToClient && is_refusal(&message.payload))
 }
 
 /// What refusals and failures look like among the messages of Codex's backend.
@@ -148,34 +151,40 @@ fn in_body(account: &Account, ask: &Ask) -> bool {
 /// Whose each conversation, response, turn state and cookie is.
 #[derive(Default)]
 struct Ledger {
-    /// Names of conversations by field and value.
+    /// By field and value, the account that has it now.
     conversations: HashMap<(String, String), String>,
-    responses: HashMap<String, String>,
-    /// Turn states and cookies.
-    secrets: HashMap<String, String>,
+    /// By id, all accounts that have given it out: a record that is played to two gives both the same.
+    responses: HashMap<String, Vec<String>>,
+    /// Turn states and cookies, likewise.
+    secrets: HashMap<String, Vec<String>>,
 }
 
 impl Ledger {
     fn check(&self, ask: &Ask, account: &Account, findings: &mut Findings) {
-        for text in texts(ask) {
-            for id in marked(&text, "\"previous_response_id\":") {
-                self.owner(self.responses.get(&id), account, &format!("response {id}"), findings);
-            }
+        let is_others = |owners: &&Vec<String>| !owners.contains(&account.name);
+        let texts = texts(ask);
+        for id in texts.iter().flat_map(|text| marked(text, "\"previous_response_id\":")) {
+            let owner = self.responses.get(&id).filter(is_others).and_then(|owners| owners.first());
+            Self::moved(owner, account, &format!("response {id}"), findings);
         }
-        for (name, value) in &ask.headers {
-            if let Some(owner) = self.secrets.get(value).filter(|owner| **owner != account.name) {
-                let problem = format!("{name} of {owner} went to {}", account.name);
+        let fields = ask.headers.iter().map(|(_, value)| value.as_bytes());
+        let said: Vec<&[u8]> = fields.chain(texts.iter().map(|text| &text[..])).collect();
+        for (secret, owners) in self.secrets.iter().filter(|(_, owners)| is_others(owners)) {
+            if said.iter().any(|text| memchr::memmem::find(text, secret.as_bytes()).is_some()) {
+                let owner = owners.first().map_or("", String::as_str);
+                let problem = format!("{secret} of {owner} went to {}", account.name);
                 findings.text(Check::NoCrossAccountLeak, &problem, owner, &account.name);
             }
-            if is_conversation(name) {
-                let key = (name.to_ascii_lowercase(), value.clone());
-                self.owner(self.conversations.get(&key), account, &format!("{name} {value}"), findings);
-            }
+        }
+        for (name, value) in conversations(ask) {
+            let key = (name.to_ascii_lowercase(), value.clone());
+            let owner = self.conversations.get(&key).filter(|owner| **owner != account.name);
+            Self::moved(owner, account, &format!("{name} {value}"), findings);
         }
     }
 
-    fn owner(&self, owner: Option<&String>, account: &Account, what: &str, findings: &mut Findings) {
-        if let Some(owner) = owner.filter(|owner| **owner != account.name) {
+    fn moved(owner: Option<&String>, account: &Account, what: &str, findings: &mut Findings) {
+        if let Some(owner) = owner {
             let problem = format!("{what} is {owner}'s and went to {}", account.name);
             findings.text(Check::ContinuationOwner, &problem, owner, &account.name);
         }
@@ -183,35 +192,39 @@ impl Ledger {
 
     fn enter(&mut self, exchange: &Exchange, ask: &Ask, account: &Account) {
         let Some(answer) = &exchange.answer else { return };
-        let is_refused = answer.status >= 400;
-        for (name, value) in ask.headers.iter().filter(|(name, _)| is_conversation(name)) {
+        // Whoever has been refused may be sent elsewhere.
+        let is_refused = answer.status >= 400 || is_without_output(answer) || says_refusal(exchange);
+        for (name, value) in conversations(ask) {
             let key = (name.to_ascii_lowercase(), value.clone());
             if is_refused {
-                // Whoever has been refused may be sent elsewhere.
                 self.conversations.remove(&key);
             } else {
                 self.conversations.insert(key, account.name.clone());
             }
         }
         for (name, value) in &answer.headers {
-            let name = name.to_ascii_lowercase();
-            let secret = match &*name {
+            let secret = match &*name.to_ascii_lowercase() {
                 "x-codex-turn-state" => value.clone(),
                 "set-cookie" => value.split(';').next().unwrap_or_default().to_owned(),
                 _ => continue,
             };
-            self.secrets.entry(secret).or_insert_with(|| account.name.clone());
+            // Shorter ones are found where nobody has put them.
+            if secret.len() >= 8 {
+                self.secrets.entry(secret).or_default().push(account.name.clone());
+            }
         }
         let sent = ask.messages.iter().filter(|heard| heard.direction == Direction::UpstreamToClient);
         let sent = std::iter::once(&answer.body).chain(sent.map(|heard| &heard.payload.0));
-        for bytes in sent {
-            for id in marked(bytes, "\"id\":") {
-                if id.starts_with("resp") {
-                    self.responses.entry(id).or_insert_with(|| account.name.clone());
-                }
-            }
+        for id in sent.flat_map(|bytes| marked(bytes, "\"id\":")).filter(|id| id.starts_with("resp")) {
+            self.responses.entry(id).or_default().push(account.name.clone());
         }
     }
+}
+
+/// The fields by which a request belongs to a conversation. What is only asked about one belongs to none.
+fn conversations(ask: &Ask) -> impl Iterator<Item = &(String, String)> {
+    let belongs = ask.method == "POST" || ask.header("upgrade").is_some();
+    ask.headers.iter().filter(move |(name, _)| belongs && is_conversation(name))
 }
 
 /// Whether a field names a conversation.

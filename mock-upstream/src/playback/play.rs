@@ -1,17 +1,22 @@
 //! The answer to one request: the recorded head, writes, pauses and end, or a 404 for what nobody recorded.
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use wire::capture::{Answer, Direction, Exchange, Payload, StreamEnd};
 use wire::http1::{BodyLength, RequestHead};
 
 use super::answer::{Ending, Framing, head_of, writes};
-use super::hold::{Meeting, held_messages};
+use super::hold::{Meeting, held_beginning, held_messages};
 use super::log::{Ask, Entry, now};
 use super::pace::Pace;
 use super::talk::{Over, Side, talk};
 use super::{Shared, answers_after, cuts_in_chunk, half_closes, pace_of};
 use crate::connection::{Connection, Gone, ReadError};
+
+/// How long bytes may be under way to a client that does not tell when it has them.
+const UNDER_WAY: Duration = Duration::from_millis(20);
 
 /// Serves a connection to its end.
 pub(super) async fn serve(shared: &Shared, mut connection: Connection) {
@@ -155,10 +160,10 @@ impl Turn<'_> {
             }
             Ok(Ending::Reset) => {
                 // A reset overtakes what is under way: what was sent is to arrive before it.
-                let sent = answer.body.len() as u64 + 1;
-                if let Some(limit) = self.shared.config.meet {
-                    self.shared.book.until_arrived(exchange.id, sent, limit).await;
-                }
+                let sent = answer.body.len() as u64;
+                let is_held = self.shared.config.holds_beginning && sent <= held_beginning(answer);
+                let limit = self.shared.config.meet.filter(|_| !is_held).unwrap_or(UNDER_WAY);
+                self.shared.book.until_arrived(exchange.id, sent + 1, limit).await;
                 connection.reset();
                 None
             }
