@@ -3,10 +3,10 @@
 use harness::diff::Check;
 
 macro_rules! defects {
-    ($($(#[$doc:meta])* $defect:ident: $check:ident in $probe:literal,)*) => {
+    ($($defect:ident: $check:ident in $probe:literal,)*) => {
         /// A way in which real proxies break traffic.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub(crate) enum Defect { $($(#[$doc])* $defect,)* }
+        pub(crate) enum Defect { $($defect,)* }
 
         /// Every defect, the check that finds it, and the probe it shows in.
         pub(crate) const DEFECTS: &[(Defect, Check, &str)] =
@@ -22,9 +22,7 @@ defects! {
     SwapsDuplicates: RequestHeaderOrder in "stream",
     RepeatsHeader: RequestHeadersKept in "stream",
     JoinsDuplicates: RequestHeadersKept in "stream",
-    /// Lawful, as names have no case, and told as that.
     LowercasesNames: RequestHeaderCase in "stream",
-    /// Lawful for a reverse proxy, and told as that.
     AddsForwardedFor: RequestHeadersAdded in "stream",
     AddsOwnHeader: RequestHeadersAdded in "stream",
     RewritesUserAgent: RequestHeadersKept in "stream",
@@ -108,6 +106,21 @@ defects! {
 }
 
 impl Defect {
+    /// Whether a standard allows it, so that it is told and not held against a proxy.
+    pub(crate) fn is_lawful(self) -> bool {
+        matches!(
+            self,
+            Self::ReordersHeaders
+                | Self::JoinsDuplicates
+                | Self::LowercasesNames
+                | Self::AddsForwardedFor
+                | Self::AddsConnectionField
+                | Self::LowercasesResponse
+                | Self::TakesHalfCloseForLeaving
+                | Self::FramesAnew
+        )
+    }
+
     /// Whether it is one of a pool.
     pub(crate) fn is_pools(self) -> bool {
         self as usize >= Self::MovesContinuation as usize
