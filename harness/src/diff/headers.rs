@@ -81,6 +81,7 @@ pub(super) fn judge(way: &Way, compare: &Compare<'_>, findings: &mut Findings) {
             names.push(name);
         }
     }
+    let mut hops = Vec::new();
     for name in &names {
         // A host names the next hop; whether a key was accepted was seen with the handshake.
         if (way.is_request && name == "host") || name == "sec-websocket-accept" {
@@ -92,10 +93,10 @@ pub(super) fn judge(way: &Way, compare: &Compare<'_>, findings: &mut Findings) {
             (true, true) => lookup(name).request,
             (true, false) => lookup(name).response,
         };
-        if is_hop(name) {
+        // A pool that forwards what its client has for a proxy gives a secret away.
+        if is_hop(name) && !(compare.is_pooled && name == "proxy-authorization") {
             if expected != seen && !compare.is_pooled && !compare.is_http2 {
-                let problem = format!("{name} is each hop's own");
-                findings.lawful(Check::HopByHop, &problem, &lines(&expected), &lines(&seen));
+                hops.push((name, lines(&expected), lines(&seen)));
             }
             continue;
         }
@@ -107,10 +108,23 @@ pub(super) fn judge(way: &Way, compare: &Compare<'_>, findings: &mut Findings) {
             Action::Drop | Action::Replace => {}
         }
     }
+    connection(way, &hops, findings);
     if !compare.is_http2 {
         spelling(way, compare, &is_hop, findings);
         order(way, compare, &is_hop, findings);
     }
+}
+
+/// Tells in one finding what each hop has of its own.
+fn connection(way: &Way, fields: &[(&String, String, String)], findings: &mut Findings) {
+    if fields.is_empty() {
+        return;
+    }
+    let expected: String = fields.iter().map(|(name, value, _)| format!("{name}: {value}\n")).collect();
+    let seen: String = fields.iter().map(|(name, _, value)| format!("{name}: {value}\n")).collect();
+    let what = if way.is_request { "a request" } else { "a response" };
+    let problem = format!("the connection's fields of {what} differ");
+    findings.lawful(Check::HopByHop, &problem, &expected, &seen);
 }
 
 fn values<'a>(headers: &'a Headers, name: &str) -> Vec<&'a str> {
