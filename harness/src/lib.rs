@@ -17,8 +17,16 @@ pub mod clients;
 
 pub mod compat;
 
-pub mod report;
-
 pub mod scrub;
+
+pub mod fixture;
+
+pub mod replay;
+
+pub mod diff;
+
+pub mod conformance;
+
+pub mod report;
 
 pub use mock_upstream as mock;

@@ -75,7 +75,7 @@ pub struct FixtureReport {
 pub struct Problem {
     /// The check.
     pub check: String,
-    /// How bad it is: `broken` fails the report, `noted` does not.
+    /// How bad it is: `broken` fails the report, `lawful` does not.
     pub severity: Severity,
     /// The exchange, by its number in the fixture.
     pub exchange: u64,
@@ -96,7 +96,7 @@ pub enum Severity {
     /// Clients may notice: the proxy does not conform.
     Broken,
     /// Lawful for a proxy of this kind, and worth knowing.
-    Noted,
+    Lawful,
 }
 
 /// Some of what was expected or seen, around the first difference.
@@ -157,7 +157,7 @@ impl Report {
         clients
     }
 
-    /// For every check and client how often it was made and how often it did not hold, noted things apart.
+    /// For every check and client how often it was made and how often it did not hold, lawful things apart.
     #[must_use]
     pub fn matrix(&self) -> Vec<Row<'_>> {
         let clients = self.clients();
@@ -166,7 +166,7 @@ impl Report {
             Row { check, meaning, cells }
         };
         let rows = self.checks.iter().map(|(check, meaning)| row((check.as_str(), meaning.as_str())));
-        rows.filter(|row| row.cells.iter().any(|cell| cell.made + cell.broken + cell.noted > 0)).collect()
+        rows.filter(|row| row.cells.iter().any(|cell| cell.made + cell.broken + cell.lawful > 0)).collect()
     }
 
     fn cell(&self, check: &str, client: &str) -> Cell {
@@ -176,7 +176,7 @@ impl Report {
             for problem in fixture.findings.iter().filter(|problem| problem.check == check) {
                 match problem.severity {
                     Severity::Broken => cell.broken += 1,
-                    Severity::Noted => cell.noted += 1,
+                    Severity::Lawful => cell.lawful += 1,
                 }
             }
         }
@@ -293,16 +293,16 @@ pub struct Cell {
     pub made: usize,
     /// How often it did not hold.
     pub broken: usize,
-    /// How often something lawful was noted.
-    pub noted: usize,
+    /// How often something lawful was lawful.
+    pub lawful: usize,
 }
 
 impl std::fmt::Display for Cell {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (self.made, self.broken, self.noted) {
+        match (self.made, self.broken, self.lawful) {
             (0, 0, 0) => f.write_str("–"),
             (made, 0, 0) => write!(f, "{made} ok"),
-            (made, 0, noted) => write!(f, "{made} ok, {noted} note"),
+            (made, 0, lawful) => write!(f, "{made} ok, {lawful} note"),
             (_, broken, _) => write!(f, "{broken} BROKEN"),
         }
     }

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use wire::capture::Closing;
-use wire::http1::{BodyLength, FramingError, HeadError, RequestHead};
+use wire::http1::{BodyDecoder, BodyLength, FramingError, HeadError, RequestHead};
 
 use crate::recording::Tap;
 
@@ -127,6 +127,8 @@ pub(crate) struct Connection {
     pub(crate) id: u64,
     socket: Socket,
     ahead: BytesMut,
+    /// Whether a client that has ended its sending side is still there.
+    ignores_end: bool,
 }
 
 /// Most bytes that are read ahead of the request they belong to, while another is being answered.
@@ -142,7 +144,7 @@ thread_local! {
 
 impl Connection {
     pub(crate) fn new(id: u64, socket: Socket) -> Self {
-        Self { id, socket, ahead: BytesMut::new() }
+        Self { id, socket, ahead: BytesMut::new(), ignores_end: false }
     }
 
     /// The head of the next request; `None` when the client has no further one.
@@ -158,6 +160,25 @@ impl Connection {
         }
     }
 
+    /// Whether the end of the client's sending side is taken for its going away, which it is unless told.
+    pub(crate) fn ignores_end(&mut self, ignores: bool) {
+        self.ignores_end = ignores;
+    }
+
+    /// The next piece of a body, put behind `body`.
+    pub(crate) async fn read_payload(
+        &mut self,
+        decoder: &mut BodyDecoder,
+        body: &mut BytesMut,
+    ) -> Result<(), ReadError> {
+        if self.ahead.is_empty() {
+            self.read().await.map_err(|Gone| ReadError::Gone)?;
+        }
+        let decoded = decoder.decode(&self.ahead, |payload| body.extend_from_slice(payload))?;
+        self.ahead.advance(decoded.consumed);
+        Ok(())
+    }
+
     /// The payload of a body of this length, at most `limit` bytes.
     pub(crate) async fn read_body(&mut self, length: BodyLength, limit: usize) -> Result<Bytes, ReadError> {
         if let BodyLength::Exact(length) = length
@@ -168,11 +189,7 @@ impl Connection {
         let mut decoder = length.decoder();
         let mut body = BytesMut::new();
         while !decoder.is_done() {
-            if self.ahead.is_empty() {
-                self.read().await.map_err(|Gone| ReadError::Gone)?;
-            }
-            let decoded = decoder.decode(&self.ahead, |payload| body.extend_from_slice(payload))?;
-            self.ahead.advance(decoded.consumed);
+            self.read_payload(&mut decoder, &mut body).await?;
             if body.len() > limit {
                 return Err(ReadError::TooLarge(limit));
             }
@@ -249,7 +266,7 @@ impl Connection {
     fn watch(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
         while self.ahead.len() < READ_AHEAD {
             if ready!(self.poll_read(cx)).is_err() {
-                return Poll::Ready(Gone);
+                return if self.ignores_end { Poll::Pending } else { Poll::Ready(Gone) };
             }
         }
         Poll::Pending

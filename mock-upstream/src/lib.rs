@@ -43,6 +43,8 @@ pub mod metrics;
 
 pub mod tls;
 
+pub mod playback;
+
 pub use accounts::Account;
 pub use journal::{Exchange, Journal};
 pub use script::Script;

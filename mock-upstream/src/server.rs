@@ -261,7 +261,7 @@ pub fn raise_file_limit() {
 const BACKLOG: u32 = 4096;
 
 /// A listener that is not yet anyone's to poll.
-fn bind(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
+pub(crate) fn bind(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;

@@ -63,7 +63,10 @@ impl Authority {
     }
 
     /// A server's side for the loopback names.
-    pub(crate) fn server(&self) -> Result<Arc<ServerConfig>, TlsError> {
+    ///
+    /// # Errors
+    /// When the key or the certificate cannot be made.
+    pub fn server(&self) -> Result<Arc<ServerConfig>, TlsError> {
         let key = KeyPair::generate().map_err(TlsError::Certificate)?;
         let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
         let mut params = CertificateParams::new(names).map_err(TlsError::Certificate)?;

@@ -16,7 +16,7 @@ use crate::exit::Exit;
 use crate::step::Steps;
 use crate::terminal;
 
-mod proxy;
+pub(crate) mod proxy;
 
 mod section;
 

@@ -14,6 +14,10 @@ mod compat_capture;
 
 mod compat_clients;
 
+mod compat_offline_gate;
+
+mod compat_replay;
+
 mod test_fast;
 
 mod tidy;
@@ -37,6 +41,8 @@ enum Task {
     Compat(compat::Args),
     CompatCapture(compat_capture::Args),
     CompatClients(compat_clients::Args),
+    CompatReplay(compat_replay::Args),
+    CompatOfflineGate(compat_offline_gate::Args),
     TestFast(test_fast::Args),
     Tidy(tidy::Args),
 }
@@ -47,6 +53,8 @@ fn main() -> ExitCode {
         Some(Task::Compat(args)) => compat::run(args),
         Some(Task::CompatCapture(args)) => compat_capture::run(args),
         Some(Task::CompatClients(args)) => compat_clients::run(args),
+        Some(Task::CompatReplay(args)) => compat_replay::run(args),
+        Some(Task::CompatOfflineGate(args)) => compat_offline_gate::run(args),
         Some(Task::TestFast(args)) => test_fast::run(args),
         Some(Task::Tidy(args)) => tidy::run(args, &Cli::command()),
         None => terminal::result(&Cli::command().render_help().to_string()).map(|()| Exit::Good),

@@ -62,10 +62,10 @@ fn matrix(report: &Report, html: &mut String) {
     for row in report.matrix() {
         let _ = write!(html, "<tr><th><code>{}</code></th>", text(row.check));
         for cell in &row.cells {
-            let class = match (cell.made, cell.broken, cell.noted) {
+            let class = match (cell.made, cell.broken, cell.lawful) {
                 (0, 0, 0) => "none",
                 (_, 0, 0) => "good",
-                (_, 0, _) => "noted",
+                (_, 0, _) => "lawful",
                 _ => "bad",
             };
             let _ = write!(html, "<td class=\"{class}\">{}</td>", text(&cell.to_string()));
@@ -110,7 +110,7 @@ fn details(fixture: &FixtureReport, open: bool, html: &mut String) {
 const SHOWN: usize = 30;
 
 fn show(problem: &Problem, html: &mut String) {
-    let class = if problem.severity == Severity::Broken { "bad" } else { "noted" };
+    let class = if problem.severity == Severity::Broken { "bad" } else { "lawful" };
     let _ = writeln!(
         html,
         "<section class=\"{class}\"><h3><code>{}</code> {}</h3><p class=\"quiet\">exchange {}: {}</p>\

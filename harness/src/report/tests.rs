@@ -36,7 +36,7 @@ fn sample() -> Report {
         checks: checks.into(),
         fixtures: vec![
             fixture("codex/good", "codex", Vec::new(), None),
-            fixture("codex/noted", "codex", vec![problem(Severity::Noted)], None),
+            fixture("codex/lawful", "codex", vec![problem(Severity::Lawful)], None),
             fixture("claude/broken", "claude", vec![problem(Severity::Broken)], None),
             fixture("claude/unreadable", "claude", Vec::new(), Some("read <it>: no such file")),
         ],

@@ -5,7 +5,10 @@
 mod clients;
 mod codex;
 mod compat;
+mod defects;
+mod faulty_proxy;
 mod process;
+mod replay;
 mod script;
 mod scrub;
 mod tripwire;

@@ -65,15 +65,16 @@ impl Home {
         Program::new(&self.program).envs(self.sandbox.environment())
     }
 
-    /// Starts the proxy in front of a mock.
-    pub(crate) async fn serve(&self, mock: &Mock, tls: bool) -> Result<Serving> {
-        let mut program = self.program().args(["serve", "--print-ready", "--upstream", mock.base_url()]);
+    /// Starts the proxy in front of an upstream.
+    pub(crate) async fn serve(&self, upstream: &str, tls: bool) -> Result<Serving> {
+        let mut program = self.program().args(["serve", "--print-ready", "--upstream", upstream]);
         if tls {
             program = program.args(["--tls"]);
         }
         let (running, ready) = program.start_ready("prodex-ready ", LIMIT).await?;
         let endpoint = Endpoint::of_ready(&ready).context("the ready line names no address")?;
-        Ok(Serving { running, endpoint })
+        let base_url = ready["base_url"].as_str().context("the ready line names no base_url")?.to_owned();
+        Ok(Serving { running, base_url, endpoint })
     }
 
     /// How a client is started by `prodex run` in front of a mock.
@@ -108,6 +109,7 @@ impl Home {
 #[derive(Debug)]
 pub(crate) struct Serving {
     running: Running,
+    pub(crate) base_url: String,
     pub(crate) endpoint: Endpoint,
 }
 

@@ -89,7 +89,7 @@ impl Section {
         let (reach, serving) = if self == Self::Run {
             (Reach::Wrapper(home.wrapper(mock, mode.needs_tls())), None)
         } else {
-            let serving = home.serve(mock, mode.needs_tls()).await?;
+            let serving = home.serve(mock.base_url(), mode.needs_tls()).await?;
             (Reach::Endpoint(serving.endpoint.clone()), Some(serving))
         };
         let runner = Runner::new(self.name(), vec![Lane { mode, mock, reach }]);
