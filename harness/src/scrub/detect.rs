@@ -139,7 +139,7 @@ pub(super) static DETECTORS: LazyLock<Vec<Detector>> = LazyLock::new(|| {
             0,
             any,
         ),
-        (Rule::BearerToken, SPACE, r"(?i)\bbearer\s+([A-Za-z0-9._~+/-]{12,}=*)", 1, has_digit),
+        (Rule::BearerToken, SPACE, r"(?i)\bbearer\s+([A-Za-z0-9._~+/-]{12,}=*)", 1, is_opaque),
         (Rule::BasicAuth, SPACE, r"(?i)\bbasic\s+([A-Za-z0-9+/]{8,}={0,2})", 1, is_basic),
         (
             Rule::ConnectionString,
@@ -280,6 +280,11 @@ pub(super) fn find(text: &[u8], features: u32, all: bool, mut each: impl FnMut(R
 fn is_password(before: &[u8]) -> bool {
     let word = before.iter().rev().take(200).take_while(|byte| !byte.is_ascii_whitespace()).count();
     before.ends_with(b":") && memchr::memmem::find(&before[before.len() - word..], b"://").is_some()
+}
+
+/// A token that says nothing by itself. One with claims is the business of its own rule.
+fn is_opaque(value: &[u8]) -> bool {
+    value.iter().any(u8::is_ascii_digit) && !super::value::is_jwt(value)
 }
 
 /// What stands for a value elsewhere: a variable, a mask, a sample.

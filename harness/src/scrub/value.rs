@@ -470,7 +470,7 @@ fn uuids(text: &[u8]) -> Vec<Range<usize>> {
     found
 }
 
-fn is_jwt(text: &[u8]) -> bool {
+pub(super) fn is_jwt(text: &[u8]) -> bool {
     text.starts_with(b"eyJ") && text.split(|byte| *byte == b'.').count() == 3
 }
 

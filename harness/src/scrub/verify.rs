@@ -245,7 +245,9 @@ impl Look {
         }
         for line in text.split(|byte| matches!(byte, b'\n' | b'\r')) {
             if !line.starts_with(b"data:") && !line.starts_with(b"event:") {
-                self.text(line.strip_prefix(b":").unwrap_or(line));
+                // A line by itself may look like a stream again, which would never end.
+                self.plain(line);
+                self.views(line);
             }
         }
         true

@@ -536,3 +536,34 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_token_with_claims_stays_one_and_its_claims_stay_linked() {
+    let claims = URL_SAFE_NO_PAD.encode(r#"{"iat":1700000000,"exp":4102444800,"account":"acct-Client-77"}"#);
+    let header = ["ey", "JhbGciOiJub25lIiwidHlwIjoiSldUIn0"].concat();
+    let token = format!("{header}.{claims}.{}", URL_SAFE_NO_PAD.encode("unsigned 1"));
+    let record = json!({"ts": "2026-11-20T05:56:44.294Z", "t_ms": 1, "type": "request", "id": 1, "method": "GET",
+        "url": "/", "headers": [["authorization", format!("Bearer {token}")], ["x-account-id", "acct-Client-77"]],
+        "head": format!("GET / HTTP/1.1\r\nauthorization: Bearer {token}\r\n\r\n")});
+    let scrubbed = scrub(&[record.to_string()]);
+    let value = scrubbed.value(0);
+    let shown = value["headers"][0][1].as_str().unwrap().to_owned();
+    assert!(shown.starts_with(&format!("Bearer {header}.ey")), "{shown}");
+    assert_eq!(shown.len(), "Bearer ".len() + token.len());
+    assert!(value["head"].as_str().unwrap().contains(&shown), "one token, one placeholder");
+    let claims = URL_SAFE_NO_PAD.decode(shown.split('.').nth(1).unwrap()).unwrap();
+    let claims: Value = serde_json::from_slice(&claims).unwrap();
+    assert_eq!(claims["account"], value["headers"][1][1], "the claim still names the account");
+    assert!(!scrubbed.text().contains("Client-77"));
+}
+
+#[test]
+fn lines_of_a_stream_that_are_no_data_are_looked_at_once() {
+    for text in
+        ["\u{feff}event: x\ndata: {}\n\n", "id: 7\nretry: 10\nevent: x\ndata: {}\n\n", "retry: 10\n\n"]
+    {
+        let record = json!({"ts": "2026-11-20T05:56:44.294Z", "t_ms": 1, "type": "sse_stream", "id": 1,
+            "status": 200, "headers": [], "stream": text, "writes": [[1.0, text.len()]], "end": "eof"});
+        assert_eq!(scrub(&[record.to_string()]).value(0)["stream"], text);
+    }
+}
