@@ -8,6 +8,10 @@ use std::path::{Path, PathBuf};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use wire::capture::{Entry, Exchange, ExchangeError, Meta, Record, exchanges};
 
+use crate::capture::normal::Records;
+use crate::capture::{CaptureError, Format, Options, Reader};
+use crate::scrub::{Certificate, Mismatch};
+
 /// Why fixtures cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum FixtureError {
@@ -29,19 +33,27 @@ pub enum FixtureError {
         #[source]
         source: globset::Error,
     },
-    /// A line is no record.
-    #[error("read {path}, line {line}, column {column}, as a record")]
-    Record {
-        /// The file.
+    /// Its certificate is none.
+    #[error("read {path} as a certificate")]
+    Certificate {
+        /// The certificate.
         path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// The column, from 1.
-        column: usize,
         /// Why.
         #[source]
         source: serde_json::Error,
     },
+    /// It is not what was certified.
+    #[error("trust {path}: it is not what was scrubbed; pass the recording through compat-capture again")]
+    Uncertified {
+        /// The fixture.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Mismatch,
+    },
+    /// A line is no record.
+    #[error(transparent)]
+    Record(#[from] CaptureError),
     /// Records do not belong together.
     #[error("put {path} together")]
     Exchanges {
@@ -128,15 +140,34 @@ impl Library {
         self.root.join(format!("{name}.jsonl"))
     }
 
+    /// The bytes of a fixture and its certificate, which are not compared here.
+    ///
+    /// # Errors
+    /// When one of them is not there.
+    pub fn certified(&self, name: &str) -> Result<(Vec<u8>, Certificate), FixtureError> {
+        let path = self.path(name);
+        let read = |path: &Path| {
+            std::fs::read(path).map_err(|source| FixtureError::Read { path: path.to_owned(), source })
+        };
+        let beside = path.with_extension("jsonl.cert.json");
+        let certificate = serde_json::from_slice(&read(&beside)?)
+            .map_err(|source| FixtureError::Certificate { path: beside, source })?;
+        Ok((read(&path)?, certificate))
+    }
+
     /// Loads a fixture.
     ///
     /// # Errors
     /// When it cannot be read, has no valid certificate, or is no capture.
     pub fn load(&self, name: &str) -> Result<Fixture, FixtureError> {
         let path = self.path(name);
-        let bytes =
-            std::fs::read(&path).map_err(|source| FixtureError::Read { path: path.clone(), source })?;
-        let records = records(&path, &bytes)?;
+        let (bytes, certificate) = self.certified(name)?;
+        certificate
+            .check(&bytes)
+            .map_err(|source| FixtureError::Uncertified { path: path.clone(), source })?;
+        let options = Options { format: Some(Format::JsonLines), ..Options::default() };
+        let reader = Reader::new(std::io::Cursor::new(bytes), &path, options)?;
+        let records = Records::new(reader, false).collect::<Result<Vec<Record>, _>>()?;
         let meta = match records.first() {
             Some(Record { entry: Entry::Meta(meta), .. }) if meta.client.is_some() => meta.clone(),
             _ => return Err(FixtureError::Origin { path }),
@@ -163,16 +194,63 @@ pub fn pattern(patterns: &[String]) -> Result<GlobSet, FixtureError> {
     set.build().map_err(failed(&patterns.join(" ")))
 }
 
-fn records(path: &Path, bytes: &[u8]) -> Result<Vec<Record>, FixtureError> {
-    let lines = bytes.split(|byte| *byte == b'\n').enumerate();
-    let lines = lines.filter(|(_, line)| !line.trim_ascii().is_empty());
-    let record = |(at, line): (usize, &[u8])| {
-        serde_json::from_slice(line).map_err(|source: serde_json::Error| FixtureError::Record {
-            path: path.to_owned(),
-            line: at + 1,
-            column: source.column(),
-            source,
-        })
-    };
-    lines.map(record).collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scrub::{self, Learner};
+
+    const META: &str = r#"{"ts":"2026-11-20T05:56:40.692Z","t_ms":0.0,"type":"meta","client":"codex"}"#;
+
+    /// A library of one fixture `a/b`, scrubbed from this text.
+    fn library(text: &str) -> (tempfile::TempDir, Library) {
+        let root = tempfile::tempdir().unwrap();
+        let mut learner = Learner::new(scrub::Options { keep_content: false });
+        learner.learn(text.as_bytes()).unwrap();
+        let mut line = text.as_bytes().to_vec();
+        let mut scrubber = learner.finish().unwrap();
+        scrubber.scrub(&mut line).unwrap();
+        line.push(b'\n');
+        let certificate = Certificate::new(&line[..], scrubber.options(), &scrubber.report()).unwrap();
+        std::fs::create_dir(root.path().join("a")).unwrap();
+        std::fs::write(root.path().join("a/b.jsonl"), &line).unwrap();
+        let certificate = serde_json::to_vec(&certificate).unwrap();
+        std::fs::write(root.path().join("a/b.jsonl.cert.json"), certificate).unwrap();
+        let library = Library::open(root.path()).unwrap();
+        (root, library)
+    }
+
+    #[test]
+    fn a_fixture_loads_with_its_certificate_and_not_without() {
+        let (root, library) = library(META);
+        assert_eq!(library.names(), ["a/b"]);
+        let fixture = library.load("a/b").unwrap();
+        assert_eq!((fixture.meta.client.as_deref(), fixture.exchanges.len()), (Some("codex"), 0));
+        let path = root.path().join("a/b.jsonl");
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.push(b'\n');
+        std::fs::write(&path, bytes).unwrap();
+        assert!(matches!(library.load("a/b"), Err(FixtureError::Uncertified { .. })));
+        std::fs::write(root.path().join("a/b.jsonl.cert.json"), "{").unwrap();
+        assert!(matches!(library.load("a/b"), Err(FixtureError::Certificate { .. })));
+        std::fs::remove_file(root.path().join("a/b.jsonl.cert.json")).unwrap();
+        assert!(matches!(library.load("a/b"), Err(FixtureError::Read { .. })));
+    }
+
+    #[test]
+    fn a_fixture_says_where_it_comes_from() {
+        let (_root, library) = library(&META.replace("client", "who"));
+        assert!(matches!(library.load("a/b"), Err(FixtureError::Origin { .. })));
+    }
+
+    #[test]
+    fn names_are_chosen_by_patterns() {
+        let (_root, library) = library(META);
+        let select = |pattern: &str| library.select(&[pattern.to_owned()]).map(|names| names.len()).ok();
+        assert_eq!(select("a/b"), Some(1));
+        assert_eq!(select("a/*"), Some(1));
+        assert_eq!(select("*"), Some(0), "one star stays within a part");
+        assert_eq!(select("**"), Some(1));
+        assert_eq!(select("["), None);
+        assert_eq!(library.select(&[]).unwrap(), ["a/b"]);
+    }
 }

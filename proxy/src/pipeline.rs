@@ -26,7 +26,7 @@ use crate::profile::{Credentials, Now, Pool, Profile, origin, refresh};
 use crate::recording::Recorder;
 use crate::reply::Reply;
 use crate::selection::{NoChoice, Owner, Snapshot, State, Wanted, affinity, choose};
-use crate::state::Bindings;
+use crate::state::{Bindings, Tie};
 
 mod report;
 
@@ -173,11 +173,18 @@ impl Proxy {
         exchange: &Exchange,
         tries: &mut Tries,
     ) -> Upgraded {
+        let session = exchange.ties.session.as_deref();
+        let unowned = session.filter(|_| affinity::owner(&self.bindings, &exchange.ties).is_none());
         loop {
             let profile = match self.select(exchange, tries).await {
                 Ok(profile) => profile,
                 Err(none) => return self.give_up_upgrade(exchange, tries, &none),
             };
+            // Before any turn has told whose the conversation is: another socket of it that is opened
+            // meanwhile must not go to a stranger.
+            if let Some(session) = unowned {
+                self.bindings.bind(Tie::Session, session, &profile.name);
+            }
             tries.begin();
             match self.attempt_upgrade(connections, exchange, &profile).await {
                 Ok(Upgrade::Opened(opened)) => return Upgraded::Opened(opened, profile),

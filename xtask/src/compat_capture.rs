@@ -4,10 +4,11 @@
 //! fixture is written beside its place and renamed only once the verification has found nothing.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context as _, Result, bail};
+use harness::capture::{self, CaptureError, Format, RawRecord, Reader};
 use harness::scrub::{Certificate, Finding, Learner, Options, Report, Rule};
 use serde::Serialize;
 use tempfile::NamedTempFile;
@@ -25,7 +26,7 @@ mod self_test;
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// The recording: JSON lines.
+    /// The recording: JSON lines, JSON, HAR or SSE text, or a directory that `--record` wrote.
     #[arg(long, short, value_name = "FILE", required_unless_present = "self_test")]
     input: Option<PathBuf>,
     /// Name of the fixture [default: that of the recording].
@@ -115,15 +116,15 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
             .for_each(|found| terminal::progress(&format!("  {}: {found}", input.display())));
         return Ok(Exit::Findings);
     }
-    let bytes = std::fs::read(outcome.scrubbed.path())?;
     if args.stdout {
-        std::io::stdout().lock().write_all(&bytes).context("failed to write to standard output")?;
+        std::io::copy(&mut outcome.scrubbed.reopen()?, &mut std::io::stdout().lock())
+            .context("failed to write to standard output")?;
         return Ok(Exit::Good);
     }
-    let certificate =
-        serde_json::to_string_pretty(&Certificate::new(&bytes, options, &outcome.report))? + "\n";
+    let certificate = Certificate::new(outcome.scrubbed.reopen()?, options, &outcome.report)?;
+    let certificate = serde_json::to_string_pretty(&certificate)? + "\n";
     if args.check {
-        return check(&target, &bytes, &certificate);
+        return check(&target, &std::fs::read(outcome.scrubbed.path())?, &certificate);
     }
     write(&certificate_of(&target), certificate.as_bytes())?;
     outcome.scrubbed.persist(&target).with_context(|| format!("failed to write {}", target.display()))?;
@@ -168,80 +169,100 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 fn scrub(input: &Path, folder: &Path, options: Options, skip_bad: bool) -> Result<Result<Outcome, String>> {
     let mut learner = Learner::new(options);
     let mut bad = Vec::new();
-    let mut problem = None;
-    each_record(input, |number, record| {
-        match learner.learn(record) {
+    let read = records(input, skip_bad);
+    let mut first = match read {
+        Ok(records) => records,
+        Err(error) => return refused(error),
+    };
+    for (number, record) in first.by_ref().enumerate() {
+        let record = match record {
+            Ok(record) => record,
+            Err(error) => return refused(error),
+        };
+        match learner.learn(&record.bytes) {
             Err(_) if skip_bad => bad.push(number),
-            Err(error) => problem = Some(format!("line {number}: {error}")),
+            Err(error) => return Ok(Err(format!("{}: {error}", record.place))),
             Ok(()) => {}
         }
-        Ok(problem.is_none())
-    })?;
-    let mut scrubber = match (problem, learner.finish()) {
-        (Some(problem), _) => return Ok(Err(problem)),
-        (None, Err(error)) => return Ok(Err(error.to_string())),
-        (None, Ok(scrubber)) => scrubber,
+    }
+    let skipped = first.skipped() + bad.len() as u64;
+    let mut scrubber = match learner.finish() {
+        Err(error) => return Ok(Err(error.to_string())),
+        Ok(scrubber) => scrubber,
     };
     let scrubbed = NamedTempFile::new_in(folder)
         .with_context(|| format!("failed to write into {}", folder.display()))?;
     let mut writer = BufWriter::new(scrubbed.as_file());
-    let mut problem = None;
-    let mut line = Vec::new();
-    each_record(input, |number, record| {
+    for (number, record) in records(input, skip_bad)?.enumerate() {
+        let RawRecord { place, mut bytes } = record?;
         if bad.binary_search(&number).is_ok() {
-            return Ok(true);
+            continue;
         }
-        line.clear();
-        line.extend_from_slice(record);
-        match scrubber.scrub(&mut line) {
-            Ok(()) => {
-                line.push(b'\n');
-                writer.write_all(&line)?;
-            }
-            Err(error) => problem = Some(format!("line {number}: {error}")),
+        if let Err(error) = scrubber.scrub(&mut bytes) {
+            return Ok(Err(format!("{place}: {error}")));
         }
-        Ok(problem.is_none())
-    })?;
+        bytes.push(b'\n');
+        writer.write_all(&bytes)?;
+    }
     writer.flush()?;
     drop(writer);
-    if let Some(problem) = problem {
-        return Ok(Err(problem));
-    }
     let mut verifier = scrubber.verifier();
     let mut findings = Vec::new();
-    each_record(scrubbed.path(), |number, record| {
-        match verifier.check(record) {
-            Ok(found) => findings.extend(found),
-            Err(error) => bail!("the scrubbed line {number} cannot be read back: {error}"),
-        }
-        Ok(true)
-    })?;
+    let options = capture::Options { format: Some(Format::JsonLines), ..capture::Options::default() };
+    for record in Reader::open(scrubbed.path(), options)? {
+        let record = record?;
+        let found = verifier.check(&record.bytes);
+        findings.extend(
+            found.with_context(|| format!("the scrubbed line {} cannot be read back", record.place.line))?,
+        );
+    }
     findings.extend(verifier.finish());
     let report = scrubber.report();
-    Ok(Ok(Outcome { scrubbed, report, findings, skipped: bad.len() as u64 }))
+    Ok(Ok(Outcome { scrubbed, report, findings, skipped }))
 }
 
-/// Hands over the records of a file with their lines, until told to stop. Empty lines and those that begin
-/// with `#` are none.
-fn each_record(path: &Path, mut each: impl FnMut(u64, &[u8]) -> Result<bool>) -> Result<()> {
-    let file = File::open(path).with_context(|| format!("failed to read {}", path.display()))?;
-    let mut reader = BufReader::with_capacity(1 << 20, file);
-    let mut line = Vec::new();
-    let mut number = 0;
-    loop {
-        line.clear();
-        if reader
-            .read_until(b'\n', &mut line)
-            .with_context(|| format!("failed to read {}", path.display()))?
-            == 0
-        {
-            return Ok(());
+/// A recording that cannot be opened is the machine's; one that cannot be read is its own fault.
+fn refused<T>(error: CaptureError) -> Result<Result<T, String>> {
+    match error {
+        CaptureError::Open { .. } | CaptureError::Read { .. } => Err(error.into()),
+        CaptureError::Format { .. } | CaptureError::Bad { .. } => Ok(Err(error.to_string())),
+    }
+}
+
+/// The records of a recording, or of a directory of them.
+fn records(input: &Path, skip_bad: bool) -> Result<Records, CaptureError> {
+    if input.is_dir() {
+        return Ok(Records::Directory(capture::directory(input)?));
+    }
+    let options = capture::Options { skip_bad, ..capture::Options::default() };
+    Ok(Records::File(Box::new(Reader::open(input, options)?)))
+}
+
+/// Where records come from.
+enum Records {
+    /// A file of any format.
+    File(Box<Reader>),
+    /// What a recorder wrote, a file for each exchange.
+    Directory(capture::Directory),
+}
+
+impl Records {
+    /// How many were left out.
+    fn skipped(&self) -> u64 {
+        match self {
+            Self::File(reader) => reader.skipped(),
+            Self::Directory(directory) => directory.torn(),
         }
-        number += 1;
-        let record = line.trim_ascii_end();
-        let is_none = record.is_empty() || record.starts_with(b"#");
-        if !is_none && !each(number, record)? {
-            return Ok(());
+    }
+}
+
+impl Iterator for Records {
+    type Item = Result<RawRecord, CaptureError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::File(reader) => reader.next(),
+            Self::Directory(directory) => directory.next(),
         }
     }
 }

@@ -4,8 +4,9 @@
 //! machine, so that the same capture gives the same certificate.
 
 use std::fmt::Write as _;
+use std::io::{self, Read};
 
-use ring::digest::{SHA256, digest};
+use ring::digest::{Context, Digest, SHA256, digest};
 use serde::{Deserialize, Serialize};
 
 use super::{Options, Report, RuleReport, detect};
@@ -47,22 +48,34 @@ const FORMAT: u32 = 1;
 const SCRUBBER: u32 = 1;
 
 impl Certificate {
-    /// Certifies scrubbed bytes that a verification found nothing in.
-    #[must_use]
-    pub fn new(scrubbed: &[u8], options: Options, report: &Report) -> Self {
+    /// Certifies scrubbed bytes that a verification found nothing in. They are read piece by piece.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn new(mut scrubbed: impl Read, options: Options, report: &Report) -> io::Result<Self> {
+        let mut digest = Context::new(&SHA256);
+        let mut piece = vec![0; 64 * 1024];
+        loop {
+            match scrubbed.read(&mut piece) {
+                Ok(0) => break,
+                Ok(length) => digest.update(&piece[..length]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
         let mut detectors: Vec<String> =
             detect::DETECTORS.iter().map(|detector| detector.rule.id().to_owned()).collect();
         detectors.sort();
         detectors.dedup();
-        Self {
+        Ok(Self {
             format: FORMAT,
             scrubber: SCRUBBER,
-            sha256: sha256(scrubbed),
+            sha256: hex(&digest.finish()),
             options,
             records: report.records,
             rules: report.rules.clone(),
             detectors,
-        }
+        })
     }
 
     /// Whether the bytes are those that were certified.
@@ -73,12 +86,12 @@ impl Certificate {
         if self.format != FORMAT {
             return Err(Mismatch::Format(self.format));
         }
-        if self.sha256 == sha256(bytes) { Ok(()) } else { Err(Mismatch::Bytes) }
+        if self.sha256 == hex(&digest(&SHA256, bytes)) { Ok(()) } else { Err(Mismatch::Bytes) }
     }
 }
 
-fn sha256(bytes: &[u8]) -> String {
-    digest(&SHA256, bytes).as_ref().iter().fold(String::new(), |mut text, byte| {
+fn hex(digest: &Digest) -> String {
+    digest.as_ref().iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
     })

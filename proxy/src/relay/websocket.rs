@@ -200,7 +200,12 @@ impl Socket<'_> {
             let done = match step {
                 Ok(Step::Message { raw, text }) => self.message(raw, text).await,
                 Ok(Step::Refused(refusal)) => self.refused(refusal).await,
-                Ok(Step::Ended(outcome)) => Err(outcome),
+                Ok(Step::Ended(outcome)) => {
+                    if outcome != Outcome::ClientGone {
+                        self.show_held().await;
+                    }
+                    Err(outcome)
+                }
                 Ok(Step::Goodbye(code, reason)) => {
                     self.say_goodbye(code, reason).await;
                     Err(Outcome::Complete)
@@ -283,7 +288,7 @@ impl Socket<'_> {
                 Some(Heard::Message { kind, .. }) => Some(kind),
                 _ => None,
             };
-            let is_between = matches!(heard, Some(Heard::Control { is_mid_message: false }));
+            let is_between = matches!(heard, Some(Heard::Control { is_mid_message: false, .. }));
             let is_all = heard.is_none();
             self.parsed += taken;
             if let Some(kind) = message {
@@ -370,6 +375,12 @@ impl Socket<'_> {
                     let control = held.frames.split_off(held.frame_start);
                     self.to_client.push(&control);
                 }
+                Verdict::Close => {
+                    // It ends what came before it, so it does not overtake that.
+                    let frames = std::mem::take(&mut held.frames);
+                    held.frame_start = 0;
+                    self.to_client.push(&frames);
+                }
                 Verdict::Output { is_end } => {
                     self.release();
                     if is_end {
@@ -387,6 +398,17 @@ impl Socket<'_> {
         }
         self.to_client.push(rest);
         None
+    }
+
+    /// Lets the client see what was held of a turn whose upstream has gone: no other profile gets it now,
+    /// and what came is the client's.
+    async fn show_held(&mut self) {
+        let Turn::Held(held) = &mut self.turn else { return };
+        self.to_client.push(&std::mem::take(&mut held.frames));
+        let Self { to_client, client, .. } = self;
+        let sending = std::future::poll_fn(|context| to_client.poll_send(client, context, |_| {}));
+        // Best effort: a client that does not read is not waited for.
+        let _ = tokio::time::timeout(GOODBYE, sending).await;
     }
 
     /// Closes the client's side with a reason.
@@ -420,8 +442,10 @@ enum Verdict {
     More,
     /// Nothing: it comes before any output.
     Nothing,
-    /// Nothing: it is a control frame.
+    /// Nothing: it is a ping or a pong.
     Control,
+    /// Nothing, and nothing more will come.
+    Close,
     /// The account serves. With the very first event the response may also be at its end.
     Output { is_end: bool },
     /// The account refuses.
@@ -439,8 +463,9 @@ fn hear(
     let verdict = match heard {
         None => Verdict::More,
         Some(Heard::Fragment) => Verdict::Nothing,
-        Some(Heard::Control { is_mid_message: false }) => Verdict::Control,
-        Some(Heard::Control { is_mid_message: true }) => Verdict::Nothing,
+        Some(Heard::Control { is_close: true, .. }) => Verdict::Close,
+        Some(Heard::Control { is_mid_message: false, .. }) => Verdict::Control,
+        Some(Heard::Control { is_mid_message: true, .. }) => Verdict::Nothing,
         Some(Heard::Message { text, .. }) => {
             let event = EventView::new(text);
             account.event(event);

@@ -4,7 +4,7 @@ use mock_upstream::accounts::Window;
 use mock_upstream::fault::{End, Fault};
 use mock_upstream::pacing::Pacing;
 use mock_upstream::script::{
-    CallName, Continuation, Http, Item, Rule, Script, Transport, Turn, TurnEnd, When,
+    CallName, Continuation, Frame, Http, Item, Reply, Rule, Script, Transport, Turn, TurnEnd, When,
 };
 use mock_upstream::{Account, Exchange};
 use serde_json::json;
@@ -215,6 +215,25 @@ async fn an_upstream_that_closes_within_a_turn_is_seen_to_do_so() {
         assert!(!messages.iter().any(|m| m.to_text().is_ok_and(|text| text.contains("completed"))));
         if let Some(Message::Close(Some(frame))) = messages.last() {
             assert_eq!(u16::from(frame.code), 1011);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_held_is_shown_before_the_end_of_the_upstream() {
+    let created = r#"{"type":"response.created","response":{"id":"r1"}}"#;
+    let close = || End::Close { code: 1011, reason: "sorry".into() };
+    for end in [close(), End::Fin, End::Eof] {
+        let frames = Reply::Frames(vec![Frame::Text(created.into())]);
+        let rule = Rule::new(frames).transport(Transport::Websocket);
+        let rule = rule.fault(Fault::after_events(1, end.clone()));
+        let (_mock, proxy) = start(&["a"], Script::rules([rule])).await;
+        let mut socket = Socket::of_session(&proxy).await;
+        socket.send(&create("x")).await;
+        let (messages, _) = socket.rest().await;
+        assert_eq!(messages.first(), Some(&Message::text(created)), "{end:?}: {messages:?}");
+        if end == close() {
+            assert!(matches!(&messages[1..], [Message::Close(Some(frame))] if u16::from(frame.code) == 1011));
         }
     }
 }

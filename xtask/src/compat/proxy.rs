@@ -33,17 +33,26 @@ pub(crate) struct Home {
 }
 
 impl Home {
-    /// Makes the home with the commands that a person would use.
+    /// Makes the home, each profile with the name of its account.
     pub(crate) async fn make(program: &Path, accounts: &[Account]) -> Result<Self> {
+        Self::named(program, accounts.iter().map(|account| account.id.as_str()), accounts).await
+    }
+
+    /// Makes the home with the commands that a person would use.
+    pub(crate) async fn named(
+        program: &Path,
+        names: impl IntoIterator<Item = &str>,
+        accounts: &[Account],
+    ) -> Result<Self> {
         let mut sandbox = Sandbox::new("proxy")?;
         sandbox.set("PRODEX_HOME", sandbox.home().join("prodex"));
         sandbox.set("PRODEX_RUNTIME_LOG_DIR", sandbox.logs());
         let home = Self { program: program.to_owned(), sandbox };
-        for account in accounts {
-            home.add(&account.id, &account.auth_json()).await?;
+        for (name, account) in names.into_iter().zip(accounts) {
+            home.add(name, &account.auth_json()).await?;
             if let Some(key) = &account.api_key {
                 let file = serde_json::json!({"auth_mode": "apikey", "OPENAI_API_KEY": key});
-                home.add(&format!("{}-key", account.id), &file).await?;
+                home.add(&format!("{name}-key"), &file).await?;
             }
         }
         Ok(home)

@@ -65,9 +65,12 @@ impl Way {
         pace: Pace,
         quiet: bool,
     ) -> Result<Vec<FixtureReport>> {
-        let accounts = ["pool-a", "pool-b"].map(|id| Account::new(id).api_key(format!("key-of-{id}")));
+        let accounts = ["first", "second"].map(|name| {
+            // A profile's name may be shown to the client; what its account is called may not.
+            Account::new(format!("account-of-{name}-profile")).api_key(format!("key-of-{name}-profile"))
+        });
         let home = match self {
-            Self::Program(program) => Some(Home::make(program, &accounts).await?),
+            Self::Program(program) => Some(Home::named(program, ["first", "second"], &accounts).await?),
             Self::Running { .. } | Self::Nothing => None,
         };
         let manner = self.manner(kind, &accounts, pace);

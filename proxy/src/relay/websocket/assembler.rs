@@ -21,6 +21,8 @@ pub(super) enum Heard<'a> {
     Control {
         /// Whether it came between the frames of a message.
         is_mid_message: bool,
+        /// Whether it is a close, behind which nothing comes.
+        is_close: bool,
     },
 }
 
@@ -89,7 +91,8 @@ impl Assembler {
                     if header.opcode.is_control() {
                         if ends_frame {
                             let is_mid_message = self.message.is_some();
-                            return Ok((taken, Some(Heard::Control { is_mid_message })));
+                            let is_close = header.opcode == Opcode::Close;
+                            return Ok((taken, Some(Heard::Control { is_mid_message, is_close })));
                         }
                         continue;
                     }
@@ -190,9 +193,9 @@ mod tests {
             let expected = [
                 "one",
                 "Fragment",
-                "Control { is_mid_message: true }",
+                "Control { is_mid_message: true, is_close: false }",
                 "two",
-                "Control { is_mid_message: false }",
+                "Control { is_mid_message: false, is_close: true }",
             ];
             let new = if mask.is_some() { Assembler::of_client } else { Assembler::of_server };
             assert_eq!(hear(&mut new(100), &bytes), expected);
