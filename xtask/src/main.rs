@@ -8,6 +8,10 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 mod exit;
 
+mod ci_impact;
+
+mod ci_matrix;
+
 mod compat;
 
 mod compat_clients;
@@ -32,6 +36,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    CiImpact(ci_impact::Args),
+    CiMatrix(ci_matrix::Args),
     Compat(compat::Args),
     CompatClients(compat_clients::Args),
     TestFast(test_fast::Args),
@@ -41,6 +47,8 @@ enum Task {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let verdict = match &cli.task {
+        Some(Task::CiImpact(args)) => ci_impact::run(args),
+        Some(Task::CiMatrix(args)) => ci_matrix::run(args),
         Some(Task::Compat(args)) => compat::run(args),
         Some(Task::CompatClients(args)) => compat_clients::run(args),
         Some(Task::TestFast(args)) => test_fast::run(args),
@@ -87,6 +95,8 @@ mod tests {
         Usage: cargo xtask [COMMAND]
 
         Commands:
+          ci-impact       Say which crates and which lanes of CI a change can reach
+          ci-matrix       Print the matrix of CI's test jobs, from the manifest's shards
           compat          Drive real clients through the proxy
           compat-clients  Fetch real clients, or drive them through a proxy that runs already
           test-fast       Run the tests of the workspace
