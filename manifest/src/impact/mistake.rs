@@ -29,6 +29,16 @@ impl Mistake {
         Box::new(Self { problem: problem.into(), right, text, place: place.into() })
     }
 
+    /// Where in the file it stands, in bytes.
+    pub fn offset(&self) -> usize {
+        self.place.offset()
+    }
+
+    /// What would be right.
+    pub fn right(&self) -> &str {
+        self.right
+    }
+
     /// What TOML has against the file.
     pub(super) fn of_toml(file: (&str, &str), error: &toml::de::Error) -> Box<Self> {
         let right = "the keys and values that the other entries have";
