@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
-use manifest::impact::crates::Crates;
+use manifest::impact::crates::{self, Crates};
 use manifest::impact::git::Change;
 use manifest::impact::path::RepoPath;
 use manifest::impact::rules::Rules;
@@ -130,9 +130,10 @@ pub(crate) struct Project {
 impl Project {
     /// Reads the rules, the shards and the crates. `None` when a file has a mistake, which has been shown.
     pub(crate) fn open(root: &Path) -> Result<Option<Self>> {
-        let crates = Crates::read(root)?;
+        let graph = crates::graph(root)?;
+        let crates = Crates::of(&graph)?;
         let Some(rules) = rules(root, &crates.names())? else { return Ok(None) };
-        let shards = match shard::read(&text(root, shard::FILE)?) {
+        let shards = match shard::shards(&text(root, shard::FILE)?, &graph) {
             Ok(shards) => shards,
             Err(mistake) => return Ok(show(&*mistake)),
         };

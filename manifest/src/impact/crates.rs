@@ -38,20 +38,24 @@ pub enum Error {
     Simulation(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// Asks cargo for the workspace at `root`.
+///
+/// # Errors
+///
+/// When cargo cannot describe it.
+pub fn graph(root: &Path) -> Result<PackageGraph, Error> {
+    let mut command = MetadataCommand::new();
+    command.current_dir(root).other_options(["--locked"]);
+    command.build_graph().map_err(|error| Error::Cargo(Box::new(error)))
+}
+
 impl Crates {
-    /// Asks cargo for the workspace at `root`, and simulates its builds.
+    /// Simulates the builds of a workspace.
     ///
     /// # Errors
     ///
-    /// When cargo cannot describe the workspace.
-    pub fn read(root: &Path) -> Result<Self, Error> {
-        let mut command = MetadataCommand::new();
-        command.current_dir(root).other_options(["--locked"]);
-        let graph = command.build_graph().map_err(|error| Error::Cargo(Box::new(error)))?;
-        Self::of(&graph)
-    }
-
-    fn of(graph: &PackageGraph) -> Result<Self, Error> {
+    /// When the simulation cannot be set up.
+    pub fn of(graph: &PackageGraph) -> Result<Self, Error> {
         // Paths are judged by our rules; here crates alone are asked for.
         let rules = DeterminatorRules::parse("use-default-rules = false")
             .map_err(|error| Error::Simulation(Box::new(error)))?;
@@ -97,7 +101,9 @@ mod tests {
 
     /// This repository's crates.
     fn ours() -> Crates {
-        Crates::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..")).expect("cargo knows this workspace")
+        let graph =
+            graph(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..")).expect("cargo knows this workspace");
+        Crates::of(&graph).expect("builds are simulated")
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub enum Cause {
     Shallow,
     /// The two commits have no ancestor in common.
     Unrelated,
+    /// What judges the change, the crates and the rules of this checkout, is not that of the head.
+    OtherCheckout,
     /// No path differs, and nobody asks about nothing.
     NoPath,
 }
@@ -112,6 +114,9 @@ impl Change {
         }
         let [base, head] = [commits[0].as_str(), commits[1].as_str()];
         let Some(ancestor) = git.merge_base(base, head)? else { return Ok(Self::Unknown(Cause::Unrelated)) };
+        if !git.is_judge_of(head)? {
+            return Ok(Self::Unknown(Cause::OtherCheckout));
+        }
         // Plumbing, which no one's configuration changes; a rename is a removal and an addition.
         let listing = git.run(&["diff-tree", "-r", "-z", "--raw", "--no-renames", &ancestor, head])?.stdout;
         let touched =
@@ -142,6 +147,7 @@ impl Cause {
             Cause::Missing(_) => "missing-commit",
             Cause::Shallow => "shallow-clone",
             Cause::Unrelated => "unrelated",
+            Cause::OtherCheckout => "other-checkout",
             Cause::NoPath => "no-path",
         }
     }
@@ -160,6 +166,9 @@ impl fmt::Display for Cause {
             }
             Cause::Shallow => formatter.write_str("the history of this checkout is cut off"),
             Cause::Unrelated => formatter.write_str("base and head have no ancestor in common"),
+            Cause::OtherCheckout => {
+                formatter.write_str("the crates and rules here are not those of the head")
+            }
             Cause::NoPath => formatter.write_str("no path differs"),
         }
     }
@@ -201,6 +210,14 @@ fn parse(listing: &[u8]) -> Option<Vec<Touched>> {
     Some(touched)
 }
 
+/// What crates there are and what rules: read from the checkout, so it has to be the head's.
+const JUDGES: [&str; 4] = [
+    ":(top,glob)**/Cargo.toml",
+    ":(top)Cargo.lock",
+    ":(top)manifest/impact.toml",
+    ":(top)manifest/tests.toml",
+];
+
 struct Git<'a> {
     root: &'a Path,
 }
@@ -221,6 +238,18 @@ impl Git<'_> {
             Some(0) => Ok(Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())),
             Some(1) => Ok(None),
             _ => Err(failed(&["merge-base"], &output)),
+        }
+    }
+
+    /// Whether the files that a change is judged by are, in the checkout, those of the commit.
+    fn is_judge_of(&self, commit: &str) -> Result<bool, Error> {
+        let mut arguments = vec!["diff", "--quiet", "--no-ext-diff", commit, "--"];
+        arguments.extend(JUDGES);
+        let output = self.start(&arguments)?;
+        match output.status.code() {
+            Some(0) => Ok(true),
+            Some(1) => Ok(false),
+            _ => Err(failed(&["diff", "--quiet"], &output)),
         }
     }
 

@@ -1,5 +1,9 @@
 //! Changes to a small workspace, and what they reach.
 
+use std::sync::LazyLock;
+
+use proptest::prelude::*;
+
 use super::git::{Cause, Oddity};
 use super::*;
 
@@ -74,12 +78,14 @@ fn shards() -> Vec<ShardLabel> {
     vec![shard("wire", &["wire"]), shard("proxy", &["prodex"]), shard("laboratory", &["harness", "xtask"])]
 }
 
-fn rules() -> Rules {
-    Rules::parse(RULES, &crates().names()).expect("the rules are right")
+fn rules() -> &'static Rules {
+    static PARSED: LazyLock<Rules> =
+        LazyLock::new(|| Rules::parse(RULES, &crates().names()).expect("the rules are right"));
+    &PARSED
 }
 
 fn of(change: &Change) -> Impact {
-    Impact::of(change, &rules(), &crates(), &shards())
+    Impact::of(change, rules(), &crates(), &shards())
 }
 
 fn of_paths(paths: &[&str]) -> Impact {
@@ -181,6 +187,7 @@ fn not_knowing_what_changed_is_everything_with_the_cause() {
         Cause::Missing("abc".to_owned()),
         Cause::Shallow,
         Cause::Unrelated,
+        Cause::OtherCheckout,
         Cause::NoPath,
     ];
     for cause in causes {
@@ -211,14 +218,34 @@ fn every_lane_and_crate_has_a_reason_that_is_a_path_of_the_change() {
 fn a_crate_without_a_shard_brings_all_of_them() {
     let labels = |path: &str, shards: &[ShardLabel]| {
         let change = Change::named([RepoPath::listed(path)]);
-        Impact::of(&change, &rules(), &crates(), shards).shards().join(" ")
+        Impact::of(&change, rules(), &crates(), shards).shards().join(" ")
     };
     let [_, proxy, _] = shards().try_into().expect("three shards");
     let tasks = ShardLabel { label: "tasks".to_owned(), packages: BTreeSet::from(["xtask".to_owned()]) };
-    let rest = ShardLabel { label: "rest".to_owned(), packages: BTreeSet::new() };
     assert_eq!(labels("proxy/a", &[proxy.clone(), tasks.clone()]), "proxy");
-    assert_eq!(labels("wire/a", &[proxy.clone(), tasks.clone()]), "proxy tasks");
-    assert_eq!(labels("wire/a", &[proxy, tasks, rest]), "proxy rest");
+    assert_eq!(labels("wire/a", &[proxy, tasks]), "proxy tasks", "nobody holds the tests of wire");
+}
+
+proptest! {
+    /// What a part of a change asks for, the whole change asks for too: nothing can be added to a change to
+    /// have less run.
+    #[test]
+    fn more_paths_never_reach_less(
+        paths in proptest::collection::vec(
+            "(wire|proxy|harness|xtask|docs|gone|fixtures|manifest)/(src/)?(a|b|step|impact)[.](rs|md|toml)", 1..6,
+        ),
+        count in 1..6_usize,
+    ) {
+        let paths: Vec<_> = paths.iter().map(String::as_str).collect();
+        let (whole, part) = (of_paths(&paths), of_paths(&paths[..count.min(paths.len())]));
+        let lanes = |impact: &Impact| impact.lanes.iter().map(|lane| lane.id.clone()).collect::<BTreeSet<_>>();
+        prop_assert!(lanes(&part).is_subset(&lanes(&whole)));
+        prop_assert!(part.packages.keys().all(|name| whole.packages.contains_key(name)));
+        prop_assert!(part.shards().iter().all(|label| whole.shards().contains(label)));
+        prop_assert!(whole.heavy || !part.heavy);
+        prop_assert!(part.docs_only || !whole.docs_only);
+        prop_assert!(whole.docs_only != whole.heavy, "here every crate has a lane");
+    }
 }
 
 #[test]

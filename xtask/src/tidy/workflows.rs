@@ -37,10 +37,14 @@ pub(super) fn check(project: &Project) -> Vec<Finding> {
         }
     }
     let script = script::Script::read(project);
+    let labels = shards::labels(project).unwrap_or_else(|finding| {
+        findings.push(finding);
+        BTreeSet::new()
+    });
     for workflow in &workflows {
         findings.extend(trust::check(workflow));
         findings.extend(calls::check(project, &script, workflow));
-        findings.extend(shards::check(project, workflow));
+        findings.extend(shards::check(workflow, &labels));
     }
     findings.extend(script::check(&script, &workflows));
     findings.extend(lanes::check(project, &workflows));

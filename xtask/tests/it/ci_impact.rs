@@ -32,8 +32,7 @@ sharded = true
 because = "tests"
 "#;
 
-const SHARDS: &str =
-    "[[shard]]\nlabel = \"one\"\npackages = [\"one\"]\n\n[[shard]]\nlabel = \"two\"\npackages = [\"two\"]\n";
+const SHARDS: &str = "[[shard]]\nlabel = \"one\"\nfilter = \"package(=one)\"\n\n[[shard]]\nlabel = \"two\"\nfilter = \"package(=two)\"\n";
 
 const LOCK: &str = "version = 4\n\n[[package]]\nname = \"one\"\nversion = \"1.0.0\"\n\n\
     [[package]]\nname = \"two\"\nversion = \"1.0.0\"\n";

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
@@ -147,6 +148,35 @@ fn what_git_cannot_know_is_unknown_with_its_cause() {
     repository.git(&["checkout", "--quiet", "--orphan", "other"]);
     repository.commit();
     assert_eq!(unknown(&second, "other"), Cause::Unrelated);
+}
+
+#[test]
+fn a_head_with_other_crates_or_rules_than_the_checkout_is_not_judged_by_these() {
+    for judge in ["Cargo.lock", "wire/Cargo.toml", "manifest/impact.toml", "manifest/tests.toml"] {
+        let repository = Repository::new();
+        repository.write(judge, "1");
+        let base = repository.commit();
+        repository.write("a.md", "1");
+        let head = repository.commit();
+        assert_eq!(repository.paths(&base, &head), ["a.md"]);
+        repository.write(judge, "2");
+        assert_eq!(repository.between(&base, &head), Change::Unknown(Cause::OtherCheckout), "{judge}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_listing_never_panics(listing in proptest::collection::vec(any::<u8>(), 0..80)) {
+        let _ = parse(&listing);
+    }
+
+    #[test]
+    fn every_path_of_a_listing_is_found(paths in proptest::collection::vec("[ -~\n]{1,9}", 0..5)) {
+        let listing: String = paths.iter().map(|path| format!(":100644 100644 1 2 M\0{path}\0")).collect();
+        let touched = parse(listing.as_bytes()).expect("the form is known");
+        let found: Vec<_> = touched.iter().map(|touched| touched.path.as_str()).collect();
+        prop_assert_eq!(found, paths);
+    }
 }
 
 #[test]

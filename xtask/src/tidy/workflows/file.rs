@@ -79,6 +79,16 @@ impl<'a> Workflow<'a> {
         self.documents.iter().flat_map(|document| texts(document, 1)).collect()
     }
 
+    /// Whether a job with a matrix runs the shard that each label names.
+    pub(super) fn runs_shards(&self) -> bool {
+        self.jobs().into_iter().filter(|job| job.entry("strategy").is_some()).any(|job| {
+            let mut commands = job.steps().flat_map(step_commands);
+            commands.any(|command| {
+                command.xtask().and_then(<[_]>::first).is_some_and(|task| task == "test-shard")
+            })
+        })
+    }
+
     /// Every command of every step, with the line of its `run`.
     pub(super) fn commands(&self) -> Vec<(usize, Command)> {
         let runs = self.values("run").into_iter();

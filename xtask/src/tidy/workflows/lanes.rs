@@ -87,10 +87,6 @@ fn gate(workflow: &Workflow<'_>, job: Job<'_>, source: &str, lane: &Lane) -> Vec
         let problem = format!("the job `{}` and its lane differ in whether there are shards", lane.id);
         findings.push(workflow.finding(job.line, problem, "`strategy` and `sharded = true`, or neither"));
     }
-    if job.entry("continue-on-error").is_some() {
-        let problem = format!("the job `{}` may fail unseen", lane.id);
-        findings.push(workflow.finding(job.line, problem, "no `continue-on-error`"));
-    }
     findings
 }
 

@@ -73,7 +73,12 @@ pub(super) fn check(script: &Script, workflows: &[Workflow<'_>]) -> Vec<Finding>
     let mut findings = Vec::from_iter(tests(script));
     let for_changes = workflows.iter().filter(|workflow| workflow.is_for_changes());
     let commands: Vec<_> = for_changes.flat_map(Workflow::commands).collect();
+    let is_sharded = workflows.iter().filter(|workflow| workflow.is_for_changes()).any(Workflow::runs_shards);
     let is_run = |stage: &Stage| {
+        // The shards together are the tests.
+        if is_sharded && stage.command.0.join(" ") == TESTS {
+            return true;
+        }
         commands.iter().any(|(_, command)| match asked(command) {
             Some(Asked::All) => !stage.is_on_request,
             Some(Asked::Stage { name, .. }) => name == stage.name,

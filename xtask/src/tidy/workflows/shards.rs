@@ -10,19 +10,29 @@ use saphyr::MarkedYaml;
 
 use super::super::Finding;
 use super::super::project::Project;
+use super::super::source::line_at;
 use super::file::{Job, Workflow, entries, entry, expression, step_commands};
+use super::finding;
+
+/// The labels of the manifest's shards, or what is wrong with them.
+pub(super) fn labels(project: &Project) -> Result<BTreeSet<String>, Finding> {
+    let Some(text) = project.text(shard::FILE) else { return Ok(BTreeSet::new()) };
+    let labels = shard::labels(text).map_err(|mistake| {
+        let line = Some(line_at(text, mistake.offset()));
+        finding(shard::FILE, line, mistake.to_string(), mistake.right())
+    })?;
+    Ok(labels.into_iter().collect())
+}
 
 /// Looks at the matrix of every job.
-pub(super) fn check(project: &Project, workflow: &Workflow<'_>) -> Vec<Finding> {
-    let shards = shard::read(project.text(shard::FILE).unwrap_or_default()).unwrap_or_default();
-    let shards: BTreeSet<_> = shards.iter().map(|shard| shard.label.as_str()).collect();
+pub(super) fn check(workflow: &Workflow<'_>, shards: &BTreeSet<String>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for job in workflow.jobs() {
         let matrix = job.entry("strategy").and_then(|(_, strategy)| entry(strategy, "matrix"));
         let Some((line, matrix)) = matrix else { continue };
         match matrix.data.as_str() {
             Some(text) => findings.extend(rendered(workflow, job, line, text)),
-            None => findings.extend(written(workflow, line, matrix, &shards)),
+            None => findings.extend(written(workflow, line, matrix, shards)),
         }
         if !job.texts().iter().any(|(_, text)| expression(text) == Some("matrix.label")) {
             let problem = format!("the job `{}` does the same for every label", job.id);
@@ -38,10 +48,13 @@ fn written(
     workflow: &Workflow<'_>,
     line: usize,
     matrix: &MarkedYaml<'_>,
-    shards: &BTreeSet<&str>,
+    shards: &BTreeSet<String>,
 ) -> Vec<Finding> {
-    let right =
-        format!("the labels of {}: {}", shard::FILE, Vec::from_iter(shards.iter().copied()).join(", "));
+    let right = format!(
+        "the labels of {}: {}",
+        shard::FILE,
+        Vec::from_iter(shards.iter().map(String::as_str)).join(", ")
+    );
     let Some((line, labels)) = entry(matrix, "label") else {
         let problem = "the matrix has no `label`".to_owned();
         return vec![workflow.finding(line, problem, right)];
@@ -61,7 +74,7 @@ fn written(
         };
         findings.push(workflow.finding(item.span.start.line(), problem, right.clone()));
     }
-    for missing in shards.difference(&seen) {
+    for missing in shards.iter().filter(|shard| !seen.contains(shard.as_str())) {
         let problem = format!("the matrix leaves out the shard `{missing}`");
         findings.push(workflow.finding(line, problem, right.clone()));
     }

@@ -93,6 +93,8 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn words(script: &str) -> Vec<String> {
@@ -125,5 +127,14 @@ mod tests {
             assert_eq!(found.as_deref(), Some("tidy"), "{script}");
         }
         assert!(commands("# cargo xtask tidy").is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn a_script_never_panics_and_never_loses_a_plain_command(script in "[ a'\"\\\\#\n;&|()$`-]{0,30}") {
+            let _ = commands(&script);
+            let found = commands(&format!("true\ncargo xtask tidy\n{script}"));
+            prop_assert!(found.iter().any(|command| command.xtask().is_some()));
+        }
     }
 }

@@ -81,7 +81,8 @@ const LANES: &str = "version = 1\n
 [[lane]]\nid = \"deny\"\nwhen = \"always\"\nbecause = \"cheap\"\n
 [[lane]]\nid = \"tests\"\nwhen = \"any-crate\"\nsharded = true\nbecause = \"tests\"\n";
 
-const SHARDS: &str = "[[shard]]\nlabel = \"wire\"\n\n[[shard]]\nlabel = \"rest\"\n";
+const SHARDS: &str =
+    "[[shard]]\nlabel = \"wire\"\nfilter = \"a\"\n\n[[shard]]\nlabel = \"rest\"\nfilter = \"b\"\n";
 
 /// The command line that the small project's tasks have.
 fn model() -> Command {
@@ -90,6 +91,7 @@ fn model() -> Command {
     Command::new("cargo xtask").subcommands([
         Command::new("test-fast").arg(Arg::new("extra").last(true).num_args(..)),
         Command::new("ci-impact").args([value("base"), value("event-name"), flag("github-output")]),
+        Command::new("test-shard").arg(value("label")),
         Command::new("ci-matrix").arg(flag("github-output")),
     ])
 }
@@ -287,9 +289,11 @@ fn labels_that_are_written_out_equal_the_manifests_both_ways() {
     assert_eq!(with_nightly("label: [wire, rest]", "shard: [wire, rest]"), without);
     let excluded = with_nightly("[wire, rest]", "[wire, rest]\n        exclude: [{ label: wire }]");
     assert_eq!(excluded, ["nightly.yml:12: `exclude` beside `label` changes which shards run"]);
-    let shards = format!("{SHARDS}\n[[shard]]\nlabel = \"new\"\n");
+    let shards = format!("{SHARDS}\n[[shard]]\nlabel = \"new\"\nfilter = \"c\"\n");
     let new = found(&[("manifest/tests.toml", shards)]);
     assert_eq!(new, ["nightly.yml:11: the matrix leaves out the shard `new`"]);
+    let mistaken = found(&[("manifest/tests.toml", SHARDS.replace("\"rest\"", "\"wire\""))]);
+    assert!(mistaken.contains(&"tests.toml:6: the label `wire` is taken".to_owned()), "{mistaken:?}");
     // Written out in ci.yml, they are compared there as well.
     let written =
         with("matrix: ${{ fromJSON(needs.changes.outputs.matrix) }}", "matrix: { label: [wire, resd] }");
@@ -340,8 +344,22 @@ fn a_job_runs_when_its_lane_does() {
     assert_eq!(with("  format:\n", "  format:\n    needs: changes\n"), waiting);
     let sharded = found(&[("manifest/impact.toml", LANES.replace("sharded = true\n", ""))]);
     assert_eq!(sharded, ["ci.yml:26: the job `tests` and its lane differ in whether there are shards"]);
-    let unseen = ["ci.yml:17: the job `format` may fail unseen"];
-    assert_eq!(with("  format:\n", "  format:\n    continue-on-error: true\n"), unseen);
+}
+
+#[test]
+fn no_job_and_no_step_fails_unseen() {
+    let unseen = with("  format:\n", "  format:\n    continue-on-error: true\n");
+    assert_eq!(unseen, ["ci.yml:18: a failure here goes unseen"]);
+    assert_eq!(with_step("continue-on-error: true"), ["ci.yml:20: a failure here goes unseen"]);
+}
+
+#[test]
+fn the_shards_together_are_the_stage_of_the_tests() {
+    let by_label =
+        with(".ci/run --stage tests -- -p \"$LABEL\"", "cargo xtask test-shard --label \"$LABEL\"");
+    assert_eq!(by_label, NOTHING);
+    let one = with(".ci/run --stage tests -- -p \"$LABEL\"", "echo \"$LABEL\"");
+    assert_eq!(one, ["run:6: no workflow for pushes and pull requests runs the stage `tests`"]);
 }
 
 #[test]

@@ -12,6 +12,7 @@ pub(super) fn check(workflow: &Workflow<'_>) -> Vec<Finding> {
     findings.extend(expressions(workflow));
     findings.extend(secrets(workflow));
     findings.extend(limits(workflow));
+    findings.extend(hidden(workflow));
     findings.extend(installs(workflow));
     findings
 }
@@ -119,6 +120,15 @@ fn limits(workflow: &Workflow<'_>) -> Vec<Finding> {
     let found = endless.map(|job| {
         let problem = format!("the job `{}` has no limit of time", job.id);
         workflow.finding(job.line, problem, "`timeout-minutes:` and a number from 1 to 120")
+    });
+    found.collect()
+}
+
+/// No job and no step fails unseen.
+fn hidden(workflow: &Workflow<'_>) -> Vec<Finding> {
+    let found = workflow.values("continue-on-error").into_iter().map(|(line, _)| {
+        let right = "no `continue-on-error`: what may fail says so by its exit code";
+        workflow.finding(line, "a failure here goes unseen".to_owned(), right)
     });
     found.collect()
 }
