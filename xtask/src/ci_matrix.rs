@@ -9,14 +9,14 @@ use crate::terminal;
 
 /// Print the matrix of CI's test jobs, from the manifest's shards.
 ///
-/// With `--base` or `--event-name`, only the shards that the change can reach, as `ci-impact` judges it; else
-/// all of them. The labels stand in manifest/tests.toml.
+/// All labels of manifest/tests.toml; with `--base` or `--event-name`, the shards that the change cannot reach,
+/// as `ci-impact` judges it, are excluded.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     #[command(flatten)]
     range: Range,
-    /// Append the output `matrix` to the file that $GITHUB_OUTPUT names.
+    /// Append the output `exclude`, for the matrix of that name, to the file that $GITHUB_OUTPUT names.
     #[arg(long)]
     github_output: bool,
 }
@@ -43,10 +43,9 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
         None => project.shards.iter().map(|shard| shard.label.as_str()).collect(),
     };
     if let Some(outputs) = outputs {
-        append(&outputs, &output::github_matrix(labels.iter().copied()))?;
+        append(&outputs, &output::github_matrix(&project.shards, &labels))?;
     }
-    let is_empty = labels.is_empty();
-    terminal::result(&output::matrix(labels))?;
+    terminal::result(&output::matrix(&project.shards, &labels))?;
     // To a workflow that light changes go through, an empty matrix is an answer like any other.
-    Ok(if is_empty && !args.github_output { Exit::NothingSelected } else { Exit::Good })
+    Ok(if labels.is_empty() && !args.github_output { Exit::NothingSelected } else { Exit::Good })
 }

@@ -7,6 +7,7 @@ use std::fmt::Write;
 
 use serde_json::json;
 
+use super::shard::ShardLabel;
 use super::{Impact, Reach, Reason};
 
 /// How many reasons are shown for one thing, unless all are asked for.
@@ -26,15 +27,20 @@ pub fn github(impact: &Impact) -> String {
     ])
 }
 
-/// The matrix of the jobs that run these shards, as GitHub reads it.
-pub fn matrix<'a>(labels: impl IntoIterator<Item = &'a str>) -> String {
-    let labels: Vec<_> = labels.into_iter().collect();
-    json!({ "label": labels }).to_string()
+/// The matrix of the jobs that run shards, as GitHub reads it: all labels, less those that are not to run.
+pub fn matrix(all: &[ShardLabel], chosen: &[&str]) -> String {
+    let labels: Vec<_> = all.iter().map(|shard| &shard.label).collect();
+    json!({ "label": labels, "exclude": excluded(all, chosen) }).to_string()
 }
 
-/// The output of the step that asked for the matrix.
-pub fn github_matrix<'a>(labels: impl IntoIterator<Item = &'a str>) -> String {
-    assignments(&[("matrix", matrix(labels))])
+/// The output of the step that asked for the matrix: what is left out of the labels that the workflow has.
+pub fn github_matrix(all: &[ShardLabel], chosen: &[&str]) -> String {
+    assignments(&[("exclude", json!(excluded(all, chosen)).to_string())])
+}
+
+fn excluded(all: &[ShardLabel], chosen: &[&str]) -> Vec<serde_json::Value> {
+    let out = all.iter().filter(|shard| !chosen.contains(&shard.label.as_str()));
+    out.map(|shard| json!({ "label": shard.label })).collect()
 }
 
 /// Lines of `name=value`, no more of them than there are names.

@@ -409,7 +409,10 @@ reason=crates reached: prodex
 }
 
 #[test]
-fn the_matrix_is_a_list_of_labels() {
-    assert_eq!(output::matrix(["a", "b"]), r#"{"label":["a","b"]}"#);
-    assert_eq!(output::github_matrix(["a"]), "matrix={\"label\":[\"a\"]}\n");
+fn the_matrix_is_all_labels_less_those_that_are_not_to_run() {
+    let all = shards();
+    let expected = r#"{"label":["wire","proxy","laboratory"],"exclude":[{"label":"wire"}]}"#;
+    assert_eq!(output::matrix(&all, &["laboratory", "proxy"]), expected);
+    assert_eq!(output::github_matrix(&all, &["proxy", "wire"]), "exclude=[{\"label\":\"laboratory\"}]\n");
+    assert_eq!(output::github_matrix(&all, &["laboratory", "proxy", "wire"]), "exclude=[]\n");
 }

@@ -117,7 +117,10 @@ fn a_document_is_light_and_its_outputs_stand_behind_those_of_others() {
     let expected = "before=1\nheavy=false\ndocs_only=true\nlanes=[\"format\"]\npackages=[]\nshards=[]\n\
                     reason=no path that changed can change a program\n";
     assert_eq!(checkout.outputs("ci-impact", "HEAD~1"), expected);
-    assert_eq!(checkout.outputs("ci-matrix", "HEAD~1"), "before=1\nmatrix={\"label\":[]}\n");
+    assert_eq!(
+        checkout.outputs("ci-matrix", "HEAD~1"),
+        "before=1\nexclude=[{\"label\":\"one\"},{\"label\":\"two\"}]\n"
+    );
 }
 
 #[test]
@@ -127,7 +130,7 @@ fn a_crate_brings_its_own_shard_and_no_other() {
     checkout.commit();
     let outputs = checkout.outputs("ci-impact", "HEAD~1");
     assert!(outputs.contains("\nheavy=true\n") && outputs.contains("\nshards=[\"one\"]\n"), "{outputs}");
-    assert_eq!(checkout.outputs("ci-matrix", "HEAD~1"), "before=1\nmatrix={\"label\":[\"one\"]}\n");
+    assert_eq!(checkout.outputs("ci-matrix", "HEAD~1"), "before=1\nexclude=[{\"label\":\"two\"}]\n");
 }
 
 #[test]
@@ -227,6 +230,17 @@ fn without_git_nobody_can_say() {
 
 #[test]
 fn the_matrix_of_all_shards_needs_no_change() {
-    let output = Checkout::new().run(&["ci-matrix"]);
-    assert_eq!((output.status.code(), stdout(&output).trim()), (Some(0), r#"{"label":["one","two"]}"#));
+    let checkout = Checkout::new();
+    let output = checkout.run(&["ci-matrix"]);
+    assert_eq!(
+        (output.status.code(), stdout(&output).trim()),
+        (Some(0), r#"{"label":["one","two"],"exclude":[]}"#)
+    );
+    checkout.write("README.md", "b\n");
+    checkout.commit();
+    assert_eq!(
+        checkout.run(&["ci-matrix", "--base", "HEAD~1"]).status.code(),
+        Some(4),
+        "nothing is selected"
+    );
 }

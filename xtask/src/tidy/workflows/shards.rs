@@ -1,7 +1,8 @@
-//! Matrices: their labels are the manifest's shards, all of them and no other, or what `ci-matrix` renders.
+//! Matrices: their labels are the manifest's shards, all of them and no other.
 //!
-//! A matrix that is rendered cannot drift from the manifest, so for that form the way of the value is checked,
-//! from the step that renders it to the job that takes it. Labels that are written out are compared.
+//! The labels are written out, so that there is something to compare: a matrix that is computed from the
+//! manifest equals it whatever CI runs. What may be computed is which of them are left out, and then the way
+//! of that value is followed back to `ci-matrix`.
 
 use std::collections::BTreeSet;
 
@@ -13,6 +14,7 @@ use super::super::project::Project;
 use super::super::source::line_at;
 use super::file::{Job, Workflow, entries, entry, expression, step_commands};
 use super::finding;
+use super::shell::Command;
 
 /// The labels of the manifest's shards, or what is wrong with them.
 pub(super) fn labels(project: &Project) -> Result<BTreeSet<String>, Finding> {
@@ -30,9 +32,13 @@ pub(super) fn check(workflow: &Workflow<'_>, shards: &BTreeSet<String>) -> Vec<F
     for job in workflow.jobs() {
         let matrix = job.entry("strategy").and_then(|(_, strategy)| entry(strategy, "matrix"));
         let Some((line, matrix)) = matrix else { continue };
-        match matrix.data.as_str() {
-            Some(text) => findings.extend(rendered(workflow, job, line, text)),
-            None => findings.extend(written(workflow, line, matrix, shards)),
+        findings.extend(labels_of(workflow, line, matrix, shards));
+        for (key, line, value) in entries(matrix).into_iter().filter(|(key, ..)| *key != "label") {
+            let text = value.data.as_str().unwrap_or_default();
+            if key != "exclude" || !is_rendered(workflow, job, text) {
+                let problem = format!("`{key}` of the matrix changes which shards run");
+                findings.push(workflow.finding(line, problem, EXCLUDE));
+            }
         }
         if !job.texts().iter().any(|(_, text)| expression(text) == Some("matrix.label")) {
             let problem = format!("the job `{}` does the same for every label", job.id);
@@ -43,8 +49,8 @@ pub(super) fn check(workflow: &Workflow<'_>, shards: &BTreeSet<String>) -> Vec<F
     findings
 }
 
-/// Labels that are written out equal the manifest's, both ways.
-fn written(
+/// The labels equal the manifest's, both ways.
+fn labels_of(
     workflow: &Workflow<'_>,
     line: usize,
     matrix: &MarkedYaml<'_>,
@@ -55,17 +61,14 @@ fn written(
         shard::FILE,
         Vec::from_iter(shards.iter().map(String::as_str)).join(", ")
     );
-    let Some((line, labels)) = entry(matrix, "label") else {
-        let problem = "the matrix has no `label`".to_owned();
+    let labels = entry(matrix, "label").and_then(|(line, labels)| Some((line, labels.data.as_sequence()?)));
+    let Some((line, labels)) = labels else {
+        let problem = "the matrix has no `label` with the labels written out".to_owned();
         return vec![workflow.finding(line, problem, right)];
     };
     let mut findings = Vec::new();
-    for (key, line, _) in entries(matrix).iter().filter(|(key, ..)| *key != "label") {
-        let problem = format!("`{key}` beside `label` changes which shards run");
-        findings.push(workflow.finding(*line, problem, "`label` alone"));
-    }
     let mut seen = BTreeSet::new();
-    for item in labels.data.as_sequence().into_iter().flatten() {
+    for item in labels {
         let label = item.data.as_str().unwrap_or_default();
         let problem = match (shards.contains(label), seen.insert(label)) {
             (false, _) => format!("the manifest has no shard `{label}`"),
@@ -81,26 +84,22 @@ fn written(
     findings
 }
 
-/// A rendered matrix comes from a step of a needed job that runs `cargo xtask ci-matrix`.
-fn rendered(workflow: &Workflow<'_>, job: Job<'_>, line: usize, text: &str) -> Option<Finding> {
+/// Whether a value is the output `exclude` of a step, in a needed job, that only runs `cargo xtask ci-matrix`.
+fn is_rendered(workflow: &Workflow<'_>, job: Job<'_>, text: &str) -> bool {
     let jobs = workflow.jobs();
-    let source = || {
-        let inner = expression(text)?.strip_prefix("fromJSON(needs.")?.strip_suffix(".outputs.matrix)")?;
-        let source = jobs.iter().find(|other| other.id == inner && job.needs().contains(&inner))?;
-        let step = source.step_of_output("matrix")?;
-        let commands = step_commands(step);
-        let asked: Vec<_> = commands.iter().filter_map(|command| command.xtask()).collect();
-        let is_rendering = |words: &[String]| {
-            words.first().is_some_and(|task| task == "ci-matrix")
-                && words.iter().any(|word| word == "--github-output")
-        };
-        (asked.len() == 1 && asked.iter().all(|words| is_rendering(words))).then_some(())
+    let step = || {
+        let source = expression(text)?.strip_prefix("fromJSON(needs.")?.strip_suffix(".outputs.exclude)")?;
+        let source = jobs.iter().find(|other| other.id == source && job.needs().contains(&source))?;
+        source.step_of_output("exclude")
     };
-    if source().is_some() {
-        return None;
-    }
-    let problem = format!("the matrix of `{}` is not what `cargo xtask ci-matrix` renders", job.id);
-    let right = "`${{ fromJSON(needs.JOB.outputs.matrix) }}` of a needed job whose output `matrix` is that of a \
-                 step which runs `cargo xtask ci-matrix --github-output`";
-    Some(workflow.finding(line, problem, right))
+    let is_rendering = |command: &Command| {
+        let words = command.xtask().unwrap_or_default();
+        words.first().is_some_and(|task| task == "ci-matrix")
+            && words.iter().any(|word| word == "--github-output")
+    };
+    let commands = step().map(step_commands).unwrap_or_default();
+    commands.len() == 1 && commands.iter().all(is_rendering)
 }
+
+const EXCLUDE: &str = "`label`, and beside it only `exclude: ${{ fromJSON(needs.JOB.outputs.exclude) }}` of a needed \
+                       job, from a step that runs `cargo xtask ci-matrix --github-output` and nothing else";

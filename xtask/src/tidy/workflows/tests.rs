@@ -16,7 +16,7 @@ jobs:
     timeout-minutes: 5
     outputs:
       lanes: ${{ steps.impact.outputs.lanes }}
-      matrix: ${{ steps.shards.outputs.matrix }}
+      exclude: ${{ steps.shards.outputs.exclude }}
     steps:
       - id: impact
         run: cargo xtask ci-impact --base \"$BASE\" --event-name push --github-output
@@ -36,7 +36,9 @@ jobs:
     if: ${{ contains(fromJSON(needs.changes.outputs.lanes), 'tests') }}
     timeout-minutes: 5
     strategy:
-      matrix: ${{ fromJSON(needs.changes.outputs.matrix) }}
+      matrix:
+        label: [wire, rest]
+        exclude: ${{ fromJSON(needs.changes.outputs.exclude) }}
     steps:
       - env:
           LABEL: ${{ matrix.label }}
@@ -285,32 +287,36 @@ fn labels_that_are_written_out_equal_the_manifests_both_ways() {
         with_nightly("[wire, rest]", "[wire, rest, wire]"),
         ["nightly.yml:11: the shard `wire` runs twice"]
     );
-    let without = ["nightly.yml:10: the matrix has no `label`"];
+    let without = [
+        "nightly.yml:10: the matrix has no `label` with the labels written out",
+        "nightly.yml:11: `shard` of the matrix changes which shards run",
+    ];
     assert_eq!(with_nightly("label: [wire, rest]", "shard: [wire, rest]"), without);
     let excluded = with_nightly("[wire, rest]", "[wire, rest]\n        exclude: [{ label: wire }]");
-    assert_eq!(excluded, ["nightly.yml:12: `exclude` beside `label` changes which shards run"]);
+    assert_eq!(excluded, ["nightly.yml:12: `exclude` of the matrix changes which shards run"]);
     let shards = format!("{SHARDS}\n[[shard]]\nlabel = \"new\"\nfilter = \"c\"\n");
     let new = found(&[("manifest/tests.toml", shards)]);
-    assert_eq!(new, ["nightly.yml:11: the matrix leaves out the shard `new`"]);
+    let expected = [
+        "ci.yml:32: the matrix leaves out the shard `new`",
+        "nightly.yml:11: the matrix leaves out the shard `new`",
+    ];
+    assert_eq!(new, expected);
     let mistaken = found(&[("manifest/tests.toml", SHARDS.replace("\"rest\"", "\"wire\""))]);
     assert!(mistaken.contains(&"tests.toml:6: the label `wire` is taken".to_owned()), "{mistaken:?}");
-    // Written out in ci.yml, they are compared there as well.
-    let written =
-        with("matrix: ${{ fromJSON(needs.changes.outputs.matrix) }}", "matrix: { label: [wire, resd] }");
-    let expected =
-        ["ci.yml:31: the manifest has no shard `resd`", "ci.yml:31: the matrix leaves out the shard `rest`"];
-    assert_eq!(written, expected);
+    let computed = with("label: [wire, rest]", "label: ${{ fromJSON(needs.changes.outputs.lanes) }}");
+    assert_eq!(computed, ["ci.yml:31: the matrix has no `label` with the labels written out"]);
 }
 
 #[test]
-fn a_rendered_matrix_comes_from_the_command_that_renders_it() {
-    let expected = ["ci.yml:31: the matrix of `tests` is not what `cargo xtask ci-matrix` renders"];
+fn what_is_left_out_comes_from_the_command_that_renders_it() {
+    let expected = ["ci.yml:33: `exclude` of the matrix changes which shards run"];
     for (right, wrong) in [
-        ("fromJSON(needs.changes.outputs.matrix)", "fromJSON('{\"label\":[\"wire\"]}')"),
-        ("matrix: ${{ steps.shards.outputs.matrix }}", "matrix: '{}'"),
-        ("matrix: ${{ steps.shards.outputs.matrix }}", "matrix: ${{ steps.impact.outputs.matrix }}"),
+        ("fromJSON(needs.changes.outputs.exclude)", "fromJSON('[{\"label\":\"wire\"}]')"),
+        ("exclude: ${{ steps.shards.outputs.exclude }}", "exclude: '[]'"),
+        ("exclude: ${{ steps.shards.outputs.exclude }}", "exclude: ${{ steps.impact.outputs.exclude }}"),
         ("cargo xtask ci-matrix --github-output", "cargo xtask ci-matrix"),
-        ("cargo xtask ci-matrix --github-output", "echo 'matrix={}' >> \"$GITHUB_OUTPUT\""),
+        ("cargo xtask ci-matrix --github-output", "cargo xtask ci-matrix --github-output; echo >> x"),
+        ("cargo xtask ci-matrix --github-output", "echo 'exclude=[]' >> \"$GITHUB_OUTPUT\""),
     ] {
         assert_eq!(with(right, wrong), expected, "{wrong}");
     }
@@ -364,9 +370,9 @@ fn the_shards_together_are_the_stage_of_the_tests() {
 
 #[test]
 fn one_job_waits_for_all_others() {
-    let expected = ["ci.yml:36: the job `done` does not wait for `deny`"];
+    let expected = ["ci.yml:38: the job `done` does not wait for `deny`"];
     assert_eq!(with("[changes, format, deny, tests]", "[changes, format, tests]"), expected);
-    let skipped = ["ci.yml:36: the job `done` is skipped when another fails, and a skipped job is green"];
+    let skipped = ["ci.yml:38: the job `done` is skipped when another fails, and a skipped job is green"];
     assert_eq!(with("    if: ${{ always() }}\n", ""), skipped);
     let (without, _) = CI.split_once("  done:\n").expect("there is such a job");
     let without = found(&[(".github/workflows/ci.yml", without.to_owned())]);
