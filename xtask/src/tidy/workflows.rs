@@ -46,7 +46,7 @@ pub(super) fn check(project: &Project) -> Vec<Finding> {
         findings.extend(calls::check(project, &script, workflow));
         findings.extend(shards::check(workflow, &labels));
     }
-    findings.extend(script::check(&script, &workflows));
+    findings.extend(script::check(project, &script, &workflows));
     findings.extend(lanes::check(project, &workflows));
     // An anchor's step stands once and is run by many jobs.
     let found: BTreeSet<_> = findings.into_iter().collect();

@@ -35,6 +35,8 @@ fn call(
     };
     match script::asked(command) {
         Some(Asked::Stage { name, more }) => match script.stage(name) {
+            // What is wrong without more words is the script's own finding.
+            Some(_) if more.is_empty() => None,
             Some(stage) => refused(&[stage.command.xtask()?, more].concat()),
             None => {
                 let names: Vec<_> = script.stages.iter().map(|stage| stage.name.as_str()).collect();

@@ -1,7 +1,7 @@
 //! The script `.ci/run`: its stages, and that workflows for every change run each of them.
 
 use super::super::Finding;
-use super::super::commands::{README, TESTS};
+use super::super::commands::{README, TESTS, refusal};
 use super::super::project::Project;
 use super::file::Workflow;
 use super::finding;
@@ -68,9 +68,15 @@ pub(super) fn asked(command: &Command) -> Option<Asked<'_>> {
     })
 }
 
-/// The script tests as the README says, and every stage is run by a workflow for every change.
-pub(super) fn check(script: &Script, workflows: &[Workflow<'_>]) -> Vec<Finding> {
+/// The script tests as the README says, its tasks exist and take their flags, and every stage is run by a workflow for every change.
+pub(super) fn check(project: &Project, script: &Script, workflows: &[Workflow<'_>]) -> Vec<Finding> {
     let mut findings = Vec::from_iter(tests(script));
+    for stage in &script.stages {
+        let Some(words) = stage.command.xtask() else { continue };
+        let Some(reason) = refusal(project, words.iter().map(String::as_str)) else { continue };
+        let problem = format!("`cargo xtask {}` is refused: {reason}", words.join(" "));
+        findings.push(finding(PATH, Some(stage.line), problem, "a command as `cargo xtask --help` shows it"));
+    }
     let for_changes = workflows.iter().filter(|workflow| workflow.is_for_changes());
     let commands: Vec<_> = for_changes.flat_map(Workflow::commands).collect();
     let is_sharded = workflows.iter().filter(|workflow| workflow.is_for_changes()).any(Workflow::runs_shards);

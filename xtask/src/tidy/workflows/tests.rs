@@ -260,6 +260,13 @@ fn every_stage_of_the_script_is_run_for_every_change() {
 }
 
 #[test]
+fn the_tasks_of_the_script_exist_and_take_their_flags() {
+    let script = RUN.replace("cargo fmt --check", "cargo xtask test-fast --jsn");
+    let found = found(&[(".ci/run", script)]);
+    assert_eq!(found, ["run:4: `cargo xtask test-fast --jsn` is refused: unexpected argument '--jsn' found"]);
+}
+
+#[test]
 fn the_script_runs_the_command_of_the_readme() {
     for wrong in [
         "# stage tests cargo xtask test-fast",
