@@ -11,7 +11,7 @@ use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
 use manifest::impact::crates::{self, Crates};
-use manifest::impact::git::Change;
+use manifest::impact::git::{Cause, Change};
 use manifest::impact::path::RepoPath;
 use manifest::impact::rules::Rules;
 use manifest::impact::shard::ShardLabel;
@@ -52,14 +52,14 @@ pub(crate) struct Args {
 pub(crate) struct Range {
     /// The commit before the change; empty or zero: there is none, so it is everything.
     #[arg(long, value_name = "REV")]
-    pub(crate) base: Option<String>,
+    base: Option<String>,
     /// The commit with the change; it is to be checked out.
     #[arg(long, value_name = "REV", default_value = "HEAD")]
     head: String,
     /// The event that CI runs for; `schedule`, `workflow_dispatch` and other events that are not about a
     /// change are everything.
     #[arg(long, value_name = "EVENT")]
-    pub(crate) event_name: Option<String>,
+    event_name: Option<String>,
 }
 
 /// A path of the repository, read from the command line.
@@ -91,9 +91,10 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
     let root = root()?;
     let Some(project) = Project::open(&root)? else { return Ok(Exit::Usage) };
     let paths: Vec<_> = args.paths.iter().chain(&args.explain).map(|path| path.0.clone()).collect();
-    let change = match args.range.change(&root)? {
-        Some(change) => change,
-        None => Change::named(paths),
+    let change = if paths.is_empty() {
+        args.range.change(&root)?.unwrap_or(Change::Unknown(Cause::NoBase))
+    } else {
+        Change::for_event(args.range.event_name.as_deref()).unwrap_or_else(|| Change::named(paths))
     };
     let impact = project.impact(&change);
     if let Some(outputs) = outputs {

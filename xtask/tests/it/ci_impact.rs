@@ -184,6 +184,10 @@ fn paths_are_judged_by_what_they_name() {
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
     assert_eq!(document["docs_only"], false);
     assert_eq!(document["lanes"][1]["shards"], serde_json::json!(["two"]));
+    for (event, verdict) in [("push", "ci-impact: light: "), ("schedule", "ci-impact: heavy: everything: ")] {
+        let output = checkout.run(&["ci-impact", "--path", "README.md", "--event-name", event]);
+        assert!(stdout(&output).contains(verdict), "{output:?}");
+    }
     let output = checkout.run(&["ci-impact", "--explain", "docs/a/../page.md"]);
     assert!(stdout(&output).starts_with("docs/page.md: changes nothing by the rule `documents`: prose\n"));
 }
