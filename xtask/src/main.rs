@@ -8,6 +8,10 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 mod exit;
 
+mod ci_impact;
+
+mod ci_matrix;
+
 mod compat;
 
 mod compat_capture;
@@ -38,6 +42,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    CiImpact(ci_impact::Args),
+    CiMatrix(ci_matrix::Args),
     Compat(compat::Args),
     CompatCapture(compat_capture::Args),
     CompatClients(compat_clients::Args),
@@ -50,6 +56,8 @@ enum Task {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let verdict = match &cli.task {
+        Some(Task::CiImpact(args)) => ci_impact::run(args),
+        Some(Task::CiMatrix(args)) => ci_matrix::run(args),
         Some(Task::Compat(args)) => compat::run(args),
         Some(Task::CompatCapture(args)) => compat_capture::run(args),
         Some(Task::CompatClients(args)) => compat_clients::run(args),
@@ -100,12 +108,17 @@ mod tests {
         Usage: cargo xtask [COMMAND]
 
         Commands:
-          compat          Drive real clients through the proxy
-          compat-capture  Scrub recorded traffic, so that it can be kept as a fixture
-          compat-clients  Fetch real clients, or drive them through a proxy that runs already
-          test-fast       Run the tests of the workspace
-          tidy            Check the rules that neither a type nor a lint can hold
-          help            Print this message or the help of the given subcommand(s)
+          ci-impact            Say which crates and which lanes of CI a change can reach
+          ci-matrix            Print the matrix of CI's test jobs, from the manifest's shards
+          compat               Drive real clients through the proxy
+          compat-capture       Scrub recorded traffic, so that it can be kept as a fixture
+          compat-clients       Fetch real clients, or drive them through a proxy that runs already
+          compat-replay        Replay recorded traffic through a proxy, and say what is not as it
+                               was
+          compat-offline-gate  Replay every fixture, with nothing in between and through the proxy
+          test-fast            Run the tests of the workspace
+          tidy                 Check the rules that neither a type nor a lint can hold
+          help                 Print this message or the help of the given subcommand(s)
 
         Options:
           -h, --help  Print help

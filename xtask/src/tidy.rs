@@ -28,6 +28,8 @@ mod top_level;
 
 mod registries;
 
+mod impact;
+
 mod workflows;
 
 mod commands;
@@ -37,7 +39,7 @@ use project::Project;
 /// Check the rules that neither a type nor a lint can hold.
 ///
 /// Crate arrows, manifests, the first line of every file, ARCHITECTURE.md's map, the top level, registry
-/// hosts, workflows, and the commands that the documents name. Each finding names its place and what
+/// hosts, the rules of ci-impact, workflows, and the commands that the documents name. Each finding names its place and what
 /// would be right there.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -76,6 +78,7 @@ const CHECKS: &[Check] = &[
     (map::NAME, map::check),
     (top_level::NAME, top_level::check),
     (registries::NAME, registries::check),
+    (impact::NAME, impact::check),
     (workflows::NAME, workflows::check),
     (commands::NAME, commands::check),
 ];

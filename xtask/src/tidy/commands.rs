@@ -55,15 +55,11 @@ fn opening(project: &Project) -> Option<Finding> {
     })
 }
 
-/// What the parser has against a command.
+/// What the parser has against a command of a document.
 fn refused(project: &Project, path: &str, named: Named<'_>) -> Option<Finding> {
-    let words = named.command.split_whitespace().skip(1);
-    let error = project.model().clone().try_get_matches_from(words).err()?;
-    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        return None;
-    }
-    let reason = error.to_string();
-    let reason = reason.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    // A text may name a command without saying all that it needs; the help is asked of each just so.
+    let reason = refusal(project, named.command.split_whitespace().skip(2))
+        .filter(|_| refusal(project, named.command.split_whitespace().skip(2).chain(["--help"])).is_some())?;
     Some(Finding {
         path: path.to_owned(),
         line: Some(named.line),
@@ -71,6 +67,17 @@ fn refused(project: &Project, path: &str, named: Named<'_>) -> Option<Finding> {
         problem: format!("`{}` is refused: {reason}", named.command),
         right: "a command as `cargo xtask --help` shows it".to_owned(),
     })
+}
+
+/// What the parser has against `cargo xtask` with these words.
+pub(super) fn refusal<'a>(project: &Project, words: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let words = ["xtask"].into_iter().chain(words);
+    let error = project.model().clone().try_get_matches_from(words).err()?;
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return None;
+    }
+    let reason = error.to_string();
+    Some(reason.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned())
 }
 
 /// Every `cargo xtask …` of a document: lines of fenced blocks, and code spans elsewhere.

@@ -32,9 +32,7 @@ fn every_finding_names_its_place_and_what_would_be_right() {
     let text = Report::of(&untidy()).text().replace(concat!("npmjs", ".org"), "[host]");
     insta::assert_snapshot!(text, @r"
     .ci/run: workflows: does not run `cargo xtask test-fast`, the tests as README.md names them
-      right: a line that ends with `cargo xtask test-fast`
-    .github/workflows: workflows: no workflow for pushes and pull requests runs `.ci/run`
-      right: a workflow on `push` and `pull_request` with the step `run: .ci/run`
+      right: a stage with the command `cargo xtask test-fast`
     .npmrc: top level: does not belong to the top level
       right: a place in a crate's folder or in `fixtures/`; nothing else at the top
     .npmrc:1: registries: names the registry host `[host]`
@@ -45,6 +43,8 @@ fn every_finding_names_its_place_and_what_would_be_right() {
       right: the first block of code is `cargo xtask compat` and `cargo xtask test-fast`, a line each
     README.md:1: commands: `cargo xtask compat` is refused: unexpected argument 'compat' found
       right: a command as `cargo xtask --help` shows it
+    manifest/impact.toml: impact: there are no rules that say what a change can reach
+      right: rules as `manifest::impact::rules` reads them
     proxy/Cargo.toml: manifests: git ignores the manifest
       right: a crate's manifest is committed with it: `git status --ignored` says why it is not
     scripts: top level: does not belong to the top level
@@ -55,7 +55,7 @@ fn every_finding_names_its_place_and_what_would_be_right() {
       right: it may import nothing of ours (the table is in xtask/src/tidy/arrows.rs)
     wire/src/lib.rs:1: modules: the first line is not one whole sentence
       right: `//! ` and a sentence that fits the line and says what lives here
-    tidy: 12 findings in 6 files (arrows 1, commands 2, manifests 2, map 1, modules 1, registries 1, top level 2, workflows 2)
+    tidy: 12 findings in 6 files (arrows 1, commands 2, impact 1, manifests 2, map 1, modules 1, registries 1, top level 2, workflows 1)
     ");
 }
 
@@ -83,6 +83,7 @@ fn the_json_report_has_the_findings_as_values() {
         "map",
         "top level",
         "registries",
+        "impact",
         "workflows",
         "commands"
       ],
