@@ -1,17 +1,19 @@
-//! `cargo xtask compat`: real clients through the proxy, against a mock upstream; one table says what holds.
+//! `cargo xtask compat`: recorded traffic and real clients through the proxy; tables say what holds.
 //!
-//! Three sections: clients that are told the proxy's address, clients that `prodex run` starts, and a pool
+//! First every fixture that the proxy can serve is replayed. Then three sections: clients that are told the proxy's address, clients that `prodex run` starts, and a pool
 //! of three accounts of which one is used up and one has an expired token. What a case checks stands in
 //! `harness::compat`; here is what is put together, and the verdict.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use harness::clients::{Cache, Client, Kind};
+use harness::clients::{self, Cache, Client};
 use harness::compat::{CaseResult, Check, Report, Verdict};
 use serde::Serialize;
 
+use crate::compat_replay::{self, FIXTURES, Kind, Pace, Way, load, open, probes};
 use crate::exit::Exit;
 use crate::step::Steps;
 use crate::terminal;
@@ -22,11 +24,11 @@ mod section;
 
 use section::Section;
 
-/// Drive real clients through the proxy.
+/// Replay recorded traffic and drive real clients through the proxy.
 ///
-/// Builds the proxy, starts a mock upstream and the proxy in front of it, and lets every installed client
-/// finish real turns through it. No network and no account is needed; clients are fetched once by
-/// `cargo xtask compat-clients --install`.
+/// Builds the proxy, replays every fixture through it, then starts a mock upstream and lets every installed
+/// client finish real turns. The report is written to `target/compat`. No network and no account is needed;
+/// clients are fetched once by `cargo xtask compat-clients --install`, and skipped when none is there.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -36,6 +38,9 @@ pub(crate) struct Args {
     /// The proxy program [default: prodex, built now].
     #[arg(long, value_name = "PROGRAM")]
     prodex: Option<PathBuf>,
+    /// Leave the fixtures out.
+    #[arg(long)]
+    clients_only: bool,
     /// Print one JSON document on standard output and nothing else.
     #[arg(long)]
     json: bool,
@@ -47,13 +52,19 @@ Examples:
   cargo xtask compat --client codex@0.169.0 --json
 
 Exit codes: 0 everything holds; 1 something does not; 3 a client or npm is missing;
-4 no client is installed.";
+4 with --clients-only, no client is installed.";
 
 /// What came of all sections.
 #[derive(Debug, Serialize)]
 struct Document {
     version: u32,
     passed: bool,
+    /// What came of the fixtures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replay: Option<harness::report::Report>,
+    /// Why no client was driven.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped: Option<&'static str>,
     sections: Vec<Outcome>,
 }
 
@@ -72,15 +83,23 @@ impl Outcome {
 
 pub(crate) fn run(args: &Args) -> Result<Exit> {
     only_codex(&args.clients)?;
-    let clients = match find_clients(&args.clients)? {
-        clients if clients.is_empty() => return skipped(args.json),
-        clients => clients,
-    };
+    let clients = find_clients(&args.clients)?;
+    if clients.is_empty() && args.clients_only {
+        terminal::progress(NO_CLIENT);
+        return Ok(Exit::NothingSelected);
+    }
     let program = match &args.prodex {
         Some(program) => program.clone(),
         None => match build()? {
             Some(program) => program,
             None => return Ok(Exit::Findings),
+        },
+    };
+    let replay = match args.clients_only {
+        true => None,
+        false => match replay_fixtures(&program, args.json)? {
+            Some(report) => Some(report),
+            None => return Ok(Exit::Interrupted),
         },
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -92,8 +111,11 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
         }
     })?;
     let Some(sections) = sections else { return Ok(Exit::Interrupted) };
-    let passed = sections.iter().all(Outcome::passed);
-    let document = Document { version: 1, passed, sections };
+    let skipped = clients.is_empty().then_some(NO_CLIENT);
+    let sections = if clients.is_empty() { Vec::new() } else { sections };
+    let is_transparent = replay.as_ref().is_none_or(harness::report::Report::passed);
+    let passed = is_transparent && sections.iter().all(Outcome::passed);
+    let document = Document { version: 2, passed, replay, skipped, sections };
     if args.json {
         terminal::result(&serde_json::to_string(&document)?)?;
     } else {
@@ -101,6 +123,25 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
     }
     Ok(if passed { Exit::Good } else { Exit::Findings })
 }
+
+const NO_CLIENT: &str = "no client is installed; `cargo xtask compat-clients --install` fetches some";
+
+/// Replays what fixtures there are and writes the report. None when it was interrupted.
+fn replay_fixtures(program: &Path, quiet: bool) -> Result<Option<harness::report::Report>> {
+    terminal::progress("replaying the fixtures");
+    let way = Way::Program(program.to_owned());
+    let mut subjects = load(&open(FIXTURES.as_ref())?, &[], &way)?;
+    subjects.extend(probes(&[], Kind::Pooled, SLOW)?);
+    let pace = Pace { speed: 1.0, max_gap: Duration::from_millis(20) };
+    let report = compat_replay::replay(&way, Kind::Pooled, &subjects, pace, quiet)?;
+    if let Some(report) = &report {
+        compat_replay::write(report, "target/compat".as_ref())?;
+    }
+    Ok(report)
+}
+
+/// How long the slow probe takes to begin: the full 30 seconds are `compat-replay --patient`.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// Runs every section, with a life sign for each case.
 async fn drive(program: &Path, clients: &[(Client, PathBuf)]) -> Result<Vec<Outcome>> {
@@ -121,7 +162,7 @@ pub(crate) fn life_sign(result: &CaseResult) {
 /// The clients that were asked for, or all that are there.
 pub(crate) fn find_clients(asked: &[Client]) -> Result<Vec<(Client, PathBuf)>> {
     let cache = Cache::of_user()?;
-    let clients = if asked.is_empty() { cache.installed(Kind::Codex) } else { asked.to_vec() };
+    let clients = if asked.is_empty() { cache.installed(clients::Kind::Codex) } else { asked.to_vec() };
     let find = |client: Client| {
         let program = cache.program(&client).with_context(|| {
             format!(
@@ -135,20 +176,10 @@ pub(crate) fn find_clients(asked: &[Client]) -> Result<Vec<(Client, PathBuf)>> {
 
 /// Refuses clients that are only recorded so far.
 pub(crate) fn only_codex(clients: &[Client]) -> Result<()> {
-    match clients.iter().find(|client| client.kind != Kind::Codex) {
+    match clients.iter().find(|client| client.kind != clients::Kind::Codex) {
         Some(other) => bail!("{other} is not driven through a proxy yet; of the clients, codex is"),
         None => Ok(()),
     }
-}
-
-fn skipped(json: bool) -> Result<Exit> {
-    let advice = "no client is installed; `cargo xtask compat-clients --install` fetches some";
-    if json {
-        terminal::result(&serde_json::json!({"version": 1, "passed": false, "skipped": advice}).to_string())?;
-    } else {
-        terminal::result(&format!("compat: skipped: {advice}"))?;
-    }
-    Ok(Exit::NothingSelected)
 }
 
 /// Builds the proxy. None when it does not compile: cargo has said why.
@@ -170,6 +201,10 @@ pub(crate) fn build() -> Result<Option<PathBuf>> {
 /// The tables, one after the other, and the verdict in one line.
 fn render(document: &Document) -> String {
     let mut text = String::new();
+    if let Some(report) = &document.replay {
+        text.push_str(&report.table());
+        text.push_str("\n\n");
+    }
     for outcome in &document.sections {
         text.push_str(&render_outcome(outcome));
         text.push('\n');
@@ -180,6 +215,9 @@ fn render(document: &Document) -> String {
     let (checks, broken) = (checks.clone().count(), checks.filter(|check| !check.ok).count());
     let verdict = if document.passed { "compat: everything holds" } else { "compat: NOT everything holds" };
     let passed = cases - failed;
+    if let Some(why) = document.skipped {
+        return text + &format!("real clients: skipped: {why}\n{verdict}");
+    }
     text + &format!(
         "{verdict}: {passed} of {cases} cases, {} of {checks} checks of the proxy",
         checks - broken
@@ -221,6 +259,12 @@ mod tests {
         let sections = vec![outcome("one", Verdict::Pass, true), outcome("two", Verdict::Pass, false)];
         let passed = sections.iter().all(Outcome::passed);
         assert!(!passed, "a check of a section counts");
-        insta::assert_snapshot!(render(&Document { version: 1, passed, sections }));
+        insta::assert_snapshot!(render(&Document {
+            version: 2,
+            passed,
+            replay: None,
+            skipped: None,
+            sections
+        }));
     }
 }

@@ -110,7 +110,7 @@ mod tests {
         Commands:
           ci-impact            Say which crates and which lanes of CI a change can reach
           ci-matrix            Print the matrix of CI's test jobs, from the manifest's shards
-          compat               Drive real clients through the proxy
+          compat               Replay recorded traffic and drive real clients through the proxy
           compat-capture       Scrub recorded traffic, so that it can be kept as a fixture
           compat-clients       Fetch real clients, or drive them through a proxy that runs already
           compat-replay        Replay recorded traffic through a proxy, and say what is not as it
