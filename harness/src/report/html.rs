@@ -81,13 +81,14 @@ fn details(fixture: &FixtureReport, open: bool, html: &mut String) {
     let _ = writeln!(
         html,
         "<details{}><summary><span class=\"dot {class}\"></span><b>{}</b> <span class=\"quiet\">{} {} · {} · \
-         {} exchanges · {made} checks · {:.2} s</span></summary>",
+         {} exchange{} · {made} checks · {:.2} s</span></summary>",
         if open { " open" } else { "" },
         text(&fixture.name),
         text(&fixture.client),
         text(fixture.version.as_deref().unwrap_or("")),
         text(&fixture.protocol),
         fixture.exchanges,
+        if fixture.exchanges == 1 { "" } else { "s" },
         fixture.seconds,
     );
     if let Some(error) = &fixture.error {
@@ -157,9 +158,9 @@ fn text(text: &str) -> String {
             '>' => html.push_str("&gt;"),
             '"' => html.push_str("&quot;"),
             '\'' => html.push_str("&#39;"),
-            '\n' => html.push_str("<span class=\"control\">␊</span>\n"),
-            '\r' => html.push_str("<span class=\"control\">␍</span>"),
-            '\t' => html.push_str("<span class=\"control\">␉</span>"),
+            '\n' => html.push_str("<span class=\"control\">\\n</span>\n"),
+            '\r' => html.push_str("<span class=\"control\">\\r</span>"),
+            '\t' => html.push_str("<span class=\"control\">\\t</span>"),
             letter if letter.is_control() => {
                 let _ = write!(html, "<span class=\"control\">\\u{{{:x}}}</span>", u32::from(letter));
             }
