@@ -1,0 +1,16 @@
+//! Which tests there are, how each may be run, and the runs themselves.
+//!
+//! What the tests do is not known here. `run` is the only user of nextest-runner; everything before it is
+//! about texts and numbers and starts no process.
+
+pub mod case;
+
+pub mod file;
+
+pub mod shard;
+
+pub mod timings;
+
+pub mod coverage;
+
+pub mod run;
