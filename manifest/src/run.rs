@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use guppy::graph::PackageGraph;
 use nextest_filtering::{CompiledExpr, EvalContext, Filterset, FiltersetKind, KnownGroups, ParseContext};
 use nextest_metadata::{FilterMatch, MismatchReason};
 use nextest_runner::cargo_config::{CargoConfigs, EnvironmentMap};
-use nextest_runner::config::core::{EvaluatableProfile, NextestConfig};
+use nextest_runner::config::core::{ConfigExperimental, EvaluatableProfile, NextestConfig};
 use nextest_runner::config::elements::TestThreads;
 use nextest_runner::double_spawn::DoubleSpawnInfo;
 use nextest_runner::helpers::{ShowTerminalProgress, ThemeCharacters, force_or_new_run_id};
@@ -122,6 +122,14 @@ impl Workspace {
         Ok(Built { workspace: self, binaries: Arc::new(binaries.map_err(list_error)?), platforms })
     }
 
+    /// Whether this is a filter.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn check(&self, filter: &str) -> Result<(), Error> {
+        self.filter(filter).map(drop)
+    }
+
     fn filter(&self, filter: &str) -> Result<Filterset, Error> {
         let context = ParseContext::new(&self.graph);
         let groups = KnownGroups::Known { custom_groups: Default::default() };
@@ -138,6 +146,19 @@ pub struct Built<'w> {
     workspace: &'w Workspace,
     binaries: Arc<BinaryList>,
     platforms: BuildPlatforms,
+}
+
+/// A test binary as a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// Its name: `wire`, `prodex::it`.
+    pub binary: String,
+    /// Its file.
+    pub path: PathBuf,
+    /// The directory that its tests are run in, which is that of its package.
+    pub directory: PathBuf,
+    /// The name of its package.
+    pub package: String,
 }
 
 /// Which tests to run, and how.
@@ -161,6 +182,24 @@ pub struct Plan {
     pub wrapper: Vec<String>,
     /// Whether what tests print is kept for the report, instead of being shown as it comes.
     pub is_captured: bool,
+}
+
+impl Plan {
+    /// These tests one at a time, once, without a wrapper.
+    #[must_use]
+    pub fn new(filter: String, words: Words) -> Self {
+        Self {
+            filter,
+            words,
+            only: None,
+            threads: NonZeroUsize::MIN,
+            repeats: NonZeroU32::MIN,
+            retries: 0,
+            limit: None,
+            wrapper: Vec::new(),
+            is_captured: true,
+        }
+    }
 }
 
 /// Words that choose tests by their names, as the command line of a test binary has them.
@@ -222,11 +261,20 @@ impl<'w> Built<'w> {
         self.binaries.rust_binaries.is_empty()
     }
 
-    /// The test binaries: their names and files.
+    /// The test binaries.
     #[must_use]
-    pub fn programs(&self) -> Vec<(String, &Path)> {
-        let binaries = self.binaries.rust_binaries.iter();
-        binaries.map(|binary| (binary.id.to_string(), binary.path.as_std_path())).collect()
+    pub fn programs(&self) -> Vec<Program> {
+        let programs = self.binaries.rust_binaries.iter().filter_map(|binary| {
+            let package = guppy::PackageId::new(binary.package_id.as_str());
+            let package = self.workspace.graph.metadata(&package).ok()?;
+            Some(Program {
+                binary: binary.id.to_string(),
+                path: binary.path.clone().into(),
+                directory: package.manifest_path().parent()?.to_owned().into(),
+                package: package.name().to_owned(),
+            })
+        });
+        programs.collect()
     }
 
     /// Every test there is, whatever a manifest says, those with `#[ignore]` too.
@@ -235,17 +283,7 @@ impl<'w> Built<'w> {
     /// When a test binary does not list its tests.
     pub fn tests(&self) -> Result<Selection<'w>, Error> {
         let words = Words { ignored: Ignored::Included, ..Words::default() };
-        let plan = Plan {
-            filter: "all()".to_owned(),
-            words,
-            only: None,
-            threads: NonZeroUsize::MIN,
-            repeats: NonZeroU32::MIN,
-            retries: 0,
-            limit: None,
-            wrapper: Vec::new(),
-            is_captured: true,
-        };
+        let plan = Plan::new("all()".to_owned(), words);
         self.select(&plan, &[])
     }
 
@@ -280,7 +318,8 @@ impl<'w> Built<'w> {
         file.write_all(text.as_bytes()).map_err(run_error)?;
         let path = camino::Utf8Path::from_path(file.path());
         let context = ParseContext::new(&self.workspace.graph);
-        NextestConfig::from_sources(&self.workspace.root, &context, path, &[], &BTreeSet::new())
+        let experimental = BTreeSet::from([ConfigExperimental::WrapperScripts]);
+        NextestConfig::from_sources(&self.workspace.root, &context, path, &[], &experimental)
             .map_err(run_error)
     }
 
@@ -402,7 +441,7 @@ impl Selection<'_> {
         let mut end = None;
         let outcome = runner.map_err(run_error)?.execute(|event| {
             end = end.or(event::cancelled(&event));
-            event::translate(event).into_iter().for_each(&mut tell);
+            event::translate(event, self.plan.is_captured).into_iter().for_each(&mut tell);
         });
         let outcome = outcome.map_err(|error| run_error(std::io::Error::other(error.to_string())))?;
         Ok(end.unwrap_or_else(|| End::of(outcome)))

@@ -36,7 +36,6 @@ pub(super) fn render(plan: &Plan, cases: &[Case]) -> String {
         let command = plan.wrapper.iter().map(|word| text(word)).collect();
         let wrapper = table([("command", Value::Array(command))]);
         let wrappers = table([(WRAPPER, Value::Table(wrapper))]);
-        config.insert("experimental".to_owned(), Value::Array(vec![text("wrapper-scripts")]));
         config.insert("scripts".to_owned(), Value::Table(table([("wrapper", Value::Table(wrappers))])));
     }
     config.insert("profile".to_owned(), Value::Table(table([("default", Value::Table(profile))])));

@@ -1,3 +1,9 @@
 //! The built program, run as a person runs it: exit codes, what stands on which stream, what is left behind.
 
+mod manifest;
+
+mod sample;
+
 mod test_fast;
+
+mod test_lanes;
