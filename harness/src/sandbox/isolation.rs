@@ -1,5 +1,4 @@
-//! One test in a sandbox of its own: a private home, temporary and log directory, named variables only, and
-//! nothing that outlives it.
+//! One test in a sandbox of its own: a private home, no variable that is not named, nothing that outlives it.
 //!
 //! The test keeps the caller's streams and directory, and stays in the caller's process group, so that who
 //! kills the group kills the test. On Linux this process takes in the orphans of the test, so even those that

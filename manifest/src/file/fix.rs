@@ -1,5 +1,6 @@
-//! Adding to the manifest what can be added: cases for tests that have none. The rest of the file stays as
-//! it was written.
+//! Adding to the manifest what can be added: cases for tests that have none.
+//!
+//! The rest of the file stays as it was written.
 
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, TomlError, value};
 

@@ -1,5 +1,4 @@
-//! The arguments that a person would give to `cargo test`: what is for cargo, what chooses tests, what is
-//! for the test binaries.
+//! The arguments that a person would give to `cargo test`, by whom they are for: cargo or the choice of tests.
 
 use manifest::run::{Ignored, Words};
 

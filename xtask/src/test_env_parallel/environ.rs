@@ -15,10 +15,10 @@ const MOST: u64 = 4096;
 /// Most bytes of a variable that are compared.
 const LONGEST: usize = 4096;
 
-/// The variables of a process.
-pub(super) fn read(pid: u32) -> io::Result<BTreeMap<String, String>> {
+/// The variables of a process, whose `environ` is at `address`.
+pub(super) fn read(pid: u32, address: u64) -> io::Result<BTreeMap<String, String>> {
     let memory = File::open(format!("/proc/{pid}/mem"))?;
-    let mut list = pointer(&memory, symbol(pid)?)?;
+    let mut list = pointer(&memory, address)?;
     let mut variables = BTreeMap::new();
     for _ in 0..MOST {
         let entry = pointer(&memory, list)?;
@@ -45,7 +45,7 @@ fn pointer(memory: &File, address: u64) -> io::Result<u64> {
 }
 
 /// Where the process keeps `environ`: in its program, if the linker copied it there, else in its libc.
-fn symbol(pid: u32) -> io::Result<u64> {
+pub(super) fn address(pid: u32) -> io::Result<u64> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
     let program = fs::read_link(format!("/proc/{pid}/exe"))?;
     let starts = maps.lines().filter_map(|line| {
@@ -98,7 +98,8 @@ mod tests {
     #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
     #[test]
     fn the_variables_of_this_process_are_found_in_its_memory() {
-        let variables = read(std::process::id()).unwrap();
+        let process = std::process::id();
+        let variables = read(process, address(process).unwrap()).unwrap();
         assert_eq!(variables.get("PATH"), std::env::var("PATH").ok().as_ref());
     }
 

@@ -22,6 +22,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use tokio::net::unix::pipe::Receiver;
 
+use super::environ;
 use super::watch::State;
 
 /// How long a process may say nothing.
@@ -118,6 +119,8 @@ impl Drop for Group {
 
 struct Watch {
     pid: u32,
+    /// Where it keeps its variables.
+    address: Option<u64>,
     first: Option<State>,
     last: Option<State>,
     running: BTreeSet<String>,
@@ -129,7 +132,7 @@ struct Watch {
 impl Watch {
     fn new(pid: u32) -> Self {
         let (running, suspects) = (BTreeSet::new(), BTreeSet::new());
-        Self { pid, first: None, last: None, running, suspects, changes: Changes::default() }
+        Self { pid, address: None, first: None, last: None, running, suspects, changes: Changes::default() }
     }
 
     /// Reads to the end, and looks at the process before each write is taken out of the pipe.
@@ -145,7 +148,7 @@ impl Watch {
                 bail!("failed to hear of {} within {SILENCE:?}", running.join(", "));
             }
             drop(receiver);
-            let now = State::of(self.pid);
+            let now = self.look();
             let mut buffer = [0; 4096];
             match file.read(&mut buffer) {
                 Ok(0) => return Ok(()),
@@ -163,6 +166,14 @@ impl Watch {
             // A test whose beginning was just read may have ended when the process was looked at.
             self.compare(now);
         }
+    }
+
+    fn look(&mut self) -> Option<State> {
+        // The same for as long as the process lives, and slow to find.
+        if self.address.is_none() {
+            self.address = environ::address(self.pid).ok();
+        }
+        State::of(self.pid, self.address?)
     }
 
     fn compare(&mut self, now: Option<State>) {

@@ -19,12 +19,12 @@ pub(super) struct State {
 const ANONYMOUS: usize = 32;
 
 impl State {
-    /// Looks at a process; `None` where that cannot be done, or the process has gone.
-    pub(super) fn of(pid: u32) -> Option<Self> {
+    /// Looks at a process, whose variables are at `address`; `None` where that cannot be done any more.
+    pub(super) fn of(pid: u32, address: u64) -> Option<Self> {
         // It runs on while it is looked at: what is seen twice was really there.
-        let mut last = Self::look(pid)?;
+        let mut last = Self::look(pid, address)?;
         for _ in 0..3 {
-            let now = Self::look(pid)?;
+            let now = Self::look(pid, address)?;
             if (&now.variables, &now.directory) == (&last.variables, &last.directory) {
                 return Some(now);
             }
@@ -33,8 +33,8 @@ impl State {
         None
     }
 
-    fn look(pid: u32) -> Option<Self> {
-        let variables = environ::read(pid).ok()?;
+    fn look(pid: u32, address: u64) -> Option<Self> {
+        let variables = environ::read(pid, address).ok()?;
         let directory = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
         let files = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
         let files = files.filter_map(|file| fs::read_link(file.path()).ok());
