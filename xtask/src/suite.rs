@@ -57,7 +57,7 @@ pub(crate) struct Options {
     #[arg(long, overrides_with = "no_prebuild")]
     pub(crate) prebuild: bool,
     /// Build only once.
-    #[arg(long)]
+    #[arg(long, overrides_with = "prebuild")]
     pub(crate) no_prebuild: bool,
     /// Show how the tests would be dealt out to the jobs, and run nothing.
     #[arg(long)]
@@ -214,10 +214,15 @@ fn cargo(stage: &[&str], jobs: NonZeroUsize, arguments: &[String]) -> Command {
     command
 }
 
-/// Whether to build in a step of its own first.
-fn is_prebuilt(args: &Options) -> bool {
-    let is_ci = env::var("CI").is_ok_and(|ci| !matches!(ci.as_str(), "" | "0" | "false"));
+/// Whether to build in a step of its own first; `ci` is the variable that every CI sets.
+fn is_prebuilt(args: &Options, ci: Option<&str>) -> bool {
+    let is_ci = !matches!(ci, None | Some("" | "0" | "false"));
     args.prebuild || !(args.no_prebuild || is_ci)
+}
+
+/// The variable that says whether this is CI.
+fn ci() -> Option<String> {
+    env::var("CI").ok()
 }
 
 /// Runs a suite.
@@ -233,7 +238,7 @@ pub(crate) fn run(suite: &Suite, args: &Options) -> Result<Exit> {
     let workspace = Workspace::open(&program())?;
     let Some(manifest) = manifest(&workspace)? else { return Ok(Exit::Usage) };
     let jobs = args.jobs.unwrap_or_else(default_jobs);
-    let built = match build(&workspace, jobs, &request.cargo, is_prebuilt(args))? {
+    let built = match build(&workspace, jobs, &request.cargo, is_prebuilt(args, ci().as_deref()))? {
         Ok(built) => built,
         Err(outcome) => {
             return report::end(&Report::without_tests(suite.name, outcome, since.elapsed()), args);
@@ -311,7 +316,7 @@ pub(crate) fn choose<'w>(
     let Some(manifest) = manifest(workspace)? else { return Ok(Err(Exit::Usage)) };
     let Ok(request) = Request::parse(&args.extra) else { return Ok(Err(Exit::Usage)) };
     let jobs = args.jobs.unwrap_or_else(default_jobs);
-    let built = match build(workspace, jobs, &request.cargo, is_prebuilt(args))? {
+    let built = match build(workspace, jobs, &request.cargo, is_prebuilt(args, ci().as_deref()))? {
         Ok(built) => built,
         Err(outcome) => return Ok(Err(outcome.exit())),
     };
@@ -373,4 +378,48 @@ fn owners(selection: &Selection<'_>, manifest: &Manifest) -> Result<BTreeMap<Tes
 fn unowned(selection: &Selection<'_>, manifest: &Manifest) -> Result<Vec<TestId>> {
     let owners = owners(selection, manifest)?;
     Ok(selection.chosen().into_iter().filter(|test| !owners.contains_key(test)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn the_build_is_a_step_of_its_own_but_in_ci_unless_asked_for() {
+        let cases = [
+            ("", None, true),
+            ("", Some("true"), false),
+            ("", Some("0"), true),
+            ("--prebuild", Some("true"), true),
+            ("--no-prebuild", None, false),
+            ("--prebuild --no-prebuild", None, false),
+            ("--no-prebuild --prebuild", Some("true"), true),
+        ];
+        for (line, ci, expected) in cases {
+            let words = std::iter::once("test").chain(line.split_whitespace());
+            let options = Line::try_parse_from(words).expect(line).options;
+            assert_eq!(is_prebuilt(&options, ci), expected, "{line} with {ci:?}");
+        }
+    }
+
+    #[test]
+    fn a_suite_is_the_union_of_its_cases_and_may_take_what_no_case_has() {
+        let text = "[[case]]\nid = \"a\"\nfilter = \"package(a)\"\ntags = [\"parallel-safe\"]\n\
+            [[case]]\nid = \"b\"\nfilter = \"package(b)\"\ntags = [\"serial\"]\nreason = \"port\"\n";
+        let (manifest, _) = Manifest::read(&manifest::file::Text::new("tests.toml", text));
+        let fast = Suite::new("test-fast", is_safe);
+        assert_eq!(fast.filter(&manifest).as_deref(), Some("(package(a))"));
+        let fast = Suite { takes_unowned: true, filter: Some("test(x)".to_owned()), ..fast };
+        let expected = "((package(a)) | not ((package(a)) | (package(b)))) & (test(x))";
+        assert_eq!(fast.filter(&manifest).as_deref(), Some(expected));
+        assert_eq!(Suite::new("test-stress", |_| false).filter(&manifest), None);
+    }
 }

@@ -77,6 +77,8 @@ pub fn sandbox() -> io::Result<Sandbox> {
 
 /// Runs a test to its end. A signal that this process gets ends the test, and then this call returns.
 ///
+/// Every child of this process is taken for one of the test's, so there may be no others.
+///
 /// # Errors
 /// When the test cannot be started or waited for.
 pub fn run(sandbox: &Sandbox, program: &Path, arguments: &[OsString]) -> io::Result<Ended> {

@@ -73,3 +73,28 @@ fn text(text: &str) -> Value {
 fn table<const N: usize>(entries: [(&str, Value); N]) -> Table {
     entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+    use crate::file::{Manifest, Text};
+    use crate::run::Words;
+
+    #[test]
+    fn cases_are_exceptions_and_what_runs_alone_takes_every_thread() {
+        let text = "[[case]]\nid = \"many\"\nfilter = \"test(many)\"\ntags = [\"stress\"]\n\
+            reason = \"load\"\ntimeout = \"2m\"\n";
+        let (manifest, mistakes) = Manifest::read(&Text::new("tests.toml", text));
+        assert!(mistakes.is_empty());
+        let plan = Plan {
+            threads: NonZeroUsize::MIN,
+            retries: 1,
+            limit: Some(Duration::from_secs(60)),
+            wrapper: vec!["/bin/xtask".to_owned(), "--".to_owned()],
+            ..Plan::new("all()".to_owned(), Words::default())
+        };
+        insta::assert_snapshot!(render(&plan, &manifest.cases));
+    }
+}

@@ -21,6 +21,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use tokio::net::unix::pipe::Receiver;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::environ;
 use super::watch::State;
@@ -82,12 +83,13 @@ pub(super) fn run(
     let mut group = Group(child);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut watch = Watch::new(group.0.id());
-    runtime.block_on(watch.follow(reader))?;
+    if runtime.block_on(watch.follow(reader))? == Reading::Interrupted {
+        return Ok(Changes { is_interrupted: true, ..watch.changes });
+    }
     let status = group.0.wait().context("failed to wait for the tests")?;
     drop(group);
     let mut changes = watch.end(&sandbox);
-    changes.is_interrupted |= status.code().is_none() && changes.failed.is_empty() && changes.passed == 0;
-    if !changes.is_interrupted && changes.passed + changes.failed.len() < tests.len() {
+    if changes.passed + changes.failed.len() < tests.len() {
         let (seen, all) = (changes.passed + changes.failed.len(), tests.len());
         changes.state.push(format!("the process ended with {status} after {seen} of {all} tests"));
     }
@@ -117,6 +119,15 @@ impl Drop for Group {
     }
 }
 
+/// How the reading of what tests say ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Reading {
+    /// They have said everything.
+    Whole,
+    /// Someone asked this process to stop.
+    Interrupted,
+}
+
 struct Watch {
     pid: u32,
     /// Where it keeps its variables.
@@ -136,14 +147,21 @@ impl Watch {
     }
 
     /// Reads to the end, and looks at the process before each write is taken out of the pipe.
-    async fn follow(&mut self, reader: PipeReader) -> Result<()> {
+    async fn follow(&mut self, reader: PipeReader) -> Result<Reading> {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut end = signal(SignalKind::terminate())?;
         let mut file = File::from(OwnedFd::from(reader));
         let mut pending = Vec::new();
         loop {
             // A new registration every time: readiness that was noticed once is not noticed again.
             let receiver =
                 Receiver::from_owned_fd(file.try_clone()?.into()).context("failed to watch a pipe")?;
-            if tokio::time::timeout(SILENCE, receiver.readable()).await.is_err() {
+            let is_readable = tokio::select! {
+                readable = tokio::time::timeout(SILENCE, receiver.readable()) => readable.is_ok(),
+                _ = interrupt.recv() => return Ok(Reading::Interrupted),
+                _ = end.recv() => return Ok(Reading::Interrupted),
+            };
+            if !is_readable {
                 let running: Vec<_> = self.running.iter().map(String::as_str).collect();
                 bail!("failed to hear of {} within {SILENCE:?}", running.join(", "));
             }
@@ -151,7 +169,7 @@ impl Watch {
             let now = self.look();
             let mut buffer = [0; 4096];
             match file.read(&mut buffer) {
-                Ok(0) => return Ok(()),
+                Ok(0) => return Ok(Reading::Whole),
                 Ok(length) => pending.extend_from_slice(&buffer[..length]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(error) => return Err(error).context("failed to read what the tests say"),
