@@ -59,7 +59,10 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
     let suite = Suite::new("test-env-parallel", suite::is_safe);
     let chosen = match suite::choose(&suite, &workspace, &args.common)? {
         Ok(chosen) => chosen,
-        Err(exit) => return Ok(exit),
+        Err(exit) => {
+            terminal::result("test-env-parallel: nothing was run")?;
+            return Ok(exit);
+        }
     };
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let first = args.shuffle_seed.unwrap_or(seconds);
