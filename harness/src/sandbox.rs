@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+pub mod isolation;
+
 /// A private place. Dropping it removes it.
 #[derive(Debug)]
 pub struct Sandbox {
@@ -76,6 +78,12 @@ impl Sandbox {
         self.variables.push((name.into(), value.into()));
     }
 
+    /// Lets those of the caller's variables in whose names are wanted.
+    pub fn pass(&mut self, is_wanted: impl Fn(&str) -> bool) {
+        let wanted = std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(&is_wanted));
+        self.variables.extend(wanted);
+    }
+
     /// Lets `program` be found as `name`.
     ///
     /// # Errors
@@ -100,11 +108,43 @@ impl Sandbox {
         variables
     }
 
+    /// Moves everything to `folder`, which takes the place of one that was there.
+    ///
+    /// # Errors
+    /// When it cannot be moved. Links, sockets and the like stay behind where `folder` is on another disk.
+    pub fn keep_in(self, folder: &Path) -> std::io::Result<()> {
+        if folder.exists() {
+            std::fs::remove_dir_all(folder)?;
+        }
+        if let Some(parent) = folder.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        if std::fs::rename(self.root(), folder).is_ok() {
+            return Ok(());
+        }
+        copy(self.root(), folder)
+    }
+
     /// Leaves everything where it is, and says where.
     #[must_use]
     pub fn keep(self) -> PathBuf {
         self.root.keep()
     }
+}
+
+/// Copies files and folders.
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let (kind, target) = (entry.file_type()?, to.join(entry.file_name()));
+        if kind.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else if kind.is_file() {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }
 
 /// A port of the loopback that was free a moment ago. Prefer port 0 wherever a program can say what it got.
@@ -135,6 +175,31 @@ mod tests {
         assert!(root.join("work").is_dir());
         drop(sandbox);
         assert!(!root.exists());
+    }
+
+    #[test]
+    fn what_is_kept_elsewhere_replaces_what_was_there() {
+        let elsewhere = tempfile::tempdir().unwrap();
+        let folder = elsewhere.path().join("a/b");
+        for text in ["one", "two"] {
+            let sandbox = Sandbox::new("kept").unwrap();
+            let root = sandbox.root().to_owned();
+            std::fs::write(sandbox.logs().join("log"), text).unwrap();
+            sandbox.keep_in(&folder).unwrap();
+            assert!(!root.exists());
+            assert_eq!(std::fs::read_to_string(folder.join("logs/log")).unwrap(), text);
+        }
+        copy(&folder, &elsewhere.path().join("c")).unwrap();
+        assert!(elsewhere.path().join("c/logs/log").is_file());
+    }
+
+    #[test]
+    fn a_variable_gets_in_by_its_name_only() {
+        let mut sandbox = Sandbox::new("test").unwrap();
+        sandbox.pass(|name| name == "CARGO_MANIFEST_DIR");
+        let named =
+            |name: &str| sandbox.environment().iter().filter(|(variable, _)| variable == name).count();
+        assert_eq!((named("CARGO_MANIFEST_DIR"), named("CARGO_PKG_NAME")), (1, 0));
     }
 
     #[test]

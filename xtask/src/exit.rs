@@ -15,6 +15,8 @@ pub(crate) enum Exit {
     Environment = 3,
     /// Nothing was selected, so nothing was shown to be right.
     NothingSelected = 4,
+    /// It took longer than it may.
+    TimedOut = 124,
     /// A person or a supervisor asked it to stop.
     Interrupted = 130,
 }

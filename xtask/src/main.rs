@@ -24,6 +24,26 @@ mod compat_replay;
 
 mod test_fast;
 
+mod test_serial;
+
+mod test_smoke;
+
+mod test_stress;
+
+mod test_env_parallel;
+
+mod test_shard;
+
+mod test_full;
+
+mod timing_balance;
+
+mod manifest_check;
+
+mod suite;
+
+mod isolate;
+
 mod tidy;
 
 mod step;
@@ -50,10 +70,23 @@ enum Task {
     CompatReplay(compat_replay::Args),
     CompatOfflineGate(compat_offline_gate::Args),
     TestFast(test_fast::Args),
+    TestSerial(test_serial::Args),
+    TestSmoke(test_smoke::Args),
+    TestStress(test_stress::Args),
+    TestEnvParallel(test_env_parallel::Args),
+    TestShard(test_shard::Args),
+    TestFull(test_full::Args),
+    TimingBalance(timing_balance::Args),
+    ManifestCheck(manifest_check::Args),
     Tidy(tidy::Args),
 }
 
 fn main() -> ExitCode {
+    // Before anything else: this is what every test is run by.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == isolate::NAME) {
+        return isolate::run(arguments);
+    }
     let cli = Cli::parse();
     let verdict = match &cli.task {
         Some(Task::CiImpact(args)) => ci_impact::run(args),
@@ -64,6 +97,14 @@ fn main() -> ExitCode {
         Some(Task::CompatReplay(args)) => compat_replay::run(args),
         Some(Task::CompatOfflineGate(args)) => compat_offline_gate::run(args),
         Some(Task::TestFast(args)) => test_fast::run(args),
+        Some(Task::TestSerial(args)) => test_serial::run(args),
+        Some(Task::TestSmoke(args)) => test_smoke::run(args),
+        Some(Task::TestStress(args)) => test_stress::run(args),
+        Some(Task::TestEnvParallel(args)) => test_env_parallel::run(args),
+        Some(Task::TestShard(args)) => test_shard::run(args),
+        Some(Task::TestFull(args)) => test_full::run(args),
+        Some(Task::TimingBalance(args)) => timing_balance::run(args),
+        Some(Task::ManifestCheck(args)) => manifest_check::run(args),
         Some(Task::Tidy(args)) => tidy::run(args, &Cli::command()),
         None => terminal::result(&Cli::command().render_help().to_string()).map(|()| Exit::Good),
     };
@@ -81,13 +122,13 @@ Examples:
   cargo xtask compat                     real clients through the proxy
   cargo xtask compat-capture -i a.jsonl  a recording as a fixture without secrets
   cargo xtask compat-clients --install   fetch real clients
-  cargo xtask test-fast                  the tests of the whole workspace
+  cargo xtask test-fast                  the tests that run beside anything
   cargo xtask test-fast -- -p wire sse   the tests of one crate with a word
   cargo xtask tidy                       the rules no type and no lint can hold
   cargo xtask tidy --bless               rewrite ARCHITECTURE.md's map, then check
 
 Exit codes: 0 good; 1 findings; 2 usage; 3 environment; 4 nothing selected;
-130 interrupted.";
+124 timed out; 130 interrupted.";
 
 #[cfg(test)]
 mod tests {
@@ -116,7 +157,15 @@ mod tests {
           compat-replay        Replay recorded traffic through a proxy, and say what is not as it
                                was
           compat-offline-gate  Replay every fixture, with nothing in between and through the proxy
-          test-fast            Run the tests of the workspace
+          test-fast            Run the tests that run beside anything
+          test-serial          Run the tests that nothing may run beside, one at a time
+          test-smoke           Run the tests that are worth a minute before anything else
+          test-stress          Run the tests that load the machine, one at a time, in shards
+          test-env-parallel    Run parallel-safe tests together in one process
+          test-shard           Run one of the parts that CI runs the parallel-safe tests in
+          test-full            Run every test in every lane, and the examples of the documentation
+          timing-balance       Show how long tests take, over many runs
+          manifest-check       Check that the manifest owns every test
           tidy                 Check the rules that neither a type nor a lint can hold
           help                 Print this message or the help of the given subcommand(s)
 
@@ -127,13 +176,13 @@ mod tests {
           cargo xtask compat                     real clients through the proxy
           cargo xtask compat-capture -i a.jsonl  a recording as a fixture without secrets
           cargo xtask compat-clients --install   fetch real clients
-          cargo xtask test-fast                  the tests of the whole workspace
+          cargo xtask test-fast                  the tests that run beside anything
           cargo xtask test-fast -- -p wire sse   the tests of one crate with a word
           cargo xtask tidy                       the rules no type and no lint can hold
           cargo xtask tidy --bless               rewrite ARCHITECTURE.md's map, then check
 
         Exit codes: 0 good; 1 findings; 2 usage; 3 environment; 4 nothing selected;
-        130 interrupted.
+        124 timed out; 130 interrupted.
         ");
     }
 

@@ -1,8 +1,7 @@
-//! A step of a task: one program in a process group of its own, which leaves nothing behind.
+//! A step of a task: one program in a process group of its own, as a compiler is.
 //!
-//! An interrupt is passed on to the group and followed by a kill. What still runs after the program's own end
-//! is killed and reported; on Linux this process takes in the orphans of a step, so even those that left the
-//! group are found. One step runs at a time.
+//! An interrupt is passed on to the group and followed by a kill. One step runs at a time. Tests are not
+//! steps: each has a sandbox (`harness::sandbox::isolation`).
 
 use std::io::{BufRead, BufReader, PipeReader};
 use std::os::unix::process::CommandExt;
@@ -17,15 +16,13 @@ use nix::unistd::Pid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-mod orphans;
-
 /// How long a step may take to stop when it was asked to, before it is killed.
 const STOPPING: Duration = Duration::from_secs(5);
 
 /// How long a kill may take before it is repeated.
 const KILLING: Duration = Duration::from_millis(100);
 
-/// How long the rest of a step's tree may outlive the program that was started.
+/// How long something that a program left may hold its standard output open.
 const LEAVING: Duration = Duration::from_secs(1);
 
 /// Runs steps, one after the other, and passes interrupts on to them.
@@ -41,8 +38,6 @@ pub(crate) struct Ended {
     pub(crate) status: ExitStatus,
     /// Whether this process was asked to stop meanwhile.
     pub(crate) is_interrupted: bool,
-    /// The processes it left behind, as `name (id)`; they are gone now.
-    pub(crate) left_behind: Vec<String>,
 }
 
 enum Event {
@@ -76,28 +71,21 @@ impl Steps {
         if running.interrupted.is_some() {
             running.signal(Signal::SIGKILL);
         }
-        Ok(running.ended(status, Vec::new()))
+        Ok(running.ended(status))
     }
 
-    /// Runs a program and hands over every line it writes, to either stream, in the order of writing.
+    /// Runs a program and hands over every line of its standard output; its standard error is this process's.
     ///
-    /// Nothing of its tree outlives it by more than a moment.
+    /// What it starts to stay stays, as with [`Steps::show`].
     pub(crate) fn read(&self, command: &mut Command, mut line: impl FnMut(&str)) -> Result<Ended> {
         let (reader, writer) = std::io::pipe().context("failed to make a pipe")?;
-        let error = writer.try_clone().context("failed to make a pipe")?;
-        orphans::adopt(true).context("failed to become the parent of a step's orphans")?;
-        let mut running = self.start(command.stdout(writer).stderr(error), Some(reader), &mut line)?;
+        let mut running = self.start(command.stdout(writer), Some(reader), &mut line)?;
         let status = running.until_exit()?;
-        let mut left_behind = Vec::new();
         if running.interrupted.is_some() {
-            // What has to be killed after an interrupt had no chance to leave.
-            orphans::clear(running.group, Duration::ZERO);
-        } else {
-            left_behind = orphans::clear(running.group, LEAVING);
+            running.signal(Signal::SIGKILL);
         }
-        orphans::adopt(false).context("failed to leave orphans to others again")?;
         running.until_closed();
-        Ok(running.ended(status, left_behind))
+        Ok(running.ended(status))
     }
 
     fn start<'a>(
@@ -112,8 +100,8 @@ impl Steps {
         let group = Pid::from_raw(child.id().cast_signed());
         let is_open = pipe.is_some();
         if let Some(pipe) = pipe {
-            // The command holds the writing ends of the pipe, which would keep it open for ever.
-            command.stdout(Stdio::null()).stderr(Stdio::null());
+            // The command holds the writing end of the pipe, which would keep it open for ever.
+            command.stdout(Stdio::null());
             let sender = self.sender.clone();
             thread::spawn(move || forward(pipe, &sender));
         }
@@ -176,8 +164,8 @@ impl Running<'_> {
         event.ok()
     }
 
-    fn ended(&self, status: ExitStatus, left_behind: Vec<String>) -> Ended {
-        Ended { status, is_interrupted: self.interrupted.is_some(), left_behind }
+    fn ended(&self, status: ExitStatus) -> Ended {
+        Ended { status, is_interrupted: self.interrupted.is_some() }
     }
 
     fn signal(&self, signal: Signal) {
