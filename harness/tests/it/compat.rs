@@ -1,11 +1,16 @@
 //! The compatibility run, with a program in the place of the client that behaves and one that does not.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use harness::capture::{Options, load};
 use harness::clients::Client;
 use harness::clients::codex::{Endpoint, Mode, Reach};
-use harness::compat::{Lane, Report, Runner, Scenario, Upstream, Verdict, scenarios};
+use harness::compat::{
+    Lane, Report, Runner, Scenario, Upstream, Verdict, faults, record, scenarios, write_capture,
+};
+use wire::capture::{Exchange, StreamEnd, exchanges};
 
 use crate::script;
 
@@ -89,4 +94,43 @@ async fn every_mode_has_its_way_to_a_mock() {
         assert_eq!(endpoint.ca_cert.is_some(), lane.mode.needs_tls());
     }
     assert!(Path::new(&upstream.certificate()).is_file());
+}
+
+/// What a capture of this scenario holds, when it is written and read again.
+async fn recorded(scenario: &Scenario) -> Vec<Exchange> {
+    let directory = tempfile::tempdir().unwrap();
+    let program = script::write(directory.path(), "codex", HONEST);
+    let upstream = Upstream::start(Vec::new()).await.unwrap();
+    let reach = Reach::Endpoint(Endpoint::at(upstream.plain.base_url(), None));
+    let lane = Lane { mode: Mode::Custom, mock: &upstream.plain, reach };
+    let client: Client = "codex@0.0.1".parse().unwrap();
+    let records = record(&client, &program, &lane, scenario, Duration::from_secs(10)).await.unwrap();
+    let path = directory.path().join("a.jsonl");
+    write_capture(&path, &records).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let loaded = load(&path, Options::default()).unwrap();
+    assert_eq!(loaded.records, records, "what is written is what is read");
+    exchanges(&loaded.records).unwrap()
+}
+
+#[tokio::test]
+async fn a_recording_holds_what_a_client_sent_and_got() {
+    let exchanges = recorded(&simple()[0]).await;
+    let [exchange] = &exchanges[..] else { panic!("{exchanges:?}") };
+    assert_eq!((exchange.request.url.as_str(), &exchange.missing), ("/v1/responses", &None));
+    assert!(String::from_utf8_lossy(exchange.body()).contains("a question"));
+    let answer = exchange.answer.as_ref().unwrap();
+    assert_eq!((answer.status, answer.end, answer.is_stream), (200, StreamEnd::Eof, true));
+    let sent: u64 = answer.writes.iter().map(|(_, length)| length).sum();
+    assert_eq!(sent, answer.body.len() as u64);
+}
+
+#[tokio::test]
+async fn a_recording_tells_how_an_exchange_without_an_answer_ended() {
+    for (name, end) in [("reset-before-head", StreamEnd::Reset), ("fin-before-head", StreamEnd::Fin)] {
+        let fault = faults().into_iter().find(|fault| fault.scenario.name == name).unwrap();
+        let exchanges = recorded(&fault.scenario).await;
+        let [exchange] = &exchanges[..] else { panic!("{exchanges:?}") };
+        assert_eq!((exchange.unanswered, &exchange.answer, &exchange.missing), (Some(end), &None, &None));
+    }
 }
