@@ -8,7 +8,7 @@
 
 use mock_upstream::fault::{End, Fault};
 use mock_upstream::pacing::{Pacing, WriteSize};
-use mock_upstream::script::{Frame, Framing, Http, Reply, Rule, Stream, Transport, Write};
+use mock_upstream::script::{Frame, Framing, Http, Reply, Rule, Stream, Transport, When, Write};
 use serde_json::{Value, json};
 
 use super::scenario::{Expect, Scenario, Step};
@@ -28,7 +28,7 @@ pub struct FaultCase {
 pub fn faults() -> Vec<FaultCase> {
     let http = statuses().into_iter().chain(streams()).chain(framings()).chain(codings());
     let http = http.map(|(name, rule)| case(name, rule, Mode::Custom));
-    let websocket = upgrades().into_iter().chain(turns());
+    let websocket = upgrades().into_iter().chain(turns()).chain(warm_ups());
     http.chain(websocket.map(|(name, rule)| case(name, rule, Mode::ProviderLogin))).collect()
 }
 
@@ -124,6 +124,7 @@ fn statuses() -> Vec<Named> {
         ("status-503-slow-down", error(503, &refusal("slow_down", "Slow down."))),
         ("status-503-retry-after", detail(503, "Service Unavailable").header("retry-after", "1")),
         ("status-529", detail(529, "Overloaded")),
+        ("status-307", Http::status(307).header("location", "/v1/responses?again")),
     ];
     list.into_iter().map(|(name, http)| (name, Rule::new(http))).collect()
 }
@@ -210,7 +211,21 @@ fn streams() -> Vec<Named> {
         .map(|(name, error)| (name, Rule::new(sse(&[created(), failed(&error)]))))
         .collect();
     let server_error = json!({ "code": "server_error", "message": "The server had an error." });
+    let typed = |content_type: Option<&str>| {
+        let headers = content_type.map(|value| ("content-type".to_owned(), value.to_owned()));
+        // A field of no meaning, so that the usual ones are not put in.
+        let headers = headers.into_iter().chain([("x-lab".to_owned(), "1".to_owned())]).collect();
+        Rule::new(Stream { headers, ..sse(&whole()) })
+    };
+    let mut bare = completed();
+    bare["response"]["usage"].take();
     list.extend([
+        ("slow-head", Rule::new(sse(&whole())).pacing(Pacing { head_ms: 2000, ..Pacing::default() })),
+        ("content-type-json", typed(Some("application/json"))),
+        ("content-type-none", typed(None)),
+        ("completed-without-usage", Rule::new(sse(&[created(), added(), done(), bare]))),
+        ("deltas-without-done", Rule::new(sse(&[created(), added(), delta("An answer."), completed()]))),
+        ("completed-without-eof", cut(&whole(), End::Hang)),
         ("reset-before-head", Rule::new(sse(&whole())).fault(Fault::before_head(End::Reset))),
         ("fin-before-head", Rule::new(sse(&whole())).fault(Fault::before_head(End::Fin))),
         ("reset-after-head", Rule::new(sse(&whole())).fault(Fault::after_bytes(0, End::Reset))),
@@ -456,10 +471,46 @@ fn turns() -> Vec<Named> {
                     .collect(),
             ),
         ),
+        ("ws-pretty-json", frames(whole().iter().map(|event| Frame::Text(format!("{event:#}"))).collect())),
+        ("ws-array", frames([Frame::Text("[1,2]".into())].into_iter().chain(say(&whole())).collect())),
+        ("ws-idle", cut(&[created()], End::Hang)),
+        (
+            "ws-big-message",
+            frames(say(&[created(), added(), delta(&"word ".repeat(50_000)), done(), completed()])),
+        ),
         ("ws-no-created", frames(say(&whole()[1..]))),
         ("ws-two-completed", frames(say(&[created(), done(), completed(), completed()]))),
     ]);
     list
+}
+
+/// What the warm-up of a WebSocket is answered with; the turn behind it is served.
+fn warm_ups() -> Vec<Named> {
+    let on = |rule: Rule| {
+        let rule = rule.transport(Transport::Websocket);
+        let when = When { warm_up: true, ..rule.when.clone() };
+        rule.when(when)
+    };
+    let say = |events: &[Value]| -> Vec<Frame> {
+        events.iter().map(|event| Frame::Text(event.to_string())).collect()
+    };
+    let frames = |frames: Vec<Frame>| on(Rule::new(Reply::Frames(frames)));
+    let wrapped = |status: u16, error: Value| {
+        frames(say(&[json!({ "type": "error", "status": status, "error": error })]))
+    };
+    let server_error = json!({ "code": "server_error", "message": "The server had an error." });
+    let close = |code: u16| frames(vec![Frame::Close { code, reason: "bye".into() }]);
+    vec![
+        ("ws-warm-up-error-401", wrapped(401, refusal("unauthorized", "Unauthorized."))),
+        ("ws-warm-up-error-429", wrapped(429, usage_limit(&json!({ "resets_in_seconds": 3600 })))),
+        ("ws-warm-up-error-500", wrapped(500, server_error.clone())),
+        ("ws-warm-up-failed", frames(say(&[created(), failed(&server_error)]))),
+        ("ws-warm-up-close-1000", close(1000)),
+        ("ws-warm-up-close-1011", close(1011)),
+        ("ws-warm-up-no-created", frames(say(&[completed()]))),
+        ("ws-warm-up-with-text", frames(say(&whole()))),
+        ("ws-warm-up-reset", frames(say(&[created()])).fault(Fault::after_events(1, End::Reset))),
+    ]
 }
 
 /// What the failures are called on a WebSocket, in the order of [`failures`].
@@ -498,6 +549,6 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), all.len());
         assert_eq!(failures().len(), WEBSOCKET_FAILURES.len());
-        assert!(all.len() > 100, "{}", all.len());
+        assert!(all.len() > 150, "{}", all.len());
     }
 }
