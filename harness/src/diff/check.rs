@@ -92,7 +92,8 @@ checks! {
     WsSubprotocol "ws-subprotocol" "the subprotocol is the one that the upstream chose" None,
     WsExtensions "ws-extensions" "no extension is agreed to that the upstream has not agreed to" None,
     WsRefusedUpgrade "ws-refused-upgrade" "a refused upgrade is refused with the upstream's status, fields and body" None,
-    WsMessages "ws-messages" "messages arrive with their type, size and bytes, in order, each once" None,
+    WsMessages "ws-messages" "messages arrive with their type, size and bytes, in order, each once"
+        Some("a pooling proxy may still hold the beginning of a turn when its client leaves"),
     WsFrames "ws-frames" "messages keep the frames they were sent in"
         Some("an intermediary may frame anew (RFC 6455 §5.4), so it is lawful"),
     WsCloseCode "ws-close-code" "the end of a WebSocket arrives with its code and reason" None,
