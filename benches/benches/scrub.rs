@@ -44,7 +44,11 @@ fn cpu() -> f64 {
 }
 
 fn bench(criterion: &mut Criterion) {
-    let session = benches::codex_session(32 * 1024 * 1024);
+    // A recording of one's own says more than any that is made up, and cannot be committed.
+    let session = match std::env::var_os("SCRUB_TRAFFIC") {
+        Some(path) => std::fs::read(path).expect("SCRUB_TRAFFIC names a file"),
+        None => benches::codex_session(32 * 1024 * 1024),
+    };
     let lines: Lines<'_> = session.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
     let megabytes = session.len() as f64 / 1e6;
 

@@ -259,8 +259,11 @@ impl Look {
             return;
         }
         if let Some((automaton, rules)) = &self.originals {
-            let hit = automaton
-                .find_overlapping_iter(text)
+            // Nearly always there is none, which is known sooner without those that overlap.
+            let found = automaton.is_match(text).then(|| automaton.find_overlapping_iter(text));
+            let hit = found
+                .into_iter()
+                .flatten()
                 .find(|found| found.len() >= 8 || super::vault::is_word(text, &found.range()));
             if let Some(rule) = hit.map(|found| rules[found.pattern()]) {
                 self.report(rule);
@@ -323,7 +326,8 @@ impl Look {
             return self.text(bytes);
         }
         if let Some((automaton, rules)) = &self.originals {
-            let hit = automaton.find_overlapping_iter(bytes).find(|found| found.len() >= 8);
+            let found = automaton.is_match(bytes).then(|| automaton.find_overlapping_iter(bytes));
+            let hit = found.into_iter().flatten().find(|found| found.len() >= 8);
             if let Some(rule) = hit.map(|found| rules[found.pattern()]) {
                 self.report(rule);
             }
