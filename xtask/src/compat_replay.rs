@@ -90,6 +90,9 @@ Exit codes: 0 the proxy conforms; 1 it does not; 2 usage; 3 the proxy does not s
 /// Where the project keeps its fixtures.
 pub(crate) const FIXTURES: &str = "fixtures/replay";
 
+/// The client of a recording that does not say whose it is.
+const UNNAMED: &str = "unnamed";
+
 /// What a proxy is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
@@ -167,9 +170,9 @@ pub(crate) fn load(library: &Library, wanted: &[String], way: &Way) -> Result<Ve
     let mut subjects = Vec::new();
     for name in names {
         let fixture = library.load(name).with_context(|| format!("failed to load fixture {name}"))?;
-        let client = fixture.meta.client.unwrap_or_default();
+        let client = fixture.meta.client.unwrap_or_else(|| UNNAMED.to_owned());
         // prodex serves no other client yet, and says so with a 404 of its own.
-        let is_served = !matches!(way, Way::Program(_)) || client == "codex";
+        let is_served = !matches!(way, Way::Program(_)) || client == "codex" || client == UNNAMED;
         if is_served || !wanted.is_empty() {
             let mode = fixture.meta.rest.get("mode").and_then(serde_json::Value::as_str).map(str::to_owned);
             let (version, exchanges) = (fixture.meta.version, fixture.exchanges);
