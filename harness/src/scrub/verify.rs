@@ -79,6 +79,7 @@ impl Verifier {
         let look = Look {
             originals: originals.map(|automaton| (automaton, rules)),
             clean: Clean::new(),
+            clean_runs: Clean::new(),
             path: None,
             found: Vec::new(),
             depth: 0,
@@ -143,6 +144,8 @@ enum Key {
 struct Look {
     originals: Option<(AhoCorasick, Vec<Rule>)>,
     clean: Clean,
+    /// Runs of digits of base64 whose decoded views are clean.
+    clean_runs: Clean,
     /// Where one is, if that is of interest.
     path: Option<Vec<String>>,
     found: Vec<(String, Rule)>,
@@ -293,11 +296,19 @@ impl Look {
         let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(byte);
         for run in text.split(|byte| !is_digit(byte)).filter(|run| run.len() >= 12 && !filler::is_filler(run))
         {
+            // Tokens and ids come again with every request.
+            if self.clean_runs.has(run) {
+                continue;
+            }
+            let before = self.found.len();
             self.base64(run);
-            for run in run.split(|byte| !byte.is_ascii_hexdigit()).filter(|run| run.len() >= 12) {
+            for part in run.split(|byte| !byte.is_ascii_hexdigit()).filter(|part| part.len() >= 12) {
                 for start in 0..2 {
-                    self.bytes(&hex_decoded(&run[start..]));
+                    self.bytes(&hex_decoded(&part[start..]));
                 }
+            }
+            if self.found.len() == before {
+                self.clean_runs.add(run);
             }
         }
     }
