@@ -530,8 +530,11 @@ proptest! {
             if let Ok(scrubbed) = try_scrub(&[&record], Options { keep_content }) {
                 prop_assert_eq!(scrubbed.lines[0].len(), record.len());
                 prop_assert!(serde_json::from_slice::<Value>(&scrubbed.lines[0]).is_ok());
-                let twice = try_scrub(&scrubbed.lines, Options { keep_content }).unwrap();
-                prop_assert_eq!(String::from_utf8_lossy(&twice.lines[0]), String::from_utf8_lossy(&scrubbed.lines[0]));
+                // A broken percent escape may have become a whole one, with no room for a number: that fails closed.
+                match try_scrub(&scrubbed.lines, Options { keep_content }) {
+                    Ok(twice) => prop_assert_eq!(String::from_utf8_lossy(&twice.lines[0]), String::from_utf8_lossy(&scrubbed.lines[0])),
+                    Err(error) => prop_assert!(matches!(error, Error::NoRoom { .. }) && text.contains('%'), "{error}"),
+                }
             }
         }
     }
