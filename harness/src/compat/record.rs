@@ -77,7 +77,9 @@ fn capture(client: &Client, mock: &Mock, exchanges: &[Exchange], mode: &str, sce
         let id = exchange.id;
         let closed = exchange.messages.iter().any(|message| matches!(message.kind, Kind::Close(_)));
         let how = exchange.end.as_ref().map(|end| end.how);
-        let t_ms = exchange.end.as_ref().map_or(last, |end| end.at.as_secs_f64() * 1000.0);
+        // To the microsecond, as the journal has it: a longer number may not be read back as it was.
+        let milliseconds = |end: Duration| (end.as_secs_f64() * 1_000_000.0).round() / 1000.0;
+        let t_ms = exchange.end.as_ref().map_or(last, |end| milliseconds(end.at));
         let mut push = |entry| records.push(Record { ts: now.clone(), t_ms, entry });
         if exchange.is_websocket() && !closed && matches!(how, Some(HowEnded::Reset | HowEnded::Fin)) {
             let direction = Direction::UpstreamToClient;
