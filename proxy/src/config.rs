@@ -9,8 +9,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+mod limits;
+
 mod value;
 
+pub use limits::LaneLimits;
+use limits::Places;
 pub use value::{ByteSize, Origin};
 use value::{FromText, parse_within};
 
@@ -66,6 +70,26 @@ pub enum ConfigError {
         problem: String,
         /// What is allowed.
         range: &'static str,
+    },
+    /// Each of two values is allowed, but not both together.
+    #[error(
+        "{place}: `{name}` cannot be {value} while `{other}` is {other_value}: {problem} (allowed: {range})"
+    )]
+    Conflict {
+        /// File and line, the variable, or the flag of the value that was set.
+        place: String,
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        value: usize,
+        /// The setting that it does not go with.
+        other: &'static str,
+        /// That one's value.
+        other_value: usize,
+        /// What is wrong.
+        problem: &'static str,
+        /// What is allowed for the first.
+        range: String,
     },
     /// Neither `PRODEX_HOME` nor `HOME` is set.
     #[error("there is no home directory: set PRODEX_HOME, or HOME")]
@@ -130,8 +154,29 @@ settings! {
     codex: PathBuf = "codex", "PRODEX_CODEX", "a path, or a name to look up in PATH";
     /// Threads that serve connections; 0 means one per processor core, at most 8.
     workers: usize = "0", "PRODEX_WORKERS", "0..=64";
-    /// Most requests in flight at once; further ones are refused with 503.
-    max_active: usize = "8192", "PRODEX_MAX_ACTIVE", "1..=100000";
+    /// Most requests and turns in flight at once. Further ones wait, and are refused with 503 when that
+    /// takes too long.
+    max_active: usize = "10240", "PRODEX_MAX_ACTIVE", "2..=100000";
+    /// Most calls in flight beside the turns, such as model lists; these places are theirs alone, the rest
+    /// of `max_active` is for turns and compactions. By default an eighth.
+    max_standard: Option<usize> = "", "PRODEX_MAX_STANDARD", "1..=99999";
+    /// Most turns in flight over HTTP; by default as many as there are places for model calls.
+    max_responses: Option<usize> = "", "PRODEX_MAX_RESPONSES", "1..=100000";
+    /// Most compactions in flight; by default as many as there are places for model calls.
+    max_compact: Option<usize> = "", "PRODEX_MAX_COMPACT", "1..=100000";
+    /// Most turns in flight on WebSockets; by default as many as there are places for model calls.
+    max_websocket_turns: Option<usize> = "", "PRODEX_MAX_WEBSOCKET_TURNS", "1..=100000";
+    /// Most open WebSockets, whether a turn runs on them or not; further clients are sent to HTTP.
+    max_websockets: usize = "10240", "PRODEX_MAX_WEBSOCKETS", "1..=100000";
+    /// Most requests that wait for a place: model calls, calls beside them, and those of each profile apart.
+    max_waiting: usize = "1024", "PRODEX_MAX_WAITING", "0..=100000";
+    /// How long a request waits for a place before it is refused.
+    admission_wait: Duration = "20s", "PRODEX_ADMISSION_WAIT", "0s..=5m";
+    /// With so many requests in flight a profile is chosen only if the others are not better; by default
+    /// 32, or `profile_hard_limit` if that is less.
+    profile_soft_limit: Option<usize> = "", "PRODEX_PROFILE_SOFT_LIMIT", "1..=100000";
+    /// Most requests in flight of one profile. Conversations that it owns wait; others go elsewhere.
+    profile_hard_limit: usize = "10240", "PRODEX_PROFILE_HARD_LIMIT", "1..=100000";
     /// Longest request body. It is kept until a response is committed, so that it can be sent again.
     max_request_body: ByteSize = "64MiB", "PRODEX_MAX_REQUEST_BODY", "1KiB..=1GiB";
     /// How long connecting to an upstream may take, TLS handshake included.
@@ -193,17 +238,23 @@ impl Config {
         };
         let path = home.join("prodex.toml");
         let mut config = Self::defaults(home)?;
+        let mut places = Places::default();
         for (name, value, place) in read_file(&path)? {
             config.set(&name, &value, &place)?;
+            places.insert(name, place);
         }
         for setting in SETTINGS {
             if let Some(value) = environment(setting.env).filter(|value| !value.is_empty()) {
                 config.set(setting.name, &value, setting.env)?;
+                places.insert(setting.name.to_owned(), setting.env.to_owned());
             }
         }
         for (name, value) in flags {
-            config.set(name, value, &format!("--{}", name.replace('_', "-")))?;
+            let place = format!("--{}", name.replace('_', "-"));
+            config.set(name, value, &place)?;
+            places.insert((*name).to_owned(), place);
         }
+        limits::check(&config, &places)?;
         Ok(config)
     }
 
@@ -345,6 +396,19 @@ mod tests {
     }
 
     #[test]
+    fn limits_that_are_not_set_go_with_those_that_are() {
+        let config =
+            load("max_active = 16\nmax_compact = 3\nprofile_hard_limit = 8", &[], &Vec::new()).unwrap();
+        let limits = config.lane_limits();
+        assert_eq!((limits.standard, limits.responses, limits.compact, limits.websocket), (2, 14, 3, 14));
+        assert_eq!(config.soft_limit(), 8);
+        let least = load("max_active = 2", &[], &Vec::new()).unwrap().lane_limits();
+        assert_eq!((least.standard, least.responses), (1, 1));
+        let many = load("", &[], &Vec::new()).unwrap().lane_limits();
+        assert!(many.responses >= 8000, "as many streams as there shall be");
+    }
+
+    #[test]
     fn a_mock_upstream_takes_the_tokens_too() {
         let flags = vec![("upstream", "http://127.0.0.1:9/base/".to_owned())];
         let config = load("", &[], &flags).unwrap();
@@ -362,6 +426,10 @@ mod tests {
             load("", &[("PRODEX_MAX_REQUEST_BODY", "2GiB")], &Vec::new()),
             load("", &[], &vec![("upstream", "ftp://x".to_owned())]),
             load("", &[], &vec![("listen", "0.0.0.0:80".to_owned())]),
+            load("max_standard = 100000", &[], &Vec::new()),
+            load("max_active = 100\nmax_responses = 101", &[], &Vec::new()),
+            load("max_active = 100", &[("PRODEX_MAX_STANDARD", "100")], &Vec::new()),
+            load("profile_soft_limit = 9\nprofile_hard_limit = 8", &[], &Vec::new()),
         ]
         .into_iter()
         .map(|result| result.unwrap_err())

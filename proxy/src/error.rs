@@ -5,6 +5,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use crate::admission::Refused;
+
 /// On whose side something went wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Side {
@@ -28,11 +30,8 @@ pub enum Error {
         reason: Cow<'static, str>,
     },
     /// As many requests as allowed are in flight.
-    #[error("{active} requests are in flight, as many as allowed (max_active)")]
-    Busy {
-        /// How many.
-        active: usize,
-    },
+    #[error("{0}")]
+    Busy(Refused),
     /// There is no profile that could be tried.
     #[error("{0}")]
     NoProfile(String),
@@ -100,7 +99,7 @@ impl Error {
     pub fn side(&self) -> Side {
         match self {
             Self::Refused { .. } => Side::Client,
-            Self::Busy { .. } | Self::NoProfile(_) | Self::Draining => Side::Local,
+            Self::Busy(_) | Self::NoProfile(_) | Self::Draining => Side::Local,
             Self::Connect { .. } | Self::Timeout { .. } | Self::Redirected { .. } | Self::Broken { .. } => {
                 Side::Upstream
             }

@@ -22,11 +22,13 @@ use crate::control::Control;
 use crate::error::Error;
 use crate::exchange::{Exchange, Ties, readable};
 use crate::guard::Guard;
-use crate::profile::{Credentials, Now, Pool, Profile, origin, refresh};
+use crate::profile::{Credentials, InFlight, Now, Pool, Profile, origin, refresh};
 use crate::recording::Recorder;
 use crate::reply::Reply;
 use crate::selection::{NoChoice, Owner, Snapshot, State, Wanted, affinity, choose};
 use crate::state::{Bindings, Tie};
+
+mod admit;
 
 mod report;
 
@@ -80,7 +82,7 @@ impl Proxy {
     /// A proxy that has served nothing yet.
     #[must_use]
     pub fn new(control: Arc<Control>, guard: Guard, profiles: Pool, is_tls: bool) -> Self {
-        let admission = Admission::new(control.config.max_active);
+        let admission = Admission::new(&control.config);
         let (bindings, draining) = (Bindings::default(), CancellationToken::new());
         Self {
             control,
@@ -99,19 +101,6 @@ impl Proxy {
     #[must_use]
     pub fn next_request(&self) -> u64 {
         self.requests.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
-    /// Admits a request, before its body is read: what is held in memory is bounded by that.
-    ///
-    /// # Errors
-    /// When as many as allowed are in flight, which is logged.
-    pub fn admit(&self, request: u64) -> Result<Permit, Error> {
-        self.admission.enter().inspect_err(|error| {
-            if let Error::Busy { active } = *error {
-                let limit = self.control.config.max_active;
-                self.control.log.record(&RunEvent::RuntimeProxyActiveLimitReached { request, active, limit });
-            }
-        })
     }
 
     /// What ties a request to a conversation.
@@ -136,16 +125,21 @@ impl Proxy {
         }
         let mut tries = Tries::new(&self.control.config, exchange, permit);
         loop {
-            let profile = match self.select(exchange, &tries).await {
-                Ok(profile) => profile,
+            let seat = match self.select(exchange, &tries).await {
+                Ok(profile) => self.take_seat(exchange, profile, &tries).await,
                 Err(none) => return self.give_up(exchange, tries, &none),
             };
+            let seat = match seat {
+                Ok(seat) => seat,
+                Err(error) => return Answer::Local(Reply::of(&error)),
+            };
+            let profile = Arc::clone(seat.profile());
             tries.begin();
             let Some(identity) = self.identity(exchange, &profile).await else {
                 tries.refuse(&profile, &Refusal::Auth);
                 continue;
             };
-            match self.attempt(connections, exchange, &profile, &identity).await {
+            match self.attempt(connections, exchange, seat, &identity).await {
                 Ok(Judged::Accepted(committed)) => {
                     return Answer::Upstream(self.commit(exchange, committed, &mut tries));
                 }
@@ -230,6 +224,21 @@ impl Proxy {
         self.choose(exchange, exchange.id, &snapshot, owner.as_ref(), may_move, tries)
     }
 
+    /// Takes a place among the requests of the selected profile. Others may have filled it since the snapshot
+    /// was taken; then another look is worth it, and whoever is selected twice is waited for.
+    async fn take_seat(
+        &self,
+        exchange: &Exchange,
+        profile: Arc<Profile>,
+        tries: &Tries,
+    ) -> Result<InFlight, Error> {
+        if let Some(seat) = profile.try_enter() {
+            return Ok(seat);
+        }
+        let profile = self.select(exchange, tries).await.unwrap_or(profile);
+        self.seat(exchange.id, &exchange.ties, &profile).await
+    }
+
     /// Chooses from a snapshot and logs the choice.
     pub(crate) fn choose(
         &self,
@@ -247,24 +256,24 @@ impl Proxy {
         self.profiles.get(&choice.profile).cloned().ok_or(NoChoice::NoProfiles)
     }
 
-    /// Tries a profile.
+    /// Tries the profile that has a place for the request.
     async fn attempt(
         self: &Arc<Self>,
         connections: &Connections,
         exchange: &Exchange,
-        profile: &Arc<Profile>,
+        seat: InFlight,
         identity: &Identity,
     ) -> Result<Judged, Error> {
         let config = &self.control.config;
         let is_model_call = exchange.routed.call.is_model_call();
         let limit = if is_model_call { config.response_timeout } else { config.side_response_timeout };
         let response = http::send(connections, exchange, identity, limit).await?;
-        let account = self.open_account(exchange, profile);
+        let account = self.open_account(exchange, seat);
         commit::judge(self, exchange, account, response).await
     }
 
-    fn open_account(self: &Arc<Self>, exchange: &Exchange, profile: &Arc<Profile>) -> Account {
-        Account::open(self, exchange.id, exchange.routed.name(), exchange.started, profile.enter())
+    fn open_account(self: &Arc<Self>, exchange: &Exchange, seat: InFlight) -> Account {
+        Account::open(self, exchange.id, exchange.routed.name(), exchange.started, seat)
     }
 
     pub(crate) async fn attempt_upgrade(
@@ -279,7 +288,7 @@ impl Proxy {
             websocket::Answer::Opened(opened) => Ok(Upgrade::Opened(opened)),
             websocket::Answer::Refused(response) => {
                 let status = response.head.status();
-                let account = self.open_account(exchange, profile);
+                let account = self.open_account(exchange, profile.enter());
                 match commit::judge(self, exchange, account, *response).await? {
                     Judged::Refused(refusal, committed) => {
                         Ok(Upgrade::Refused(refusal, identity.credentials, committed))

@@ -4,11 +4,13 @@
 //! decided in `selection`, from a snapshot of what is here.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use wire::route::Api;
+
+use crate::admission::gate::{Gate, Permit, Saturation};
+use crate::config::Config;
 
 pub mod credentials;
 
@@ -38,7 +40,9 @@ pub struct Profile {
     credentials: Mutex<Arc<Credentials>>,
     quota: Mutex<Quota>,
     health: Mutex<Health>,
-    in_flight: AtomicUsize,
+    /// How many requests it serves, and those that wait until it serves fewer.
+    pub gate: Arc<Gate>,
+    soft_limit: usize,
     /// Renews its credentials, one exchange at a time.
     pub refresher: refresh::Refresher,
     /// Knows where its traffic goes.
@@ -55,10 +59,19 @@ impl Profile {
             credentials: Mutex::new(Arc::new(credentials)),
             quota: Mutex::default(),
             health: Mutex::default(),
-            in_flight: AtomicUsize::new(0),
+            gate: Gate::new(usize::MAX, &[usize::MAX], 0),
+            soft_limit: usize::MAX,
             refresher: refresh::Refresher::default(),
             origin: origin::Flight::default(),
         }
+    }
+
+    /// With the limits that these settings have for requests in flight.
+    #[must_use]
+    pub fn limited(self, config: &Config) -> Self {
+        let hard_limit = config.profile_hard_limit;
+        let gate = Gate::new(hard_limit, &[hard_limit], config.max_waiting);
+        Self { gate, soft_limit: config.soft_limit(), ..self }
     }
 
     /// The credentials as they are now.
@@ -87,32 +100,47 @@ impl Profile {
     /// How many requests it serves now.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        self.gate.active()
     }
 
-    /// Counts a request as served by this profile until the guard is dropped.
+    /// How close it is to its limits.
+    #[must_use]
+    pub fn saturation(&self) -> Saturation {
+        Saturation::of(self.gate.active(), self.soft_limit, self.gate.limit())
+    }
+
+    /// Counts a request as served by this profile until the guard is dropped. `None` when it serves as
+    /// many as it may.
+    #[must_use]
+    pub fn try_enter(self: &Arc<Self>) -> Option<InFlight> {
+        self.gate.try_enter(0).map(|permit| self.admitted(permit))
+    }
+
+    /// The same for a request that is under way already, whatever the limit.
     #[must_use]
     pub fn enter(self: &Arc<Self>) -> InFlight {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(Arc::clone(self))
+        self.admitted(self.gate.enter_anyway(0))
+    }
+
+    /// A request that has passed this profile's gate.
+    #[must_use]
+    pub fn admitted(self: &Arc<Self>, permit: Permit) -> InFlight {
+        InFlight { profile: Arc::clone(self), _permit: permit }
     }
 }
 
 /// A request that a profile serves.
 #[derive(Debug)]
-pub struct InFlight(Arc<Profile>);
+pub struct InFlight {
+    profile: Arc<Profile>,
+    _permit: Permit,
+}
 
 impl InFlight {
     /// The profile that serves it.
     #[must_use]
     pub fn profile(&self) -> &Arc<Profile> {
-        &self.0
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        &self.profile
     }
 }
 

@@ -26,6 +26,11 @@ impl Reply {
     /// The reply to a request that went wrong.
     #[must_use]
     pub fn of(error: &Error) -> Self {
+        if let Error::Busy(refused) = error
+            && refused.is_of_sockets()
+        {
+            return Self::upgrade_required(&refused.to_string());
+        }
         let (status, kind) = match error {
             Error::Refused { status, .. } => (*status, refusal_kind(*status)),
             _ => (503, "service_unavailable"),
@@ -93,6 +98,8 @@ fn reason(status: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::gate::Reason;
+    use crate::admission::{Refused, Subject};
 
     #[test]
     fn a_refusal_says_who_speaks() {
@@ -110,10 +117,16 @@ mod tests {
 
     #[test]
     fn what_the_proxy_cannot_do_is_503_with_retry_after() {
-        for error in [Error::Busy { active: 1 }, Error::Draining, Error::NoProfile("none".into())] {
+        let refused = |subject| {
+            let (reason, waited) = (Reason::Active, std::time::Duration::ZERO);
+            Error::Busy(Refused { subject, reason, active: 1, limit: 1, waited })
+        };
+        let busy = refused(Subject::Lane(crate::route::Lane::Responses));
+        for error in [busy, Error::Draining, Error::NoProfile("none".into())] {
             let reply = Reply::of(&error);
             assert_eq!(reply.status, 503);
             assert!(reply.fields.iter().any(|(name, _)| *name == "retry-after"));
         }
+        assert_eq!(Reply::of(&refused(Subject::Sockets)).status, 426, "over HTTP there may be room");
     }
 }

@@ -21,6 +21,19 @@ pub enum Lane {
     Standard,
 }
 
+impl Lane {
+    /// The lane's name in logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Responses => "responses",
+            Self::Compact => "compact",
+            Self::Websocket => "websocket",
+            Self::Standard => "standard",
+        }
+    }
+}
+
 /// The client at the other end, as far as its behaviour matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Client {

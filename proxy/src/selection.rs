@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use crate::admission::Saturation;
 use crate::profile::{Now, Pool};
 use crate::state::Tie;
 use wire::route::Api;
@@ -15,7 +16,7 @@ pub mod affinity;
 pub mod ranking;
 
 pub use affinity::Owner;
-use ranking::{Band, band};
+use ranking::band;
 
 /// Whether a profile can serve now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +64,8 @@ pub struct Candidate {
     pub remaining: Option<f64>,
     /// How many requests it serves.
     pub in_flight: usize,
+    /// How close that is to its limits.
+    pub saturation: Saturation,
 }
 
 /// What is known of all profiles of one API at one moment.
@@ -90,7 +93,8 @@ impl Snapshot {
                 backoff.map_or(State::Ready, State::Backoff)
             };
             let remaining = quota.remaining(now);
-            Candidate { name: Arc::clone(&profile.name), state, remaining, in_flight: profile.in_flight() }
+            let (in_flight, saturation) = (profile.in_flight(), profile.saturation());
+            Candidate { name: Arc::clone(&profile.name), state, remaining, in_flight, saturation }
         });
         Self { candidates: candidates.collect(), current: pool.current(api) }
     }
@@ -229,7 +233,7 @@ fn is_ready(wanted: &Wanted<'_>, candidate: &Candidate) -> bool {
 }
 
 fn has_room(candidate: &Candidate) -> bool {
-    !matches!(band(candidate.remaining), Band::Critical | Band::Exhausted)
+    candidate.saturation == Saturation::Free && !band(candidate.remaining).is_low()
 }
 
 #[cfg(test)]

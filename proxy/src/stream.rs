@@ -47,6 +47,16 @@ impl Stream {
         }
     }
 
+    /// Resolves when the peer has ended the connection, or broken it off, without reading what it has sent.
+    pub async fn hung_up(&self) {
+        // Linux tells the end of a connection beside what can be read. tokio says so to whoever waits for
+        // priority data, for which it is not registered; elsewhere the end is noticed when it is read.
+        #[cfg(target_os = "linux")]
+        drop(self.tcp().ready(tokio::io::Interest::PRIORITY).await);
+        #[cfg(not(target_os = "linux"))]
+        std::future::pending().await
+    }
+
     /// Closes with a reset instead of an orderly end, so that the peer sees a cut as a cut.
     pub fn abort(mut self) {
         if let Self::Recorded(watched) = &mut self {

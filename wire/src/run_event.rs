@@ -27,7 +27,35 @@ pub enum RunEvent<'a> {
     /// A request was refused before any upstream was asked.
     RequestRefused { request: u64, status: u16, reason: Text<'a> },
     /// So many requests are in flight that another is refused.
-    RuntimeProxyActiveLimitReached { request: u64, active: usize, limit: usize },
+    RuntimeProxyActiveLimitReached { request: u64, lane: Text<'a>, active: usize, limit: usize },
+    /// So many requests of a lane are in flight that another is refused.
+    RuntimeProxyLaneLimitReached { request: u64, lane: Text<'a>, active: usize, limit: usize },
+    /// So many requests wait for a place that another is refused; `displaced` says that it had one in the
+    /// queue and gave way to a conversation that goes on.
+    RuntimeProxyQueueOverloaded {
+        request: u64,
+        lane: Text<'a>,
+        waiting: usize,
+        limit: usize,
+        displaced: bool,
+    },
+    /// A request has waited for a quarter of a second: for a place in its lane, or, where a profile is
+    /// named, for one among that profile's requests. `position` are admitted before it.
+    RuntimeProxyAdmissionWaitStarted {
+        request: u64,
+        lane: Text<'a>,
+        profile: Option<Text<'a>>,
+        position: usize,
+        waiting: usize,
+    },
+    /// A wait that was logged ended with a place.
+    RuntimeProxyAdmissionWaitRecovered { request: u64, lane: Text<'a>, profile: Option<Text<'a>>, ms: u64 },
+    /// A wait that was logged ended without one.
+    RuntimeProxyAdmissionWaitExhausted { request: u64, lane: Text<'a>, profile: Option<Text<'a>>, ms: u64 },
+    /// A compaction was refused because turns wait.
+    CompactPressureShed { request: u64, waiting: usize },
+    /// A profile serves as many requests as it may, and one that only it can serve waits, or is refused.
+    ProfileInflightSaturated { request: u64, profile: Text<'a>, active: usize, limit: usize },
     /// A request without an owner got a profile.
     SelectionPick { request: u64, route: Text<'a>, profile: Text<'a>, reason: Text<'a>, candidates: usize },
     /// A request without an owner stays with the current profile.

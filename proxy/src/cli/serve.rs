@@ -281,7 +281,7 @@ pub(super) fn load_profiles(config: &Config) -> Result<Pool, Failure> {
     let mut failures = Vec::new();
     for name in store.names()? {
         match store.read(&name) {
-            Ok(stored) => profiles.push(Profile::new(&stored.name, stored.credentials)),
+            Ok(stored) => profiles.push(Profile::new(&stored.name, stored.credentials).limited(config)),
             Err(error) => failures.push(Failure::from(error).message),
         }
     }

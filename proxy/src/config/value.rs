@@ -127,6 +127,13 @@ impl<T: FromText> FromText for Option<T> {
     fn from_text(text: &str) -> Result<Self, String> {
         if text.is_empty() { Ok(None) } else { T::from_text(text).map(Some) }
     }
+
+    fn is_within(&self, least: &Self, most: &Self) -> bool {
+        match (self, least, most) {
+            (Some(value), Some(least), Some(most)) => value.is_within(least, most),
+            _ => true,
+        }
+    }
 }
 
 /// Where an HTTP server is: scheme, host, port, and the path in front of what is asked of it.

@@ -55,9 +55,9 @@ impl Tries {
 
     /// Nothing has been tried for a turn on a WebSocket.
     #[must_use]
-    pub fn of_turn(config: &Config) -> Self {
+    pub fn of_turn(config: &Config, permit: Permit) -> Self {
         let (max_count, window) = (config.max_continuation_attempts, config.continuation_window);
-        Self { max_count, window, ..Self::spent() }
+        Self { max_count, window, permit: Some(permit), ..Self::spent() }
     }
 
     /// A request for which nothing more may be tried.

@@ -139,7 +139,7 @@ pub struct Client<'a> {
     pub input: Vec<u8>,
     /// The upgrade.
     pub exchange: &'a Exchange,
-    /// The right to be in flight.
+    /// The right to be open; each turn has one of its own to be in flight.
     pub permit: Option<Permit>,
 }
 

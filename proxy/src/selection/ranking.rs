@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 
 use super::Candidate;
+use crate::admission::Saturation;
 
 /// How much of its tightest window an account has left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +20,14 @@ pub enum Band {
     Exhausted,
 }
 
+impl Band {
+    /// Whether what is left is better kept for conversations that have begun.
+    #[must_use]
+    pub fn is_low(self) -> bool {
+        matches!(self, Self::Critical | Self::Exhausted)
+    }
+}
+
 /// The band of a remaining percentage.
 #[must_use]
 pub fn band(remaining: Option<f64>) -> Band {
@@ -31,12 +40,15 @@ pub fn band(remaining: Option<f64>) -> Band {
     }
 }
 
-/// A candidate's place: by band, then by how busy it is, then by how much it has left. Equal candidates
-/// keep their order.
+/// A candidate's place. One without room is last, then come those with little left and those that are busy;
+/// among equals it is by band, by the requests in flight, and by how much is left. Equal candidates keep
+/// their order.
 #[must_use]
 pub fn rank(candidate: &Candidate) -> impl Ord {
     let remaining = candidate.remaining.unwrap_or_default();
-    (band(candidate.remaining), candidate.in_flight, MostFirst(remaining))
+    let (band, saturation) = (band(candidate.remaining), candidate.saturation);
+    let is_full = saturation == Saturation::Full;
+    (is_full, band.is_low(), saturation, band, candidate.in_flight, MostFirst(remaining))
 }
 
 /// Larger numbers come first.

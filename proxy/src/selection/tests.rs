@@ -4,7 +4,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn candidate(name: &str, state: State, remaining: Option<f64>, in_flight: usize) -> Candidate {
-    Candidate { name: name.into(), state, remaining, in_flight }
+    Candidate { name: name.into(), state, remaining, in_flight, saturation: Saturation::Free }
 }
 
 fn wanted<'a>(owner: Option<&'a Owner>, may_move: bool, tried: &'a [Arc<str>]) -> Wanted<'a> {

@@ -46,7 +46,7 @@ struct Connection<'a> {
 /// A request that could be read.
 struct Request {
     exchange: Exchange,
-    /// The right to be in flight; the memory of its body is bounded by it, too.
+    /// The right to be in flight, or that of a WebSocket to be open; the memory of its body is bounded by it.
     permit: Permit,
     keep_alive: bool,
 }
@@ -101,7 +101,7 @@ impl<'a> Connection<'a> {
         if worker.proxy.draining.is_cancelled() {
             return Err(Error::Draining);
         }
-        let permit = worker.proxy.admit(id)?;
+        let Some(permit) = self.admit(id, routed.lane, &head).await? else { return Ok(None) };
         let keep_alive = !wants_close(&head);
         let Some(body) = self.read_body(&head, length).await? else { return Ok(None) };
         let mut exchange = Exchange {
@@ -116,6 +116,18 @@ impl<'a> Connection<'a> {
         };
         exchange.ties = worker.proxy.ties(&exchange).await;
         Ok(Some(Request { exchange, permit, keep_alive }))
+    }
+
+    /// Admits the request. None when the client goes away while it waits; nothing is read meanwhile.
+    async fn admit(&self, id: u64, lane: Lane, head: &RequestHead) -> Result<Option<Permit>, Error> {
+        let proxy = &self.worker.proxy;
+        if lane == Lane::Websocket {
+            return proxy.admit_socket(id).map(Some);
+        }
+        tokio::select! {
+            permit = proxy.admit(id, lane, head) => permit.map(Some),
+            () = self.stream.hung_up() => Ok(None),
+        }
     }
 
     fn check(&self, head: &RequestHead) -> Result<(String, BodyLength, Routed), Error> {

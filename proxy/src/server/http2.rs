@@ -151,7 +151,7 @@ async fn answer(
         }
     });
     let (head, target, routed) = checked?;
-    let permit = proxy.admit(id)?;
+    let permit = proxy.admit(id, routed.lane, &head).await?;
     let config = &proxy.control.config;
     let body = collect(incoming, config.max_request_body.bytes(), config.request_timeout, tap).await?;
     let mut exchange = Exchange {

@@ -112,7 +112,9 @@ async fn a_body_that_is_too_long_is_refused() {
 
 #[tokio::test]
 async fn a_body_on_its_way_counts_as_in_flight() {
-    let setting = Setting::new(&["one"], Script::default()).set("PRODEX_MAX_ACTIVE", "1");
+    let setting = Setting::new(&["one"], Script::default())
+        .set("PRODEX_MAX_ACTIVE", "2")
+        .set("PRODEX_ADMISSION_WAIT", "0s");
     let (mock, proxy) = setting.start().await;
     let mut first = proxy.connect().await;
     let body = user("hi");
@@ -129,7 +131,9 @@ async fn a_body_on_its_way_counts_as_in_flight() {
 #[tokio::test]
 async fn one_request_too_many_is_refused_over_http2_as_well() {
     let rule = Rule::new(Turn::text("a b")).pacing(Pacing::gap(Duration::from_secs(3600)));
-    let setting = Setting::new(&["one"], Script::rules([rule])).set("PRODEX_MAX_ACTIVE", "1");
+    let setting = Setting::new(&["one"], Script::rules([rule]))
+        .set("PRODEX_MAX_ACTIVE", "2")
+        .set("PRODEX_ADMISSION_WAIT", "0s");
     let (mock, proxy) = setting.argument("--tls").start().await;
     let target = format!("{}{TURN}", proxy.prefix());
     let (mut one, mut two) = (Http2::open(&proxy).await, Http2::open(&proxy).await);
@@ -151,7 +155,9 @@ async fn one_request_too_many_is_refused_over_http2_as_well() {
 #[tokio::test]
 async fn one_request_too_many_is_refused_with_a_time_to_come_back() {
     let rule = Rule::new(Turn::text("a b")).pacing(Pacing::gap(Duration::from_secs(3600)));
-    let setting = Setting::new(&["one"], Script::rules([rule])).set("PRODEX_MAX_ACTIVE", "1");
+    let setting = Setting::new(&["one"], Script::rules([rule]))
+        .set("PRODEX_MAX_ACTIVE", "2")
+        .set("PRODEX_ADMISSION_WAIT", "0s");
     let (mock, proxy) = setting.start().await;
     let first = begin_turn(&proxy, "", &user("hi")).await;
     let asked = |all: &[Exchange]| all.iter().any(|exchange| exchange.target == TURN);

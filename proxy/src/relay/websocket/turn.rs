@@ -16,10 +16,12 @@ use super::assembler::{Assembler, Heard};
 use super::{Best, Held, Leg, Request, Socket, Turn, end};
 use crate::accounting::{Account, Outcome};
 use crate::commit::refusal::Refusal;
+use crate::error::Error;
 use crate::exchange::Ties;
 use crate::pipeline::{Tries, Upgrade};
-use crate::profile::{Now, Profile};
+use crate::profile::{InFlight, Now, Profile};
 use crate::relay::outbox::Outbox;
+use crate::reply::Reply;
 use crate::selection::{Snapshot, State, affinity};
 use crate::stream::gone;
 
@@ -42,11 +44,15 @@ impl Socket<'_> {
         };
         let may_move = ties.response.is_none() && !view.has_encrypted_content();
         let id = self.proxy.next_request();
-        let mut tries = Tries::of_turn(&self.proxy.control.config);
+        let proxy = self.proxy;
+        let Some(permit) = self.unless_gone(proxy.admit_turn(id, &ties)).await? else { return Ok(()) };
+        let mut tries = Tries::of_turn(&self.proxy.control.config, permit);
         let is_warm_up = view.is_warm_up();
         let mut request = Request { id, raw, ties, may_move };
         self.move_to_owner(&request, is_warm_up, &mut tries).await?;
         let profile = Arc::clone(&self.upstream.profile);
+        let seat = self.unless_gone(proxy.seat(id, &request.ties, &profile)).await?;
+        let Some(seat) = seat else { return Ok(()) };
         if let Some(turn_state) = &request.ties.turn_state
             && !affinity::may_see_turn_state(&self.proxy.bindings, turn_state, &profile.name)
             && let Some(text) = view.without_turn_state()
@@ -55,29 +61,50 @@ impl Socket<'_> {
         }
         self.to_upstream.push(&request.raw);
         if is_warm_up {
-            let mut account =
-                Account::open(self.proxy, id, "websocket", Instant::now().into_std(), profile.enter());
-            account.commit(101, 1, None);
+            let mut account = Account::open(self.proxy, id, "websocket", Instant::now().into_std(), seat);
+            account.commit(101, 1, tries.take_permit());
             self.turn = Turn::Running(Box::new(account));
         } else {
             // The opening of its owner's upstream and the turn on it are one attempt.
             if tries.count() == 0 {
                 tries.begin();
             }
-            self.hold(request, tries, None);
+            self.hold(request, seat, tries, None);
         }
         Ok(())
     }
 
+    /// What a turn waits for, while the client is watched. `None` when there is no place for the turn, which
+    /// the client is told.
+    ///
+    /// # Errors
+    /// When the client goes away meanwhile.
+    async fn unless_gone<T>(
+        &mut self,
+        place: impl Future<Output = Result<T, Error>>,
+    ) -> Result<Option<T>, Outcome> {
+        let place = tokio::select! {
+            biased;
+            place = place => place,
+            () = gone(&mut self.client, &mut self.input) => return Err(Outcome::ClientGone),
+        };
+        match place {
+            Ok(place) => Ok(Some(place)),
+            Err(error) => {
+                self.inject_unavailable(&error);
+                Ok(None)
+            }
+        }
+    }
+
     /// Holds the answer to a request that has just been sent to the current upstream.
-    fn hold(&mut self, mut request: Request, tries: Tries, best: Option<Best>) {
+    fn hold(&mut self, mut request: Request, seat: InFlight, tries: Tries, best: Option<Best>) {
         if request.ties.response.is_some() {
             // It is never sent again: the client sends its full input instead.
             request.raw = Vec::new();
         }
         let started = Instant::now().into_std();
-        let account =
-            Account::open(self.proxy, request.id, "websocket", started, self.upstream.profile.enter());
+        let account = Account::open(self.proxy, request.id, "websocket", started, seat);
         let hold = self.exchange.routed.client.hold_limit(&self.proxy.control.config);
         let deadline = Instant::now() + hold;
         let frames = Vec::new();
@@ -88,7 +115,7 @@ impl Socket<'_> {
     /// Lets the held answer go to the client: the account serves, or nobody does.
     pub(super) fn release(&mut self) {
         let Turn::Held(held) = std::mem::replace(&mut self.turn, Turn::Idle) else { return };
-        let Held { mut account, request, frames, tries, .. } = *held;
+        let Held { mut account, request, frames, mut tries, .. } = *held;
         let has_failed = matches!(account.terminal(), Some(EventKind::Failed | EventKind::Error));
         if !has_failed {
             let session = request.ties.session.as_deref();
@@ -97,7 +124,7 @@ impl Socket<'_> {
             }
             account.bind_session(session);
         }
-        account.commit(101, tries.count(), None);
+        account.commit(101, tries.count(), tries.take_permit());
         account.forwarded(frames.len());
         self.to_client.push(&frames);
         self.turn = Turn::Running(Box::new(account));
@@ -200,7 +227,13 @@ impl Socket<'_> {
         // A 401 of the pool is never the client's: it would renew its own login.
         let is_better = refusal != Refusal::Auth
             && best.as_ref().is_none_or(|best| refusal.worth() < best.refusal.worth());
-        let best = if is_better { Some(Best { refusal, frames, account }) } else { best };
+        let best = if is_better {
+            Some(Best { refusal, frames, account })
+        } else {
+            // With its place among the profile's requests: the same profile may be asked again.
+            drop(account);
+            best
+        };
         if let Some(response) = &request.ties.response {
             if self.next_profile(&request, &tries).is_some() {
                 self.inject_not_found(id, response);
@@ -209,7 +242,10 @@ impl Socket<'_> {
         } else {
             while let Some(next) = self.next_profile(&request, &tries).filter(|_| !tries.are_spent()) {
                 if self.replace_upstream(&next, id, &mut tries).await? {
-                    self.send_again(request, tries, best);
+                    let seat = self.unless_gone(self.proxy.seat(id, &request.ties, &next)).await?;
+                    if let Some(seat) = seat {
+                        self.send_again(request, seat, tries, best);
+                    }
                     return Ok(());
                 }
             }
@@ -218,7 +254,7 @@ impl Socket<'_> {
     }
 
     /// Sends a request that was refused to the upstream that has taken the refusing one's place.
-    fn send_again(&mut self, mut request: Request, tries: Tries, best: Option<Best>) {
+    fn send_again(&mut self, mut request: Request, seat: InFlight, tries: Tries, best: Option<Best>) {
         let here = &self.upstream.profile.name;
         if let Some(turn_state) = &request.ties.turn_state
             && !affinity::may_see_turn_state(&self.proxy.bindings, turn_state, here)
@@ -228,7 +264,7 @@ impl Socket<'_> {
             request.raw = mask_text(&text);
         }
         self.to_upstream.push(&request.raw);
-        self.hold(request, tries, best);
+        self.hold(request, seat, tries, best);
     }
 
     /// Lets the client have the best of the refusals.
@@ -266,6 +302,21 @@ impl Socket<'_> {
         let ready = snapshot.candidates.iter().filter(is_ready);
         let best = ready.min_by_key(|candidate| crate::selection::ranking::rank(candidate))?;
         self.proxy.profiles.get(&best.name).map(Arc::clone)
+    }
+
+    /// Tells the client that its turn is not served now. Codex takes an error without a status for none.
+    fn inject_unavailable(&mut self, error: &Error) {
+        let reply = Reply::of(error);
+        let fields = reply.fields.iter().filter(|(name, _)| *name == "retry-after");
+        let headers: serde_json::Map<_, _> =
+            fields.map(|(name, value)| ((*name).to_owned(), value.as_str().into())).collect();
+        let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap_or_default();
+        let (status, error) = (reply.status, &body["error"]);
+        let message =
+            serde_json::json!({"type": "error", "status": status, "error": error, "headers": headers});
+        let mut frame = Vec::new();
+        encode_text(&message.to_string(), &mut frame);
+        self.to_client.push(&frame);
     }
 
     /// Tells the client that the response it continues is not there.
