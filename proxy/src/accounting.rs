@@ -47,6 +47,15 @@ impl Outcome {
             Self::SlowClient => "slow_client",
         }
     }
+
+    /// Which leg ended the exchange before its end: by a cut, or by its silence.
+    fn leg(self) -> Option<&'static str> {
+        match self {
+            Self::Complete => None,
+            Self::ClientGone | Self::SlowClient => Some("client"),
+            Self::UpstreamCut | Self::Idle => Some("upstream"),
+        }
+    }
 }
 
 /// The account of one exchange: dropped when it ends, which is when it is logged.
@@ -252,6 +261,7 @@ impl Drop for Account {
             request: self.request,
             profile: (&*self.in_flight.profile().name).into(),
             outcome: self.outcome.name().into(),
+            leg: self.outcome.leg().map(Into::into),
             bytes: self.bytes,
             events: self.events,
             ms: milliseconds(self.started),

@@ -167,7 +167,7 @@ impl fmt::Display for Refused {
                 if waited.is_zero() {
                     return Ok(());
                 }
-                write!(formatter, "; none ended within {} s", waited.as_secs())
+                write!(formatter, "; none ended within {:.1} s", waited.as_secs_f64())
             }
             Reason::Queue => {
                 write!(formatter, "{active} requests wait for a place, and {limit} may ({})", self.setting())

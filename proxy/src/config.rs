@@ -188,6 +188,10 @@ settings! {
     side_response_timeout: Duration = "8s", "PRODEX_SIDE_RESPONSE_TIMEOUT", "10ms..=5m";
     /// How long an upstream may be silent within a response. Codex itself gives up after 5 minutes.
     stream_idle_timeout: Duration = "15m", "PRODEX_STREAM_IDLE_TIMEOUT", "10ms..=1h";
+    /// How long an upstream's machine may leave the connection unacknowledged before it counts as gone: one
+    /// that loses its power or its network says nothing, and a stream may be silent for minutes. Unlike
+    /// `stream_idle_timeout` this asks the other machine, not the model.
+    upstream_dead_timeout: Duration = "60s", "PRODEX_UPSTREAM_DEAD_TIMEOUT", "4s..=1h";
     /// How long a client may take from the first byte of a request's head to its last, and between two
     /// pieces of its body.
     request_timeout: Duration = "30s", "PRODEX_REQUEST_TIMEOUT", "10ms..=10m";

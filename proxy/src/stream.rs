@@ -48,7 +48,7 @@ impl Stream {
     }
 
     /// Resolves when the peer has ended the connection, or broken it off, without reading what it has sent.
-    pub async fn hung_up(&self) {
+    async fn hung_up(&self) {
         // Linux tells the end of a connection beside what can be read. tokio says so to whoever waits for
         // priority data, for which it is not registered; elsewhere the end is noticed when it is read.
         #[cfg(target_os = "linux")]
@@ -158,21 +158,23 @@ pub fn poll_read_scratch<R>(
 }
 
 /// Resolves when the peer has ended the connection, or broken it off. What it sends is kept in `input`, up
-/// to a limit; from there on it is not read, and its end not noticed until someone does.
+/// to a limit; from there on it is not read, and an end behind more than the socket holds is not noticed.
 pub async fn gone(stream: &mut Stream, input: &mut Vec<u8>) {
-    std::future::poll_fn(|context| {
+    let is_gone = std::future::poll_fn(|context| {
         while input.len() < MAX_EARLY {
             let read = poll_read_scratch(stream, context, |bytes| {
                 input.extend_from_slice(bytes);
                 bytes.len()
             });
             if !matches!(ready!(read), Ok(1..)) {
-                return Poll::Ready(());
+                return Poll::Ready(true);
             }
         }
-        Poll::Pending
-    })
-    .await;
+        Poll::Ready(false)
+    });
+    if !is_gone.await {
+        stream.hung_up().await;
+    }
 }
 
 /// Reads once and puts what came behind `kept`; says how many bytes, 0 at the end.

@@ -44,14 +44,27 @@ pub enum RunEvent<'a> {
     RuntimeProxyAdmissionWaitStarted {
         request: u64,
         lane: Text<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
         profile: Option<Text<'a>>,
         position: usize,
         waiting: usize,
     },
     /// A wait that was logged ended with a place.
-    RuntimeProxyAdmissionWaitRecovered { request: u64, lane: Text<'a>, profile: Option<Text<'a>>, ms: u64 },
+    RuntimeProxyAdmissionWaitRecovered {
+        request: u64,
+        lane: Text<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        profile: Option<Text<'a>>,
+        ms: u64,
+    },
     /// A wait that was logged ended without one.
-    RuntimeProxyAdmissionWaitExhausted { request: u64, lane: Text<'a>, profile: Option<Text<'a>>, ms: u64 },
+    RuntimeProxyAdmissionWaitExhausted {
+        request: u64,
+        lane: Text<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        profile: Option<Text<'a>>,
+        ms: u64,
+    },
     /// A compaction was refused because turns wait.
     CompactPressureShed { request: u64, waiting: usize },
     /// A profile serves as many requests as it may, and one that only it can serve waits, or is refused.
@@ -94,8 +107,18 @@ pub enum RunEvent<'a> {
     /// The upstream could not be reached.
     UpstreamConnectError { request: u64, profile: Text<'a>, error: Text<'a> },
     /// An exchange ended after its response was committed. `outcome` is `complete`, `client_gone`,
-    /// `upstream_cut`, `idle` or `slow_client`.
-    StreamComplete { request: u64, profile: Text<'a>, outcome: Text<'a>, bytes: u64, events: u64, ms: u64 },
+    /// `upstream_cut`, `idle` or `slow_client`; where it is not `complete`, `leg` says which side it was:
+    /// `client` for one that left or did not read, `upstream` for one that broke off or was silent.
+    StreamComplete {
+        request: u64,
+        profile: Text<'a>,
+        outcome: Text<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        leg: Option<Text<'a>>,
+        bytes: u64,
+        events: u64,
+        ms: u64,
+    },
     /// The upstream broke off, did not answer in time, or sends the request elsewhere.
     StreamReadError { request: u64, profile: Text<'a>, error: Text<'a> },
     /// The tokens that a response took.

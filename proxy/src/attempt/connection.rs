@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::config::Origin;
+use crate::config::{Config, Origin};
 use crate::error::{ConnectStep, Error};
 use crate::stream::Stream;
 
@@ -43,6 +43,7 @@ impl Peer {
 pub struct Connections {
     tls: Arc<rustls::ClientConfig>,
     connect_timeout: Duration,
+    dead_timeout: Duration,
     keep_alive: Duration,
     idle: Mutex<HashMap<Peer, Vec<(Instant, Stream)>>>,
 }
@@ -50,8 +51,14 @@ pub struct Connections {
 impl Connections {
     /// No connections yet.
     #[must_use]
-    pub fn new(tls: Arc<rustls::ClientConfig>, connect_timeout: Duration, keep_alive: Duration) -> Self {
-        Self { tls, connect_timeout, keep_alive, idle: Mutex::default() }
+    pub fn new(tls: Arc<rustls::ClientConfig>, config: &Config) -> Self {
+        Self {
+            tls,
+            connect_timeout: config.connect_timeout,
+            dead_timeout: config.upstream_dead_timeout,
+            keep_alive: config.upstream_keep_alive,
+            idle: Mutex::default(),
+        }
     }
 
     /// An idle connection that is still good, the one used last first.
@@ -116,7 +123,8 @@ impl Connections {
     async fn open_unbounded(&self, origin: &Origin) -> Result<Stream, (ConnectStep, String)> {
         let addresses = resolve(origin).await.map_err(|error| (ConnectStep::Resolve, error.to_string()))?;
         let tcp = connect(addresses.into_iter().map(TcpStream::connect)).await?;
-        tcp.set_nodelay(true).map_err(|error| (ConnectStep::Connect, error.to_string()))?;
+        let prepared = tcp.set_nodelay(true).and_then(|()| notice_death(&tcp, self.dead_timeout));
+        prepared.map_err(|error| (ConnectStep::Connect, error.to_string()))?;
         if !origin.is_tls() {
             return Ok(Stream::Plain(tcp));
         }
@@ -127,6 +135,22 @@ impl Connections {
         let tls = connector.connect(name, tcp).await.map_err(|error| tls_error(error.to_string()))?;
         Ok(Stream::Opened(Box::new(tls)))
     }
+}
+
+/// How many times a silent machine is asked before its connection counts as gone.
+const PROBES: u32 = 4;
+
+/// Has the system notice a machine that is gone without a word within about `limit`, while nothing is sent
+/// (RFC 1122 §4.2.3.6) and while what is sent is not acknowledged (RFC 5482).
+fn notice_death(tcp: &TcpStream, limit: Duration) -> std::io::Result<()> {
+    let socket = socket2::SockRef::from(tcp);
+    // Half of the time for silence, the other half for questions; the system counts whole seconds.
+    let interval = (limit / 2 / PROBES).max(Duration::from_secs(1));
+    let keepalive = socket2::TcpKeepalive::new().with_time((limit / 2).max(Duration::from_secs(1)));
+    socket.set_tcp_keepalive(&keepalive.with_interval(interval).with_retries(PROBES))?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(limit))?;
+    Ok(())
 }
 
 /// How long an address has to answer before the next one is tried beside it (RFC 8305 §8 recommends this).
@@ -186,6 +210,26 @@ fn is_quiet(stream: &mut Stream) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_machine_that_is_gone_is_noticed_by_the_system() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let config =
+            Config::load(Some(std::path::Path::new("/nonexistent")), &|_| None, &Vec::new()).unwrap();
+        let roots = rustls::RootCertStore::empty();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let tls = tls.unwrap().with_root_certificates(roots).with_no_client_auth();
+        let connections = Connections::new(Arc::new(tls), &config);
+        let origin = Origin::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        let Stream::Plain(tcp) = connections.open(&origin).await.unwrap() else { panic!("it is plain") };
+        let socket = socket2::SockRef::from(&tcp);
+        assert!(socket.keepalive().unwrap());
+        let probed = socket.tcp_keepalive_time().unwrap()
+            + socket.tcp_keepalive_interval().unwrap() * socket.tcp_keepalive_retries().unwrap();
+        assert!((25..=60).contains(&probed.as_secs()), "{probed:?}");
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(60)));
+    }
 
     #[tokio::test]
     async fn an_address_that_swallows_everything_does_not_use_up_the_time() {

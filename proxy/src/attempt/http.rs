@@ -168,12 +168,12 @@ async fn write_request(
     Ok(is_written)
 }
 
-/// Whether what has been read is more than the beginning of a head, or an informational one.
-fn is_answer(read: &[u8]) -> bool {
-    let mut rest = read;
-    while let Ok(head) = ResponseHead::parse(rest) {
+/// Whether what has been read is more than the beginning of a head. Informational ones are dropped: there
+/// is no limit to how many may come.
+fn is_answer(read: &mut Vec<u8>) -> bool {
+    while let Ok(head) = ResponseHead::parse(read) {
         match head {
-            Some((head, end)) if is_informational(&head) => rest = &rest[end..],
+            Some((head, end)) if is_informational(&head) => drop(read.drain(..end)),
             head => return head.is_some(),
         }
     }

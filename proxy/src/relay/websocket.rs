@@ -367,8 +367,8 @@ impl Socket<'_> {
             held.frames.extend_from_slice(&rest[..taken]);
             rest = &rest[taken..];
             match verdict {
-                Verdict::More if held.frames.len() < max_held => return None,
-                Verdict::More => self.release(),
+                Verdict::More | Verdict::Nothing if held.frames.len() >= max_held => self.release(),
+                Verdict::More => return None,
                 Verdict::Nothing => held.frame_start = held.frames.len(),
                 Verdict::Control => {
                     // A ping is for the client and does not wait with the turn.

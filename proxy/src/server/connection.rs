@@ -118,15 +118,16 @@ impl<'a> Connection<'a> {
         Ok(Some(Request { exchange, permit, keep_alive }))
     }
 
-    /// Admits the request. None when the client goes away while it waits; nothing is read meanwhile.
-    async fn admit(&self, id: u64, lane: Lane, head: &RequestHead) -> Result<Option<Permit>, Error> {
+    /// Admits the request. None when the client goes away while it waits.
+    async fn admit(&mut self, id: u64, lane: Lane, head: &RequestHead) -> Result<Option<Permit>, Error> {
         let proxy = &self.worker.proxy;
         if lane == Lane::Websocket {
             return proxy.admit_socket(id).map(Some);
         }
         tokio::select! {
+            biased;
             permit = proxy.admit(id, lane, head) => permit.map(Some),
-            () = self.stream.hung_up() => Ok(None),
+            () = gone(&mut self.stream, &mut self.input) => Ok(None),
         }
     }
 

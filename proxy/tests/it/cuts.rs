@@ -205,7 +205,8 @@ async fn an_upstream_that_falls_silent_is_cut() {
     let (bytes, _) = begin_turn(&proxy, "", "{}").await.read_to_end().await;
     assert!(String::from_utf8(bytes).unwrap().ends_with(&format!("{OUTPUT}\r\n")));
     let log = proxy.stop().await;
-    assert_eq!(log.events("stream_complete").next().unwrap().fields["outcome"], "idle");
+    let ended = &log.events("stream_complete").next().unwrap().fields;
+    assert_eq!((&ended["outcome"], &ended["leg"]), (&"idle".into(), &"upstream".into()));
 }
 
 #[tokio::test]

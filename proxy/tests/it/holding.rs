@@ -1,11 +1,12 @@
 //! The beginning of a stream is held until it is known that the account serves, and no longer.
 
 use mock_upstream::fault::{End, Fault};
-use mock_upstream::script::{Rule, Script, Stream, Turn};
+use mock_upstream::script::{Frame, Reply, Rule, Script, Stream, Transport, Turn};
 use mock_upstream::{Exchange, Mock};
 
 use crate::connection::{CODEX, Connection, TURN, begin_turn, head, user};
 use crate::rig::{Proxy, Setting};
+use crate::socket::{Socket, create};
 use crate::upstream::Upstream;
 
 const CREATED: &str = "data: {\"type\":\"response.created\",\"response\":{\"id\":\"r1\"}}\n\n";
@@ -80,6 +81,21 @@ async fn a_hold_is_bounded_by_size() {
     let (mock, proxy) = hanging(&[CREATED, &comment], &[("PRODEX_HOLD_BYTES", "1KiB")]).await;
     let mut client = begin_turn(&proxy, "", "{}").await;
     client.read_through(&comment).await;
+    assert_hangs(&mock);
+}
+
+#[tokio::test]
+async fn a_hold_on_a_websocket_is_bounded_by_size_however_it_is_cut() {
+    let waiting = format!("{{\"type\":\"response.in_progress\",\"x\":\"{}\"}}", "x".repeat(200));
+    let rule = Rule::new(Reply::Frames(vec![Frame::Text(waiting); 10])).transport(Transport::Websocket);
+    let rule = rule.fault(Fault { at: mock_upstream::fault::At::End, end: End::Hang });
+    let setting = Setting::new(&["one"], Script::rules([rule])).set("PRODEX_HOLD_CODEX", "5m");
+    let (mock, proxy) = setting.set("PRODEX_HOLD_BYTES", "1KiB").start().await;
+    let mut socket = Socket::open(&proxy, &[]).await.unwrap();
+    socket.send(&create("x")).await;
+    for _ in 0..10 {
+        assert_eq!(socket.event().await["type"], "response.in_progress");
+    }
     assert_hangs(&mock);
 }
 

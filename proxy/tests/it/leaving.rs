@@ -152,7 +152,8 @@ async fn a_client_that_stops_reading_is_given_up() {
     let gone = |all: &[Exchange]| all.iter().any(Exchange::client_gone);
     mock.journal().wait_for("the upstream to be told", LIMIT, gone).await.unwrap();
     let log = proxy.stop().await;
-    assert_eq!(log.events("stream_complete").next().unwrap().fields["outcome"], "slow_client");
+    let ended = &log.events("stream_complete").next().unwrap().fields;
+    assert_eq!((&ended["outcome"], &ended["leg"]), (&"slow_client".into(), &"client".into()));
 }
 
 #[tokio::test]

@@ -23,6 +23,8 @@ mod holding;
 
 mod connections;
 
+mod admission;
+
 mod leaving;
 
 mod cuts;
@@ -64,3 +66,7 @@ mod workspace;
 mod log;
 
 mod many;
+
+mod slow;
+
+mod soak;

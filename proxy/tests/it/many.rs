@@ -24,7 +24,7 @@ fn event(n: usize) -> String {
 }
 
 /// A number out of `/proc/PID/status`.
-fn status(proxy: &Proxy, name: &str) -> usize {
+pub(crate) fn status(proxy: &Proxy, name: &str) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.server.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
