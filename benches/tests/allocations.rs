@@ -126,9 +126,7 @@ fn turn(home: &Path, count: usize) -> u64 {
                        upgrade: websocket\r\nsec-websocket-version: 13\r\n\
                        sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         let (mut client, mut server, head) = connect(proxy, upstream, request);
-        let key = head
-            .lines()
-            .find_map(|line| line.to_lowercase().starts_with("sec-websocket-key").then_some(line));
+        let key = head.lines().find(|line| line.to_lowercase().starts_with("sec-websocket-key"));
         let key = key.and_then(|line| line.split(": ").nth(1)).expect("the upgrade has a key");
         let accept = prodex::attempt::websocket::accept_key(key);
         let head = format!(
