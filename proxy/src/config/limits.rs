@@ -1,5 +1,4 @@
-//! Settings that limit how many requests are in flight, as they go together: what an unset one is, and
-//! which values contradict each other.
+//! Settings that limit what is in flight, as they go together: what an unset one is, and what contradicts.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,6 @@
-//! Who may be in flight: a place among all requests before the body is read, and one of the profile that
-//! serves before it is tried.
+//! Who may be in flight: a place among all requests, and one among those of the profile that serves.
+//!
+//! The first is taken before the body is read, the second before the profile is tried.
 
 use std::sync::Arc;
 
