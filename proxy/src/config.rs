@@ -219,6 +219,12 @@ impl Config {
         self.log_dir.clone().unwrap_or_else(|| self.home.join("logs"))
     }
 
+    /// Where the database of bindings and facts is.
+    #[must_use]
+    pub fn state_directory(&self) -> PathBuf {
+        self.home.join("state")
+    }
+
     /// How many threads serve connections.
     #[must_use]
     pub fn worker_count(&self) -> usize {

@@ -92,6 +92,35 @@ impl Fact {
     }
 }
 
+/// A binding that comes from elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    /// What kind of id it is about.
+    pub tie: Tie,
+    /// The id.
+    pub id: String,
+    /// The owner's name.
+    pub profile: Arc<str>,
+    /// When it was made or used, in seconds since the epoch.
+    pub at: i64,
+}
+
+/// Adds bindings to the state in `directory`, but none that it has, and none that is too old. Says how many
+/// were added. Proxies that run take them up.
+///
+/// # Errors
+/// When the database cannot be opened or written.
+pub fn import(directory: &Path, durability: Durability, bindings: Vec<Binding>) -> Result<usize, StateError> {
+    let (mut database, _) = Database::open(directory, durability)?;
+    let now = Now::read().unix;
+    let fresh = bindings.into_iter().filter(|binding| binding.at > now - database::KEPT);
+    let rows = fresh.map(|Binding { tie, id, profile, at }| {
+        let id = memory::digest(&id);
+        Row { tie, id, profile, at: at.min(now) }
+    });
+    database.import(&rows.collect::<Vec<_>>())
+}
+
 /// A binding that is used is written again after this time, so that age and number forget those that are
 /// not: in seconds.
 const REFRESH: i64 = 3600;

@@ -167,6 +167,7 @@ impl Serve {
         };
         // A disk that is still full was told of when it was.
         let _ = tokio::time::timeout(SAVE, saving).await;
+        proxy.control.state.close();
         if aborted > 0 {
             eprintln!("prodex: {aborted} requests were cut off at the end of the drain");
         }
@@ -268,7 +269,7 @@ pub(super) fn random_capability() -> Result<Secret, Failure> {
 
 /// Opens the state, and says what was found behind a run that was killed.
 fn open_state(config: &Config, log: &Arc<RunLog>) -> Result<State, Failure> {
-    let opened = State::open(&config.home.join("state"), config.state_sync, log);
+    let opened = State::open(&config.state_directory(), config.state_sync, log);
     let (state, recovery) = opened.map_err(|error| Failure::of(Exit::Environment, &error))?;
     if recovery.frames > 0 {
         let Recovery { frames, bindings, pruned } = recovery;

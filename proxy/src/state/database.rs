@@ -3,8 +3,6 @@
 //! SQLite in WAL mode: several processes share it, and what is committed survives a kill of the process,
 //! whether it is synced or not; [`Durability`] says what a loss of power may take.
 
-#![expect(clippy::disallowed_methods, reason = "called before anything listens, and by the writer's thread")]
-
 use std::collections::{HashMap, HashSet};
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read as _};
@@ -105,8 +103,8 @@ impl StateError {
     pub(super) fn of(path: &Path, source: rusqlite::Error) -> Self {
         let path = path.to_owned();
         match source.sqlite_error_code() {
-            Some(ErrorCode::NotADatabase) => Self::Foreign { path },
-            Some(ErrorCode::DatabaseCorrupt) => Self::Damaged { path, source },
+            // What begins like none is told apart before it is opened.
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Self::Damaged { path, source },
             _ => Self::Database { path, source },
         }
     }
@@ -262,7 +260,7 @@ impl Database {
     ///
     /// # Errors
     /// When the database cannot be written.
-    pub(crate) fn import(&mut self, rows: &[Row]) -> Result<usize, StateError> {
+    pub(super) fn import(&mut self, rows: &[Row]) -> Result<usize, StateError> {
         let import = |connection: &mut Connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let mut insert = transaction
@@ -276,6 +274,17 @@ impl Database {
             Ok(count)
         };
         import(&mut self.connection).map_err(|error| StateError::of(&self.path, error))
+    }
+}
+
+#[cfg(test)]
+impl Database {
+    /// Lets the database grow by no more than so many pages from now on, as a full disk does.
+    pub(super) fn limit(&self, pages: i64) {
+        let count: i64 =
+            self.connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap_or_default();
+        let set = self.connection.pragma_update_and_check(None, "max_page_count", count + pages, |_| Ok(()));
+        assert!(set.is_ok(), "{set:?}");
     }
 }
 

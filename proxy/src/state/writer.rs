@@ -39,6 +39,10 @@ const PRUNE: usize = 1024;
 /// How many bindings and facts are written between two checkpoints: about 4 MiB of write-ahead log.
 const CHECKPOINT: usize = 500;
 
+/// How many rows wait, or for how long one does, before the log says so.
+const MANY: usize = 256;
+const LONG: Duration = Duration::from_millis(250);
+
 /// How often at most the log says how the writing goes.
 const REPORT: Duration = Duration::from_secs(10);
 
@@ -273,9 +277,20 @@ struct Thread {
 #[derive(Debug, Default)]
 struct Report {
     last: Option<Instant>,
+    last_queued: Option<Instant>,
     rows: usize,
     commits: u64,
     lag: Duration,
+}
+
+impl Report {
+    /// Tells that much waits, or for long; at times.
+    fn queued(&mut self, log: &RunLog, backlog: usize) {
+        if self.last_queued.is_none_or(|last| last.elapsed() >= REPORT) {
+            self.last_queued = Some(Instant::now());
+            log.record(&RunEvent::StateSaveQueued { backlog });
+        }
+    }
 }
 
 /// Whatever ends the thread: nobody waits for it any more.
@@ -315,6 +330,10 @@ impl Thread {
             if is_last {
                 break;
             }
+        }
+        let lost = lock(&self.shared.queue).rows.len();
+        if lost > 0 {
+            self.log.record(&RunEvent::StateSaveSkipped { rows: lost, backlog: 0, lag_ms: 0 });
         }
         if let Some(checkpoint) = self.checkpoint.take() {
             // What it did not do the last to close the database does.
@@ -368,6 +387,9 @@ impl Thread {
         let written =
             self.database.write(&batch, self.seen, |row| memory.learn_settled(row, &shared.watermark));
         let lag = since.map_or(Duration::ZERO, |since| since.elapsed());
+        if batch.rows.len() >= MANY || lag >= LONG {
+            self.report.queued(&self.log, batch.rows.len());
+        }
         match written {
             Ok(written) => {
                 self.seen = written.seen;
@@ -424,8 +446,9 @@ impl Thread {
         if report.last.is_some_and(|last| last.elapsed() < REPORT) && !has_recovered {
             return;
         }
-        let Report { rows, commits, lag, .. } =
-            std::mem::replace(report, Report { last: Some(Instant::now()), ..Report::default() });
+        let next =
+            Report { last: Some(Instant::now()), last_queued: report.last_queued, ..Report::default() };
+        let Report { rows, commits, lag, .. } = std::mem::replace(report, next);
         let backlog = lock(&self.shared.queue).rows.len();
         self.log.record(&RunEvent::StateSaveOk { rows, commits, backlog, lag_ms: milliseconds(lag) });
     }
