@@ -21,6 +21,7 @@ use crate::pipeline::{Tries, Upgrade};
 use crate::profile::{Now, Profile};
 use crate::relay::outbox::Outbox;
 use crate::selection::{Snapshot, State, affinity};
+use crate::state::crash;
 use crate::stream::gone;
 
 impl Socket<'_> {
@@ -101,6 +102,7 @@ impl Socket<'_> {
         account.commit(101, tries.count(), None);
         account.forwarded(frames.len());
         self.to_client.close_until(account.gate());
+        crash::point("turn.release");
         self.to_client.push(&frames);
         self.turn = Turn::Running(Box::new(account));
     }
