@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use wire::responses::RequestView;
+use wire::responses::{RequestView, TURN_STATE};
 use wire::route::Call;
 use wire::run_event::RunEvent;
 
@@ -26,7 +26,7 @@ use crate::profile::{Credentials, Now, Pool, Profile, origin, refresh};
 use crate::recording::Recorder;
 use crate::reply::Reply;
 use crate::selection::{NoChoice, Owner, Snapshot, State, Wanted, affinity, choose};
-use crate::state::{Bindings, Tie};
+use crate::state::Tie;
 
 mod report;
 
@@ -43,8 +43,6 @@ pub struct Proxy {
     pub guard: Guard,
     /// The profiles.
     pub profiles: Pool,
-    /// Who owns which conversation.
-    pub bindings: Bindings,
     /// How many requests may be in flight.
     pub admission: Admission,
     /// Whether clients come over TLS.
@@ -81,12 +79,11 @@ impl Proxy {
     #[must_use]
     pub fn new(control: Arc<Control>, guard: Guard, profiles: Pool, is_tls: bool) -> Self {
         let admission = Admission::new(control.config.max_active);
-        let (bindings, draining) = (Bindings::default(), CancellationToken::new());
+        let draining = CancellationToken::new();
         Self {
             control,
             guard,
             profiles,
-            bindings,
             admission,
             is_tls,
             draining,
@@ -116,12 +113,14 @@ impl Proxy {
 
     /// What ties a request to a conversation.
     pub async fn ties(&self, exchange: &Exchange) -> Ties {
-        if !exchange.routed.call.is_model_call() || exchange.body.is_empty() {
+        if !exchange.routed.call.is_model_call() {
             return Ties::read(&exchange.head, None);
         }
         let limit = self.control.config.max_request_body.bytes();
         let text = readable(&exchange.head, &exchange.body, limit).await;
-        Ties::read(&exchange.head, text.as_deref().map(RequestView::new))
+        let ties = Ties::read(&exchange.head, text.as_deref().map(RequestView::new));
+        affinity::recall(&self.control.state, &ties).await;
+        ties
     }
 
     /// Has a request answered.
@@ -174,7 +173,7 @@ impl Proxy {
         tries: &mut Tries,
     ) -> Upgraded {
         let session = exchange.ties.session.as_deref();
-        let unowned = session.filter(|_| affinity::owner(&self.bindings, &exchange.ties).is_none());
+        let unowned = session.filter(|_| affinity::owner(&self.control.state, &exchange.ties).is_none());
         loop {
             let profile = match self.select(exchange, tries).await {
                 Ok(profile) => profile,
@@ -183,11 +182,14 @@ impl Proxy {
             // Before any turn has told whose the conversation is: another socket of it that is opened
             // meanwhile must not go to a stranger.
             if let Some(session) = unowned {
-                self.bindings.bind(Tie::Session, session, &profile.name);
+                self.control.state.bind(Tie::Session, session, &profile.name);
             }
             tries.begin();
             match self.attempt_upgrade(connections, exchange, &profile).await {
-                Ok(Upgrade::Opened(opened)) => return Upgraded::Opened(opened, profile),
+                Ok(Upgrade::Opened(opened)) => {
+                    self.bind_upgrade(&opened, unowned, &profile).await;
+                    return Upgraded::Opened(opened, profile);
+                }
                 Ok(Upgrade::Parked) => tries.refuse(&profile, &Refusal::Auth),
                 Ok(Upgrade::Refused(refusal, used, committed)) => {
                     self.refused(exchange.id, &profile, &used, &refusal, tries).await;
@@ -210,13 +212,25 @@ impl Proxy {
         }
     }
 
+    /// Binds what the head of an agreement to an upgrade tells the client. `session` is the one that nobody
+    /// owned before.
+    async fn bind_upgrade(&self, opened: &websocket::Opened, session: Option<&str>, profile: &Profile) {
+        let state = &self.control.state;
+        let session = session.map(|session| state.bind(Tie::Session, session, &profile.name));
+        let turn_state = opened.head.get_str(TURN_STATE);
+        let turn_state = turn_state.map(|turn_state| state.bind(Tie::TurnState, turn_state, &profile.name));
+        if let Some(gate) = session.max(turn_state).and_then(|ticket| state.gate(ticket)) {
+            std::future::poll_fn(|context| gate.poll_open(context)).await;
+        }
+    }
+
     /// Selects the profile for the next attempt.
     async fn select(&self, exchange: &Exchange, tries: &Tries) -> Result<Arc<Profile>, NoChoice> {
         for profile in self.profiles.of(exchange.routed.api) {
             refresh::look_again(&self.control, profile).await;
         }
         let snapshot = Snapshot::take(&self.profiles, exchange.routed.api, Now::read());
-        let owner = affinity::owner(&self.bindings, &exchange.ties);
+        let owner = affinity::owner(&self.control.state, &exchange.ties);
         let blocked = owner.as_ref().filter(|owner| {
             let state = snapshot.get(&owner.profile).map(|candidate| candidate.state);
             state != Some(State::Ready) || tries.tried().contains(&owner.profile)
@@ -306,10 +320,9 @@ impl Proxy {
             return None;
         }
         let credentials = profile.credentials();
-        let sees_turn_state =
-            exchange.ties.turn_state.as_deref().is_none_or(|turn_state| {
-                affinity::may_see_turn_state(&self.bindings, turn_state, &profile.name)
-            });
+        let sees_turn_state = exchange.ties.turn_state.as_deref().is_none_or(|turn_state| {
+            affinity::may_see_turn_state(&self.control.state, turn_state, &profile.name)
+        });
         let common = self.control.origin(exchange.routed.api);
         Some(Identity::new(credentials, routing, common, sees_turn_state))
     }

@@ -80,7 +80,7 @@ impl Proxy {
 
     /// Says so when a conversation moves to another account.
     pub(crate) fn record_migration(&self, request: u64, session: &str, to: &Arc<str>) {
-        let from = self.bindings.owner(Tie::Session, session);
+        let from = self.control.state.owner(Tie::Session, session);
         if let Some(from) = from.filter(|from| from != to) {
             let (from, to) = ((&*from).into(), (&**to).into());
             self.control.log.record(&RunEvent::ContinuationMigrated { request, from, to });

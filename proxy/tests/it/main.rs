@@ -31,6 +31,8 @@ mod rotation;
 
 mod continuity;
 
+mod crashes;
+
 mod tokens;
 
 mod websocket;

@@ -21,6 +21,7 @@ use crate::pipeline::{Tries, Upgrade};
 use crate::profile::{Now, Profile};
 use crate::relay::outbox::Outbox;
 use crate::selection::{Snapshot, State, affinity};
+use crate::state::crash;
 use crate::stream::gone;
 
 impl Socket<'_> {
@@ -41,6 +42,7 @@ impl Socket<'_> {
             session: self.exchange.ties.session.clone().or_else(|| view.session_id().map(Into::into)),
         };
         let may_move = ties.response.is_none() && !view.has_encrypted_content();
+        affinity::recall(&self.proxy.control.state, &ties).await;
         let id = self.proxy.next_request();
         let mut tries = Tries::of_turn(&self.proxy.control.config);
         let is_warm_up = view.is_warm_up();
@@ -48,7 +50,7 @@ impl Socket<'_> {
         self.move_to_owner(&request, is_warm_up, &mut tries).await?;
         let profile = Arc::clone(&self.upstream.profile);
         if let Some(turn_state) = &request.ties.turn_state
-            && !affinity::may_see_turn_state(&self.proxy.bindings, turn_state, &profile.name)
+            && !affinity::may_see_turn_state(&self.proxy.control.state, turn_state, &profile.name)
             && let Some(text) = view.without_turn_state()
         {
             request.raw = mask_text(&text);
@@ -99,6 +101,8 @@ impl Socket<'_> {
         }
         account.commit(101, tries.count(), None);
         account.forwarded(frames.len());
+        self.to_client.close_until(account.gate());
+        crash::point("turn.release");
         self.to_client.push(&frames);
         self.turn = Turn::Running(Box::new(account));
     }
@@ -111,7 +115,7 @@ impl Socket<'_> {
         is_warm_up: bool,
         tries: &mut Tries,
     ) -> Result<(), Outcome> {
-        let owner = affinity::owner(&self.proxy.bindings, &request.ties);
+        let owner = affinity::owner(&self.proxy.control.state, &request.ties);
         let api = self.exchange.routed.api;
         let mut snapshot = Snapshot::take(&self.proxy.profiles, api, Now::read());
         let here = Arc::clone(&self.upstream.profile.name);
@@ -221,7 +225,7 @@ impl Socket<'_> {
     fn send_again(&mut self, mut request: Request, tries: Tries, best: Option<Best>) {
         let here = &self.upstream.profile.name;
         if let Some(turn_state) = &request.ties.turn_state
-            && !affinity::may_see_turn_state(&self.proxy.bindings, turn_state, here)
+            && !affinity::may_see_turn_state(&self.proxy.control.state, turn_state, here)
             && let Some(text) = text_of(&request.raw)
             && let Some(text) = RequestView::new(&text).without_turn_state()
         {
