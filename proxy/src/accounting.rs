@@ -119,7 +119,7 @@ impl Account {
         self.is_committed = true;
         self.permit = permit;
         if let Some(refusal) = self.failure.take() {
-            self.proxy.note_refusal(self.request, self.in_flight.profile(), &refusal);
+            self.proxy.note_refusal(self.request, self.route, self.in_flight.profile(), &refusal);
         }
         self.proxy.control.log.record(&RunEvent::ProfileCommit {
             request: self.request,
@@ -146,7 +146,12 @@ impl Account {
             self.bind(Tie::Session, session);
         }
         self.proxy.profiles.set_current(self.in_flight.profile());
-        self.in_flight.profile().health().serve(self.started);
+        self.serves();
+    }
+
+    /// Takes note that the account serves such calls.
+    pub fn serves(&self) {
+        self.proxy.note_success(self.request, self.route, self.in_flight.profile(), self.started);
     }
 
     /// Looks at an event of the response.
@@ -239,7 +244,7 @@ impl Account {
     fn observe_failure(&mut self, event: EventView<'_>) {
         let Some(refusal @ Refusal::Quota { .. }) = refusal_of_event(event, Now::read().unix) else { return };
         if self.is_committed {
-            self.proxy.note_refusal(self.request, self.in_flight.profile(), &refusal);
+            self.proxy.note_refusal(self.request, self.route, self.in_flight.profile(), &refusal);
         } else {
             self.failure = Some(refusal);
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
+use crate::attempt::breaker::Hosts;
 use crate::config::{Config, Origin};
 use crate::profile::store::Store;
 use crate::state::State;
@@ -31,6 +32,8 @@ pub struct Control {
     pub tls: Arc<rustls::ClientConfig>,
     /// Tasks that go on when the request that began them is gone.
     pub tasks: Tasks,
+    /// Which upstreams can be reached.
+    pub hosts: Arc<Hosts>,
     client: OnceLock<Result<reqwest::Client, String>>,
 }
 
@@ -45,7 +48,7 @@ impl Control {
         runtime: Handle,
     ) -> Self {
         let (store, tasks) = (Store::new(&config.home), Tasks::new(runtime));
-        Self { config, store, state, log, tls, tasks, client: OnceLock::new() }
+        Self { config, store, state, log, tls, tasks, hosts: Arc::default(), client: OnceLock::new() }
     }
 
     /// The HTTP client, made when it is first needed. It follows no redirects and knows no proxies: a

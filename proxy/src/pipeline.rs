@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use wire::responses::{RequestView, TURN_STATE};
-use wire::route::Call;
-use wire::run_event::RunEvent;
+use wire::route::{Api, Call};
+use wire::run_event::{CircuitOf, RunEvent};
 
 use crate::accounting::Account;
 use crate::admission::{Admission, Permit};
-use crate::attempt::connection::Connections;
+use crate::attempt::connection::{Connections, Peer};
 use crate::attempt::{Identity, http, websocket};
 use crate::commit::refusal::Refusal;
 use crate::commit::{self, Committed, Judged};
@@ -25,7 +25,8 @@ use crate::guard::Guard;
 use crate::profile::{Credentials, Now, Pool, Profile, origin, refresh};
 use crate::recording::Recorder;
 use crate::reply::Reply;
-use crate::selection::{NoChoice, Owner, Snapshot, State, Wanted, affinity, choose};
+use crate::selection::trace::Trace;
+use crate::selection::{Choice, NoChoice, Owner, Reason, Snapshot, State, Wanted, affinity, choose};
 use crate::state::Tie;
 
 mod report;
@@ -52,6 +53,8 @@ pub struct Proxy {
     /// Records what clients send and get, if that is asked for.
     pub recorder: Option<Arc<Recorder>>,
     requests: AtomicU64,
+    /// Which snapshots the log has.
+    trace: Trace,
 }
 
 /// What a request gets.
@@ -89,6 +92,7 @@ impl Proxy {
             draining,
             recorder: None,
             requests: AtomicU64::new(0),
+            trace: Trace::default(),
         }
     }
 
@@ -149,7 +153,8 @@ impl Proxy {
                     return Answer::Upstream(self.commit(exchange, committed, &mut tries));
                 }
                 Ok(Judged::Refused(refusal, committed)) => {
-                    self.refused(exchange.id, &profile, &identity.credentials, &refusal, &mut tries).await;
+                    let (name, used) = (exchange.routed.name(), &identity.credentials);
+                    self.refused(exchange.id, name, &profile, used, &refusal, &mut tries).await;
                     tries.keep(&profile, refusal, committed);
                 }
                 Err(error) => {
@@ -192,7 +197,8 @@ impl Proxy {
                 }
                 Ok(Upgrade::Parked) => tries.refuse(&profile, &Refusal::Auth),
                 Ok(Upgrade::Refused(refusal, used, committed)) => {
-                    self.refused(exchange.id, &profile, &used, &refusal, tries).await;
+                    let name = exchange.routed.name();
+                    self.refused(exchange.id, name, &profile, &used, &refusal, tries).await;
                     tries.keep(&profile, refusal, committed);
                 }
                 Ok(Upgrade::NoWebsocket(status)) => {
@@ -229,11 +235,12 @@ impl Proxy {
         for profile in self.profiles.of(exchange.routed.api) {
             refresh::look_again(&self.control, profile).await;
         }
-        let snapshot = Snapshot::take(&self.profiles, exchange.routed.api, Now::read());
+        let snapshot = self.snapshot(exchange.routed.api);
         let owner = affinity::owner(&self.control.state, &exchange.ties);
+        let route = CircuitOf::route(exchange.routed.name());
         let blocked = owner.as_ref().filter(|owner| {
-            let state = snapshot.get(&owner.profile).map(|candidate| candidate.state);
-            state != Some(State::Ready) || tries.tried().contains(&owner.profile)
+            let state = snapshot.get(&owner.profile).map(|candidate| candidate.state(route));
+            !state.is_some_and(State::may_be_asked) || tries.tried().contains(&owner.profile)
         });
         let may_move = match blocked {
             // An upgrade has no body yet; each turn on it is looked at when it comes.
@@ -241,7 +248,22 @@ impl Proxy {
             Some(_) => exchange.is_account_neutral(self.control.config.max_request_body.bytes()).await,
             None => true,
         };
-        self.choose(exchange, exchange.id, &snapshot, owner.as_ref(), may_move, tries)
+        self.choose(exchange, exchange.id, snapshot, owner.as_ref(), may_move, tries)
+    }
+
+    /// What is known of the profiles of an API now.
+    pub(crate) fn snapshot(&self, api: Api) -> Snapshot {
+        let mut snapshot = Snapshot::take(&self.profiles, api, Now::read());
+        let hosts = &self.control.hosts;
+        if hosts.is_any_failing() {
+            let is_open = |profile: &&Arc<Profile>| {
+                let origin = profile.origin.known().unwrap_or_else(|| self.control.origin(api).clone());
+                hosts.is_open(&Peer::of(&origin))
+            };
+            let unreachable = self.profiles.of(api).filter(is_open);
+            snapshot.unreachable = unreachable.map(|profile| Arc::clone(&profile.name)).collect();
+        }
+        snapshot
     }
 
     /// Chooses from a snapshot and logs the choice.
@@ -249,16 +271,53 @@ impl Proxy {
         &self,
         exchange: &Exchange,
         request: u64,
-        snapshot: &Snapshot,
+        mut snapshot: Snapshot,
         owner: Option<&Owner>,
         may_move: bool,
         tries: &Tries,
     ) -> Result<Arc<Profile>, NoChoice> {
-        let wanted = Wanted { owner, may_move, tried: tries.tried(), reset: tries.earliest_reset() };
-        let choice = choose(snapshot, &wanted)?;
-        self.record_choice(exchange, request, snapshot, owner, &choice);
-        // Snapshots are taken of this pool, whose profiles stay.
-        self.profiles.get(&choice.profile).cloned().ok_or(NoChoice::NoProfiles)
+        let route = CircuitOf::route(exchange.routed.name());
+        let wanted = Wanted { route, owner, may_move, tried: tries.tried(), reset: tries.earliest_reset() };
+        // Each turn is lost to another request that tries a profile; there are not more of these than profiles.
+        let mut turns = snapshot.standings.len();
+        loop {
+            let result = choose(&snapshot, &wanted);
+            let profile = result.as_ref().ok().and_then(|choice| self.profiles.get(&choice.profile));
+            if let (Ok(choice), Some(profile)) = (&result, profile)
+                && turns > 0
+                && !self.may_ask(exchange, request, &snapshot, choice, profile)
+            {
+                // Another request was faster to try it: that is in the next snapshot.
+                turns -= 1;
+                snapshot = Snapshot { here: snapshot.here, ..self.snapshot(exchange.routed.api) };
+                continue;
+            }
+            self.record_choice(exchange, request, &snapshot, &wanted, &result);
+            // Snapshots are taken of this pool, whose profiles stay.
+            return result.and_then(|_| profile.cloned().ok_or(NoChoice::NoProfiles));
+        }
+    }
+
+    /// Whether the chosen profile may be asked now: of those that are half open, one request tries each.
+    fn may_ask(
+        &self,
+        exchange: &Exchange,
+        request: u64,
+        snapshot: &Snapshot,
+        choice: &Choice,
+        profile: &Profile,
+    ) -> bool {
+        let route = CircuitOf::route(exchange.routed.name());
+        let state = snapshot.get(&choice.profile).map(|candidate| candidate.state(route));
+        if state != Some(State::HalfOpen) || choice.reason == Reason::LastResort {
+            return true;
+        }
+        let may = profile.health().probe(route, request, Now::read());
+        if may {
+            let (profile, route) = ((&*profile.name).into(), route.name().into());
+            self.control.log.record(&RunEvent::ProfileCircuitHalfOpenProbe { request, profile, route });
+        }
+        may
     }
 
     /// Tries a profile.
@@ -333,6 +392,7 @@ impl Proxy {
     pub(crate) async fn refused(
         self: &Arc<Self>,
         request: u64,
+        route: &str,
         profile: &Arc<Profile>,
         used: &Arc<Credentials>,
         refusal: &Refusal,
@@ -342,31 +402,12 @@ impl Proxy {
             && tries.may_renew(profile)
             && refresh::renew(&self.control, profile, used).await.is_ok()
         {
+            // Should it be a probe, it is one with the new token.
+            profile.health().release(request);
             return;
         }
-        self.note_refusal(request, profile, refusal);
+        self.note_refusal(request, route, profile, refusal);
         tries.refuse(profile, refusal);
-    }
-
-    /// Remembers a refusal, so that the next request does not meet it too.
-    pub fn note_refusal(&self, request: u64, profile: &Profile, refusal: &Refusal) {
-        let now = Now::read();
-        let name = &*profile.name;
-        match refusal {
-            Refusal::Quota { code, resets_at } => {
-                let until = profile.quota().exhaust(*resets_at, now);
-                let (profile, code) = (name.into(), code.as_str().into());
-                self.control.log.record(&RunEvent::ProfileQuotaQuarantine { request, profile, code, until });
-            }
-            Refusal::Auth | Refusal::Account { .. } => {
-                let backoff = profile.health().refuse(now.instant);
-                let until = now.unix + i64::try_from(backoff.as_secs()).unwrap_or_default();
-                let reason = if *refusal == Refusal::Auth { "auth" } else { "account" };
-                let (profile, reason) = (name.into(), reason.into());
-                self.control.log.record(&RunEvent::ProfileRetryBackoff { request, profile, reason, until });
-            }
-            Refusal::Overload => {}
-        }
     }
 
     /// The response is the client's from here on.
@@ -377,7 +418,11 @@ impl Proxy {
         tries: &mut Tries,
     ) -> Box<Committed> {
         let head = &committed.head;
-        if exchange.routed.call.is_model_call() && (200..300).contains(&head.status()) {
+        let is_success = (200..300).contains(&head.status());
+        if is_success && !exchange.routed.call.is_model_call() && exchange.is_authorised() {
+            committed.account.serves();
+        }
+        if is_success && exchange.routed.call.is_model_call() {
             committed.account.observe_head(head);
             let session = exchange.ties.session.as_deref();
             if let Some(session) = session {

@@ -92,9 +92,7 @@ struct Worker {
 
 impl Worker {
     fn new(proxy: &Arc<Proxy>, tls: Option<tokio_rustls::TlsAcceptor>, load: Arc<AtomicUsize>) -> Arc<Self> {
-        let config = &proxy.control.config;
-        let upstream_tls = Arc::clone(&proxy.control.tls);
-        let connections = Connections::new(upstream_tls, config.connect_timeout, config.upstream_keep_alive);
+        let connections = Connections::new(&proxy.control);
         let (proxy, connections) = (Arc::clone(proxy), Arc::new(connections));
         Arc::new(Self { proxy, connections, tls, tasks: TaskTracker::new(), load })
     }

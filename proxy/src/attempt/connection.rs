@@ -15,7 +15,9 @@ use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::breaker::Hosts;
 use crate::config::Origin;
+use crate::control::Control;
 use crate::error::{ConnectStep, Error};
 use crate::stream::Stream;
 
@@ -44,14 +46,19 @@ pub struct Connections {
     tls: Arc<rustls::ClientConfig>,
     connect_timeout: Duration,
     keep_alive: Duration,
+    /// Which upstreams can be reached; of all threads together.
+    hosts: Arc<Hosts>,
     idle: Mutex<HashMap<Peer, Vec<(Instant, Stream)>>>,
 }
 
 impl Connections {
     /// No connections yet.
     #[must_use]
-    pub fn new(tls: Arc<rustls::ClientConfig>, connect_timeout: Duration, keep_alive: Duration) -> Self {
-        Self { tls, connect_timeout, keep_alive, idle: Mutex::default() }
+    pub fn new(control: &Control) -> Self {
+        let Control { config, hosts, tls, .. } = control;
+        let (tls, hosts) = (Arc::clone(tls), Arc::clone(hosts));
+        let (connect_timeout, keep_alive) = (config.connect_timeout, config.upstream_keep_alive);
+        Self { tls, connect_timeout, keep_alive, hosts, idle: Mutex::default() }
     }
 
     /// An idle connection that is still good, the one used last first.
@@ -97,20 +104,27 @@ impl Connections {
         !idle.is_empty()
     }
 
-    /// Opens a connection.
+    /// Opens a connection. Where others failed a moment ago, it waits up to `patience` for its turn.
     ///
     /// # Errors
-    /// When the peer cannot be reached within the time for connecting.
-    pub async fn open(&self, origin: &Origin) -> Result<Stream, Error> {
-        let problem = |step, problem: String| Error::Connect { origin: origin.to_string(), step, problem };
-        match tokio::time::timeout(self.connect_timeout, self.open_unbounded(origin)).await {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err((step, error))) => Err(problem(step, error)),
-            Err(_) => {
-                let limit = format!("no connection within {:?}", self.connect_timeout);
-                Err(problem(ConnectStep::Timeout, limit))
-            }
-        }
+    /// When the peer cannot be reached within the time for connecting, or nobody tries for longer than that.
+    pub async fn open(&self, origin: &Origin, patience: Duration) -> Result<Stream, Error> {
+        let failed =
+            |step, problem, pause| Error::Connect { origin: origin.to_string(), step, problem, pause };
+        let pass = self.hosts.enter(&Peer::of(origin), patience).await.map_err(|left| {
+            let problem = "it could not be reached several times a moment ago".to_owned();
+            failed(ConnectStep::Backoff, problem, Some(left))
+        })?;
+        let (step, problem) =
+            match tokio::time::timeout(self.connect_timeout, self.open_unbounded(origin)).await {
+                Ok(Ok(stream)) => {
+                    pass.reached();
+                    return Ok(stream);
+                }
+                Ok(Err(failure)) => failure,
+                Err(_) => (ConnectStep::Timeout, format!("no connection within {:?}", self.connect_timeout)),
+            };
+        Err(failed(step, problem, pass.failed()))
     }
 
     async fn open_unbounded(&self, origin: &Origin) -> Result<Stream, (ConnectStep, String)> {

@@ -54,6 +54,12 @@ impl Flight {
         lock(&self.answer)
     }
 
+    /// The account's own backend, if it is known to have one.
+    #[must_use]
+    pub fn known(&self) -> Option<Origin> {
+        self.answer().as_ref().and_then(|(_, routing)| routing.origin.clone())
+    }
+
     fn set(&self, routing: Routing) {
         *self.answer() = Some((Instant::now() + FRESH, routing));
     }

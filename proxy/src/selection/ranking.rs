@@ -2,7 +2,9 @@
 
 use std::cmp::Ordering;
 
-use super::Candidate;
+use wire::run_event::CircuitOf;
+
+use super::{Candidate, State};
 
 /// How much of its tightest window an account has left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +21,26 @@ pub enum Band {
     Exhausted,
 }
 
+impl Band {
+    /// Whether so little is left that a fresh request is better sent to another.
+    #[must_use]
+    pub fn is_below_floor(self) -> bool {
+        matches!(self, Self::Critical | Self::Exhausted)
+    }
+
+    /// The band's name in logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Unknown => "unknown",
+            Self::Thin => "thin",
+            Self::Critical => "critical",
+            Self::Exhausted => "exhausted",
+        }
+    }
+}
+
 /// The band of a remaining percentage.
 #[must_use]
 pub fn band(remaining: Option<f64>) -> Band {
@@ -31,12 +53,18 @@ pub fn band(remaining: Option<f64>) -> Band {
     }
 }
 
-/// A candidate's place: by band, then by how busy it is, then by how much it has left. Equal candidates
-/// keep their order.
+/// A candidate's place for calls of a kind, the best first: whether it can be reached, has proved itself
+/// since it last refused, is above the floor and not busy; then by band, by what its person prefers, by how
+/// busy it is, and by how much it has left. Equal candidates keep their order.
 #[must_use]
-pub fn rank(candidate: &Candidate) -> impl Ord {
-    let remaining = candidate.remaining.unwrap_or_default();
-    (band(candidate.remaining), candidate.in_flight, MostFirst(remaining))
+pub fn rank(candidate: &Candidate<'_>, of: CircuitOf) -> impl Ord + use<> {
+    let (remaining, is_half_open) = (candidate.remaining(), candidate.state(of) == State::HalfOpen);
+    let band = band(remaining);
+    (
+        (candidate.is_unreachable, is_half_open, band.is_below_floor(), candidate.is_busy()),
+        (band, !candidate.standing.is_preferred, candidate.in_flight),
+        MostFirst(remaining.unwrap_or_default()),
+    )
 }
 
 /// Larger numbers come first.

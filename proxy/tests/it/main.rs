@@ -29,6 +29,8 @@ mod cuts;
 
 mod rotation;
 
+mod selecting;
+
 mod continuity;
 
 mod crashes;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 use wire::responses::{EventKind, RequestView};
-use wire::run_event::RunEvent;
+use wire::run_event::{CircuitOf, RunEvent};
 use wire::websocket::{FrameHeader, Opcode, apply_mask, encode_text};
 
 use super::assembler::{Assembler, Heard};
@@ -18,9 +18,10 @@ use crate::accounting::{Account, Outcome};
 use crate::commit::refusal::Refusal;
 use crate::exchange::Ties;
 use crate::pipeline::{Tries, Upgrade};
-use crate::profile::{Now, Profile};
+use crate::profile::Profile;
 use crate::relay::outbox::Outbox;
-use crate::selection::{Snapshot, State, affinity};
+use crate::selection::ranking::rank;
+use crate::selection::{Candidate, State, affinity};
 use crate::state::crash;
 use crate::stream::gone;
 
@@ -117,18 +118,18 @@ impl Socket<'_> {
     ) -> Result<(), Outcome> {
         let owner = affinity::owner(&self.proxy.control.state, &request.ties);
         let api = self.exchange.routed.api;
-        let mut snapshot = Snapshot::take(&self.proxy.profiles, api, Now::read());
+        let mut snapshot = self.proxy.snapshot(api);
         let here = Arc::clone(&self.upstream.profile.name);
         let target = match owner {
             // Only the account that has the response can continue it.
             Some(owner) if request.ties.response.is_some() => owner.profile,
             None if request.ties.response.is_some() || is_warm_up => return Ok(()),
             owner => {
-                snapshot.current = Some(Arc::clone(&here));
+                snapshot.here = Some(Arc::clone(&here));
                 let chosen = self.proxy.choose(
                     self.exchange,
                     request.id,
-                    &snapshot,
+                    snapshot,
                     owner.as_ref(),
                     request.may_move,
                     tries,
@@ -173,7 +174,7 @@ impl Socket<'_> {
                 }
                 // One whose token is renewed is not counted as tried, and asked again.
                 Ok(Upgrade::Refused(refusal, used, _)) => tokio::select! {
-                    () = self.proxy.refused(id, profile, &used, &refusal, tries) => {}
+                    () = self.proxy.refused(id, "websocket", profile, &used, &refusal, tries) => {}
                     () = gone(&mut self.client, &mut self.input) => return Err(Outcome::ClientGone),
                 },
                 Ok(Upgrade::NoWebsocket(_) | Upgrade::Parked) => tries.refuse(profile, &Refusal::Auth),
@@ -197,7 +198,7 @@ impl Socket<'_> {
         let profile = Arc::clone(&self.upstream.profile);
         let (id, used) = (held.request.id, Arc::clone(&self.upstream.credentials));
         tokio::select! {
-            () = self.proxy.refused(id, &profile, &used, &refusal, &mut held.tries) => {}
+            () = self.proxy.refused(id, "websocket", &profile, &used, &refusal, &mut held.tries) => {}
             () = gone(&mut self.client, &mut self.input) => return Err(Outcome::ClientGone),
         }
         let Held { account, request, frames, mut tries, best, .. } = *held;
@@ -255,10 +256,10 @@ impl Socket<'_> {
     /// renewed, because the conversation is its own, and else the best. For a request that continues a response any that is ready will do: the client sends
     /// its full input first, and then it is decided.
     fn next_profile(&self, request: &Request, tries: &Tries) -> Option<Arc<Profile>> {
-        let snapshot = Snapshot::take(&self.proxy.profiles, self.exchange.routed.api, Now::read());
+        let snapshot = self.proxy.snapshot(self.exchange.routed.api);
         let is_open = |name: &Arc<str>| !tries.tried().contains(name);
-        let is_ready = |candidate: &&crate::selection::Candidate| {
-            candidate.state == State::Ready && is_open(&candidate.name)
+        let is_ready = |candidate: &Candidate<'_>| {
+            candidate.state(CircuitOf::Websocket) == State::Ready && is_open(candidate.name())
         };
         let here = &self.upstream.profile;
         if request.ties.response.is_none() && !request.may_move {
@@ -267,9 +268,9 @@ impl Socket<'_> {
         if snapshot.get(&here.name).filter(is_ready).is_some() {
             return Some(Arc::clone(here));
         }
-        let ready = snapshot.candidates.iter().filter(is_ready);
-        let best = ready.min_by_key(|candidate| crate::selection::ranking::rank(candidate))?;
-        self.proxy.profiles.get(&best.name).map(Arc::clone)
+        let ready = snapshot.candidates().filter(is_ready);
+        let best = ready.min_by_key(|candidate| rank(candidate, CircuitOf::Websocket))?;
+        self.proxy.profiles.get(best.name()).map(Arc::clone)
     }
 
     /// Tells the client that the response it continues is not there.
