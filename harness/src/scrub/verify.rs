@@ -12,10 +12,12 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::certificate::{Certificate, Mismatch};
+use super::clean::Clean;
 use super::rules::Rule;
-use super::walk::Clean;
+use super::vault::hash;
 use super::{Error, compressed, detect, filler};
 
 /// Something in a scrubbed record that must not be there.
@@ -76,10 +78,16 @@ impl Verifier {
     pub(super) fn new(originals: impl Iterator<Item = (Rule, Vec<u8>)>) -> Self {
         let (rules, texts): (Vec<_>, Vec<_>) = originals.unzip();
         let originals = AhoCorasick::builder().match_kind(MatchKind::Standard).build(&texts).ok();
+        let has_long_values = texts.iter().any(|text| text.contains(&b'\n'));
         let look = Look {
             originals: originals.map(|automaton| (automaton, rules)),
             clean: Clean::new(),
             clean_runs: Clean::new(),
+            clean_lines: Clean::new(),
+            has_long_values,
+            elements: Elements::default(),
+            pieces: None,
+            moves: 0,
             path: None,
             found: Vec::new(),
             depth: 0,
@@ -146,6 +154,15 @@ struct Look {
     clean: Clean,
     /// Runs of digits of base64 whose decoded views are clean.
     clean_runs: Clean,
+    /// Lines of heads and streams of events that are clean as text and in every view.
+    clean_lines: Clean,
+    /// Some learnt value is longer than a line.
+    has_long_values: bool,
+    elements: Elements,
+    /// The pieces that the present element has joined to its stream.
+    pieces: Option<Vec<String>>,
+    /// How often it changed where pieces go, or one went there: what does either has to be seen again.
+    moves: u64,
     /// Where one is, if that is of interest.
     path: Option<Vec<String>>,
     found: Vec<(String, Rule)>,
@@ -154,6 +171,40 @@ struct Look {
     exchange: u64,
     item: u64,
     joined: HashMap<(u64, u64), String>,
+}
+
+/// Elements of arrays of which nothing came, as they are spelled: tools and the history come with every request.
+#[derive(Debug, Default)]
+struct Elements {
+    known: HashMap<u64, Element>,
+    size: usize,
+}
+
+#[derive(Debug)]
+struct Element {
+    raw: Box<str>,
+    /// The pieces that it joins to its stream, which they do every time.
+    pieces: Vec<String>,
+}
+
+impl Elements {
+    /// What is kept at most, in bytes; then all is forgotten.
+    const LIMIT: usize = 8 * 1024 * 1024;
+    /// Shorter elements are looked at sooner than looked up.
+    const SHORTEST: usize = 32;
+
+    fn add(&mut self, key: u64, raw: &str, pieces: Vec<String>) {
+        let size = raw.len() + pieces.iter().map(String::len).sum::<usize>();
+        if raw.len() < Self::SHORTEST || size > Self::LIMIT / 8 {
+            return;
+        }
+        if self.size + size > Self::LIMIT {
+            self.known.clear();
+            self.size = 0;
+        }
+        self.size += size;
+        self.known.insert(key, Element { raw: raw.into(), pieces });
+    }
 }
 
 /// Views within views that are looked at; one more than the walker follows.
@@ -171,13 +222,40 @@ impl Look {
 
     /// Looks at a JSON text; says whether it is one.
     fn json(&mut self, text: &[u8]) -> bool {
-        let mut reader = serde_json::Deserializer::from_slice(text);
+        let Ok(text) = std::str::from_utf8(text) else { return false };
+        let mut reader = serde_json::Deserializer::from_str(text);
         Seed(self).deserialize(&mut reader).is_ok() && reader.end().is_ok()
+    }
+
+    /// Looks at an element of an array; says whether it is JSON.
+    fn element(&mut self, raw: &str) -> bool {
+        let key = hash(3, raw.as_bytes());
+        if let Some(element) = self.elements.known.get_mut(&key)
+            && *element.raw == *raw
+        {
+            let pieces = std::mem::take(&mut element.pieces);
+            pieces.iter().for_each(|piece| self.join(piece));
+            if let Some(element) = self.elements.known.get_mut(&key) {
+                element.pieces = pieces;
+            }
+            return true;
+        }
+        let before = (self.found.len(), self.exchange, self.item);
+        let moves = self.moves;
+        self.pieces = Some(Vec::new());
+        let is_json = self.json(raw.as_bytes());
+        let pieces = self.pieces.take().unwrap_or_default();
+        let has_moved = self.moves - moves != pieces.len() as u64;
+        if is_json && !has_moved && before == (self.found.len(), self.exchange, self.item) {
+            self.elements.add(key, raw, pieces);
+        }
+        is_json
     }
 
     fn string(&mut self, text: &str) {
         if self.key == Key::Item {
-            self.item = super::vault::hash(2, text.as_bytes());
+            self.moves += 1;
+            self.item = hash(2, text.as_bytes());
         }
         if self.key == Key::Piece {
             self.join(text);
@@ -186,6 +264,10 @@ impl Look {
     }
 
     fn join(&mut self, piece: &str) {
+        self.moves += 1;
+        if let Some(pieces) = &mut self.pieces {
+            pieces.push(piece.to_owned());
+        }
         let stream = self.joined.entry((self.exchange, self.item)).or_default();
         stream.push_str(piece);
         if stream.len() > WINDOW {
@@ -201,13 +283,17 @@ impl Look {
 
     /// Looks at a text: as what it is, and in every view of it.
     fn text(&mut self, text: &[u8]) {
-        if text.len() < 4 || self.clean.has(text) || filler::is_filler(text) {
+        // What is long is either filler, which is known at its first letters that are none, or worth a look.
+        if text.len() < 4 || (text.len() > 256 && filler::is_filler(text)) || self.clean.has(text) {
+            return;
+        }
+        if text.len() <= 256 && filler::is_filler(text) {
             return;
         }
         if self.depth >= DEPTH {
             return self.report(Rule::Secret);
         }
-        let before = self.found.len();
+        let before = (self.found.len(), self.moves);
         self.depth += 1;
         if let Some(path) = &mut self.path {
             path.push("#".to_owned());
@@ -221,7 +307,7 @@ impl Look {
             self.views(text);
         }
         self.depth -= 1;
-        if self.found.len() == before {
+        if before == (self.found.len(), self.moves) {
             self.clean.add(text);
         }
     }
@@ -231,6 +317,10 @@ impl Look {
         let trimmed = text.trim_ascii();
         if matches!((trimmed.first(), trimmed.last()), (Some(b'{'), Some(b'}')) | (Some(b'['), Some(b']'))) {
             return self.json(trimmed);
+        }
+        if is_head(text) && !self.has_long_values {
+            text.split(|byte| *byte == b'\n').for_each(|line| self.line(line.trim_ascii_end()));
+            return true;
         }
         if !super::walk::is_event_stream(text) {
             return false;
@@ -248,12 +338,24 @@ impl Look {
         }
         for line in text.split(|byte| matches!(byte, b'\n' | b'\r')) {
             if !line.starts_with(b"data:") && !line.starts_with(b"event:") {
-                // A line by itself may look like a stream again, which would never end.
-                self.plain(line);
-                self.views(line);
+                self.line(line);
             }
         }
         true
+    }
+
+    /// Looks at a line as text and in every view. A line by itself may look like a stream of events again,
+    /// which would never end.
+    fn line(&mut self, line: &[u8]) {
+        if line.len() < 4 || self.clean_lines.has(line) {
+            return;
+        }
+        let before = (self.found.len(), self.moves);
+        self.plain(line);
+        self.views(line);
+        if before == (self.found.len(), self.moves) {
+            self.clean_lines.add(line);
+        }
     }
 
     /// Looks for values in a text as it stands.
@@ -354,6 +456,15 @@ impl Look {
     }
 }
 
+/// Whether a text is the head of a message of HTTP/1.1, in which no value goes beyond its line.
+fn is_head(text: &[u8]) -> bool {
+    let mut lines = text.split(|byte| *byte == b'\n');
+    let first = lines.next().unwrap_or_default().trim_ascii_end();
+    (first.starts_with(b"HTTP/1.") || first.ends_with(b" HTTP/1.1") || first.ends_with(b" HTTP/1.0"))
+        && lines.all(|line| !line.starts_with(b" ") && !line.starts_with(b"\t"))
+        && memchr::memmem::find(text, b"-----BEGIN").is_none()
+}
+
 const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
     .with_decode_allow_trailing_bits(true)
     .with_decode_padding_mode(DecodePaddingMode::Indifferent);
@@ -409,8 +520,14 @@ impl<'de> Visitor<'de> for Seed<'_> {
 
     fn visit_u64<E: de::Error>(self, number: u64) -> Result<(), E> {
         match self.0.key {
-            Key::Id if self.0.depth == 0 => self.0.exchange = number,
-            Key::Item => self.0.item = number,
+            Key::Id if self.0.depth == 0 => {
+                self.0.exchange = number;
+                self.0.moves += 1;
+            }
+            Key::Item => {
+                self.0.item = number;
+                self.0.moves += 1;
+            }
             _ => {}
         }
         if number >= 100_000 {
@@ -441,7 +558,17 @@ impl<'de> Visitor<'de> for Seed<'_> {
             if let Some(path) = &mut self.0.path {
                 path.push(index.to_string());
             }
-            let element = elements.next_element_seed(Seed(self.0));
+            let element = if self.0.key == Key::Other && self.0.pieces.is_none() {
+                let raw = elements.next_element::<&RawValue>();
+                raw.and_then(|raw| match raw {
+                    Some(raw) if !self.0.element(raw.get()) => {
+                        Err(de::Error::custom("an element is no JSON"))
+                    }
+                    raw => Ok(raw.map(|_| ())),
+                })
+            } else {
+                elements.next_element_seed(Seed(self.0))
+            };
             if let Some(path) = &mut self.0.path {
                 path.pop();
             }

@@ -4,13 +4,18 @@
 //! knows what is sensitive. The rule: an edit keeps the length of the view, and writing a view back keeps
 //! the length and the spelling of the encoded text; an unchanged view writes back as the same bytes.
 
+const LOW: u64 = 0x0101_0101_0101_0101;
+
+/// The bytes of a word that are zero, as their highest bits, right up to the first of them.
+#[inline]
+const fn zeros(word: u64) -> u64 {
+    word.wrapping_sub(LOW) & !word & (LOW << 7)
+}
+
 /// How many bytes at the beginning of a text are neither of two, looked at eight at a time: escapes stand a
 /// few bytes apart, which is too near for `memchr` to pay. Of a long run only its first bytes are counted.
 #[inline]
 pub(super) fn short_run(text: &[u8], one: u8, other: u8) -> usize {
-    const LOW: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    let zeros = |word: u64| word.wrapping_sub(LOW) & !word & HIGH;
     let mut at = 0;
     while at < 64 {
         let Some(chunk) = text.get(at..at + 8).and_then(|chunk| chunk.try_into().ok()) else { break };
@@ -53,10 +58,22 @@ pub(super) fn decode_json(raw: &[u8], view: &mut Vec<u8>) {
     view.resize(raw.len(), 0);
     let (mut at, mut length) = (0, 0);
     while at < raw.len() {
-        let run = run(&raw[at..]);
-        copy(&mut view[length..length + run], &raw[at..at + run]);
-        at += run;
-        length += run;
+        // Escapes stand a few bytes apart: eight bytes are copied before it is known how many of them count.
+        if let (Some(from), Some(to)) = (raw[at..].first_chunk(), view[length..].first_chunk_mut::<8>()) {
+            *to = *from;
+            let found = zeros(u64::from_le_bytes(*from) ^ (LOW * u64::from(b'\\')));
+            let run = (found.trailing_zeros() / 8) as usize;
+            (at, length) = (at + run, length + run);
+            if found == 0 {
+                let run = self::run(&raw[at..]);
+                view[length..length + run].copy_from_slice(&raw[at..at + run]);
+                (at, length) = (at + run, length + run);
+            }
+        } else {
+            let run = self::run(&raw[at..]);
+            copy(&mut view[length..length + run], &raw[at..at + run]);
+            (at, length) = (at + run, length + run);
+        }
         if at == raw.len() {
             break;
         }
