@@ -9,8 +9,6 @@ use std::fmt;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use base64::Engine as _;
-use base64::alphabet;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -19,6 +17,8 @@ use super::clean::Clean;
 use super::rules::Rule;
 use super::vault::hash;
 use super::{Error, compressed, detect, filler};
+
+mod decode;
 
 /// Something in a scrubbed record that must not be there.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -384,7 +384,7 @@ impl Look {
     /// Looks at what a text may be the encoding of.
     fn views(&mut self, text: &[u8]) {
         if memchr::memchr(b'%', text).is_some() {
-            let decoded = percent_decoded(text);
+            let decoded = decode::percent(text);
             if decoded != text {
                 self.text(&decoded);
             }
@@ -395,6 +395,7 @@ impl Look {
                 self.text(decoded.as_bytes());
             }
         }
+        decode::unwrapped(text).iter().for_each(|digits| self.base64(digits));
         let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(byte);
         for run in text.split(|byte| !is_digit(byte)).filter(|run| run.len() >= 12 && !filler::is_filler(run))
         {
@@ -406,7 +407,7 @@ impl Look {
             self.base64(run);
             for part in run.split(|byte| !byte.is_ascii_hexdigit()).filter(|part| part.len() >= 12) {
                 for start in 0..2 {
-                    self.bytes(&hex_decoded(&part[start..]));
+                    self.bytes(&decode::hex(&part[start..]));
                 }
             }
             if self.found.len() == before {
@@ -419,7 +420,7 @@ impl Look {
         for start in 0..4 {
             let run = &run[start..];
             let run = if run.len() % 4 == 1 { &run[..run.len() - 1] } else { run };
-            for engine in [&STANDARD, &URL_SAFE] {
+            for engine in [&decode::STANDARD, &decode::URL_SAFE] {
                 if let Ok(decoded) = engine.decode(run) {
                     self.bytes(&decoded);
                     break;
@@ -463,36 +464,6 @@ fn is_head(text: &[u8]) -> bool {
     (first.starts_with(b"HTTP/1.") || first.ends_with(b" HTTP/1.1") || first.ends_with(b" HTTP/1.0"))
         && lines.all(|line| !line.starts_with(b" ") && !line.starts_with(b"\t"))
         && memchr::memmem::find(text, b"-----BEGIN").is_none()
-}
-
-const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
-    .with_decode_allow_trailing_bits(true)
-    .with_decode_padding_mode(DecodePaddingMode::Indifferent);
-const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
-const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
-
-fn percent_decoded(text: &[u8]) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((first, tail)) = rest.split_first() {
-        let digits = tail.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.filter(|_| *first == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                decoded.push(byte);
-                rest = &tail[2..];
-            }
-            None => {
-                decoded.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    decoded
-}
-
-fn hex_decoded(digits: &[u8]) -> Vec<u8> {
-    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    digits.chunks_exact(2).map_while(byte).collect()
 }
 
 /// Reads a value without building it.

@@ -361,6 +361,33 @@ fn a_body_in_an_encoding_that_is_not_known_is_refused_by_its_place() {
 }
 
 #[test]
+fn values_in_base64_that_is_wrapped_into_lines_are_found() {
+    let secret = ["Winter", "-mango-", "7719-", "of-the-long-road"].concat();
+    let key = json!({"type": "request", "headers": [["X-Api-Key", &secret]]}).to_string();
+    let detected = ["ghp", "_", "Zq7Lm2Xv9Rt4Kp8Wn3Yc6Bd1Fg5Hj0Aa"].concat();
+    for (value, before, end) in
+        [(&secret, 40, "\r\n"), (&secret, 41, "\n"), (&detected, 42, "\r\n"), (&detected, 99, "\n")]
+    {
+        let plain = format!("{} {value} {}", "-".repeat(before), "-".repeat(60));
+        let digits = STANDARD.encode(&plain);
+        let lines: Vec<_> =
+            digits.as_bytes().chunks(76).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        let wrapped = lines.join(end);
+        let text = json!({"type": "request", "odd": wrapped}).to_string();
+        let scrubbed = scrub(&[key.clone(), text.clone()]);
+        let again = scrubbed.value(1)["odd"].as_str().unwrap().to_owned();
+        assert_eq!(again.len(), wrapped.len());
+        let decoded = STANDARD.decode(again.split(end).collect::<String>()).unwrap();
+        assert!(!String::from_utf8(decoded).unwrap().contains(&value[4..]), "{again}");
+        // The verification sees it by itself.
+        let mut learner = Learner::new(Options::default());
+        learner.learn(key.as_bytes()).unwrap();
+        let mut verifier = learner.finish().unwrap().verifier();
+        assert_eq!(verifier.check(text.as_bytes()).unwrap().len(), 1, "{value} at {before}");
+    }
+}
+
+#[test]
 fn what_comes_again_is_scrubbed_and_counted_every_time() {
     let secret = ["Winter", "-mango-", "7719"].concat();
     let pad = "The tool does as it is told, and says so. ".repeat(12);
