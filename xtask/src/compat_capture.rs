@@ -4,7 +4,7 @@
 //! fixture is written beside its place and renamed only once the verification has found nothing.
 
 use std::fs::File;
-use std::io::{BufWriter, Read as _, Write as _};
+use std::io::{self, BufRead, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -124,7 +124,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
     let certificate = Certificate::new(outcome.scrubbed.reopen()?, options, &outcome.report)?;
     let certificate = serde_json::to_string_pretty(&certificate)? + "\n";
     if args.check {
-        return check(&target, &std::fs::read(outcome.scrubbed.path())?, &certificate);
+        return check(&target, outcome.scrubbed.path(), &certificate);
     }
     write(&certificate_of(&target), certificate.as_bytes())?;
     outcome.scrubbed.persist(&target).with_context(|| format!("failed to write {}", target.display()))?;
@@ -293,11 +293,13 @@ fn tell(args: &Args, outcome: &Outcome) -> Result<()> {
 }
 
 /// Compares with what is there.
-fn check(target: &Path, bytes: &[u8], certificate: &str) -> Result<Exit> {
-    let mut old = Vec::new();
-    let opened = File::open(target).and_then(|mut file| file.read_to_end(&mut old));
-    opened.with_context(|| format!("failed to read {}", target.display()))?;
-    if let Some(difference) = difference(&old, bytes) {
+fn check(target: &Path, scrubbed: &Path, certificate: &str) -> Result<Exit> {
+    let open = |path: &Path| {
+        let file = File::open(path).with_context(|| format!("failed to read {}", path.display()))?;
+        anyhow::Ok(BufReader::with_capacity(1 << 16, file))
+    };
+    let difference = difference(open(target)?, open(scrubbed)?);
+    if let Some(difference) = difference.with_context(|| format!("failed to read {}", target.display()))? {
         terminal::progress(&format!("{}: stale: {difference}", target.display()));
         return Ok(Exit::Findings);
     }
@@ -310,20 +312,30 @@ fn check(target: &Path, bytes: &[u8], certificate: &str) -> Result<Exit> {
     Ok(Exit::Good)
 }
 
-/// Where two texts of records differ first: by record, byte and JSON pointer.
-fn difference(old: &[u8], new: &[u8]) -> Option<String> {
-    if old == new {
-        return None;
+/// Where two texts of records differ first: by record, byte and JSON pointer. One record of each is held.
+fn difference(mut old: impl BufRead, mut new: impl BufRead) -> io::Result<Option<String>> {
+    let (mut old_line, mut new_line) = (Vec::new(), Vec::new());
+    let mut record = 0;
+    loop {
+        old_line.clear();
+        new_line.clear();
+        let ends = (old.read_until(b'\n', &mut old_line)? == 0, new.read_until(b'\n', &mut new_line)? == 0);
+        record += 1;
+        match ends {
+            (true, true) => return Ok(None),
+            (false, false) if old_line == new_line => {}
+            (false, false) => return Ok(Some(difference_of(record, &old_line, &new_line))),
+            _ => return Ok(Some(format!("record {record}: one has more records than the other"))),
+        }
     }
-    let mut lines = old.split(|byte| *byte == b'\n').zip(new.split(|byte| *byte == b'\n'));
-    let record = lines.position(|(old, new)| old != new);
-    let Some(record) = record else { return Some("one has more records than the other".to_owned()) };
-    let line = |text: &[u8]| text.split(|byte| *byte == b'\n').nth(record).unwrap_or_default().to_vec();
-    let (old, new) = (line(old), line(new));
-    let byte = old.iter().zip(&new).take_while(|(old, new)| old == new).count();
+}
+
+/// Where two records differ first.
+fn difference_of(record: u64, old: &[u8], new: &[u8]) -> String {
+    let byte = old.iter().zip(new).take_while(|(old, new)| old == new).count();
     let parse = |line: &[u8]| serde_json::from_slice::<serde_json::Value>(line).unwrap_or_default();
-    let pointer = pointer(&parse(&old), &parse(&new), String::new());
-    Some(format!("record {}, byte {}, {pointer}", record + 1, byte + 1))
+    let pointer = pointer(&parse(old), &parse(new), String::new());
+    format!("record {record}, byte {}, {pointer}", byte + 1)
 }
 
 /// The first place where two values differ.
@@ -356,8 +368,13 @@ mod tests {
     fn a_difference_is_named_by_record_byte_and_pointer() {
         let old = b"{\"a\":1}\n{\"b\":[1,{\"c\":\"x\"}]}\n";
         let new = b"{\"a\":1}\n{\"b\":[1,{\"c\":\"y\"}]}\n";
+        let difference = |old: &[u8], new: &[u8]| difference(old, new).unwrap();
         assert_eq!(difference(old, new).as_deref(), Some("record 2, byte 15, /b/1/c"));
         assert_eq!(difference(old, old), None);
-        assert_eq!(difference(old, &[&old[..], new].concat()).as_deref(), Some("record 3, byte 1, "));
+        let longer = [&old[..], new].concat();
+        assert_eq!(
+            difference(old, &longer).as_deref(),
+            Some("record 3: one has more records than the other")
+        );
     }
 }
