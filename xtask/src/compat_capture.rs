@@ -3,6 +3,7 @@
 //! What is sensitive and how it is replaced stands in `harness::scrub`; here are files and the verdict. A
 //! fixture is written beside its place and renamed only once the verification has found nothing.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
@@ -53,7 +54,8 @@ pub(crate) struct Args {
     /// Scrub a session that holds every kind of secret in every encoding, and look for them.
     #[arg(long, conflicts_with_all = ["input", "check", "stdout"])]
     self_test: bool,
-    /// Say what a rule replaced, or which rules replaced something in a place.
+    /// Say what a rule replaced, which rules replaced something in a place, or, as `RECORD:PLACE`, which of
+    /// them did so in one record of the fixture. No value is shown.
     #[arg(long, value_name = "RULE_OR_PLACE")]
     explain: Option<String>,
     /// Print the report as JSON.
@@ -66,6 +68,7 @@ Examples:
   cargo xtask compat-capture -i a.jsonl --out-dir fixtures/replay/codex
   cargo xtask compat-capture -i a.jsonl --stdout | less
   cargo xtask compat-capture -i a.jsonl --stdout --explain user-name > /dev/null
+  cargo xtask compat-capture -i a.jsonl --stdout --explain 12:/headers/authorization > /dev/null
   cargo xtask compat-capture --self-test
 
 Exit codes: 0 written, or the same as what is there; 1 something is left, or differs;
@@ -86,6 +89,8 @@ struct Outcome {
     report: Report,
     findings: Vec<Finding>,
     skipped: u64,
+    /// What was replaced in the record that was asked for, by rule and place.
+    asked: BTreeMap<(String, String), u64>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<Exit> {
@@ -96,7 +101,8 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
     let target = target(args, input)?;
     let folder = if args.stdout || args.check { std::env::temp_dir() } else { folder_of(&target)? };
     let options = Options { keep_content: args.keep_content };
-    let outcome = match scrub(input, &folder, options, args.skip_bad)? {
+    let asked = args.explain.as_deref().and_then(one_value).map(|(record, _)| record);
+    let outcome = match scrub(input, &folder, options, args.skip_bad, asked)? {
         Ok(outcome) => outcome,
         Err(problem) => {
             terminal::progress(&format!("{}: {problem}; nothing was written", input.display()));
@@ -166,7 +172,13 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Both passes and the verification. The inner error is of the recording, the outer one of the machine.
-fn scrub(input: &Path, folder: &Path, options: Options, skip_bad: bool) -> Result<Result<Outcome, String>> {
+fn scrub(
+    input: &Path,
+    folder: &Path,
+    options: Options,
+    skip_bad: bool,
+    asked: Option<u64>,
+) -> Result<Result<Outcome, String>> {
     let mut learner = Learner::new(options);
     let mut bad = Vec::new();
     let read = records(input, skip_bad);
@@ -193,13 +205,19 @@ fn scrub(input: &Path, folder: &Path, options: Options, skip_bad: bool) -> Resul
     let scrubbed = NamedTempFile::new_in(folder)
         .with_context(|| format!("failed to write into {}", folder.display()))?;
     let mut writer = BufWriter::new(scrubbed.as_file());
+    let (mut written, mut replaced_there) = (0_u64, BTreeMap::new());
     for (number, record) in records(input, skip_bad)?.enumerate() {
         let RawRecord { place, mut bytes } = record?;
         if bad.binary_search(&number).is_ok() {
             continue;
         }
+        let before = asked.filter(|asked| *asked == written + 1).map(|_| scrubber.report());
         if let Err(error) = scrubber.scrub(&mut bytes) {
             return Ok(Err(format!("{place}: {error}")));
+        }
+        written += 1;
+        if let Some(before) = before {
+            replaced_there = replaced_between(&before, &scrubber.report());
         }
         bytes.push(b'\n');
         writer.write_all(&bytes)?;
@@ -218,7 +236,36 @@ fn scrub(input: &Path, folder: &Path, options: Options, skip_bad: bool) -> Resul
     }
     findings.extend(verifier.finish());
     let report = scrubber.report();
-    Ok(Ok(Outcome { scrubbed, report, findings, skipped }))
+    Ok(Ok(Outcome { scrubbed, report, findings, skipped, asked: replaced_there }))
+}
+
+/// The record and the place that are asked for as `RECORD:PLACE`.
+fn one_value(asked: &str) -> Option<(u64, &str)> {
+    let (record, place) = asked.split_once(':')?;
+    Some((record.parse().ok()?, place))
+}
+
+/// What was replaced between two reports, by rule and place.
+fn replaced_between(before: &Report, after: &Report) -> BTreeMap<(String, String), u64> {
+    let all = |report: &Report| -> BTreeMap<(String, String), u64> {
+        let places = report.rules.iter().flat_map(|rule| {
+            rule.places.iter().map(|(place, count)| ((rule.rule.clone(), place.clone()), *count))
+        });
+        places.collect()
+    };
+    let before = all(before);
+    let mut all = all(after);
+    all.retain(|key, count| {
+        *count -= before.get(key).copied().unwrap_or_default();
+        *count > 0
+    });
+    all
+}
+
+/// A JSON pointer as the pattern that reports have for it: elements of arrays are `*`.
+fn pattern(pointer: &str) -> String {
+    let is_element = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    pointer.split('/').map(|part| if is_element(part) { "*" } else { part }).collect::<Vec<_>>().join("/")
 }
 
 /// A recording that cannot be opened is the machine's; one that cannot be read is its own fault.
@@ -275,6 +322,10 @@ fn tell(args: &Args, outcome: &Outcome) -> Result<()> {
         terminal::result(&serde_json::to_string(&document)?)?;
     }
     let Some(asked) = &args.explain else { return Ok(()) };
+    if let Some((record, place)) = one_value(asked) {
+        tell_value(record, &pattern(place), outcome);
+        return Ok(());
+    }
     let mut is_any = false;
     for rule in &report.rules {
         for (place, count) in &rule.places {
@@ -290,6 +341,22 @@ fn tell(args: &Args, outcome: &Outcome) -> Result<()> {
         terminal::progress(&format!("nothing was replaced in a place like {asked}"));
     }
     Ok(())
+}
+
+/// Says what was replaced in a place of one record, or in which places of it anything was.
+fn tell_value(record: u64, place: &str, outcome: &Outcome) {
+    if record == 0 || record > outcome.report.records {
+        return terminal::progress(&format!("there are records 1 to {}", outcome.report.records));
+    }
+    let within =
+        |of: &str| of.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let is_any = outcome.asked.keys().any(|(_, of)| within(of));
+    if !is_any {
+        terminal::progress(&format!("nothing was replaced in {place} of record {record}; elsewhere in it:"));
+    }
+    for ((rule, of), count) in outcome.asked.iter().filter(|((_, of), _)| !is_any || within(of)) {
+        terminal::progress(&format!("{count:8} x {rule:20} {of}"));
+    }
 }
 
 /// Compares with what is there.
@@ -363,6 +430,22 @@ fn pointer(old: &serde_json::Value, new: &serde_json::Value, at: String) -> Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_value_is_explained_by_its_place_in_its_record() {
+        let folder = tempfile::tempdir().unwrap();
+        let secret = ["Winter", "-mango-", "7719"].concat();
+        let record =
+            |name: &str| format!("{{\"type\":\"request\",\"headers\":[[\"{name}\",\"{secret}\"]]}}\n");
+        let input = folder.path().join("a.jsonl");
+        std::fs::write(&input, record("x-api-key") + &record("x-other")).unwrap();
+        let asked = one_value("2:/headers/0/1").unwrap();
+        assert_eq!((asked.0, pattern(asked.1)), (2, "/headers/*/*".to_owned()));
+        assert_eq!(one_value("user-name"), None);
+        let outcome = scrub(&input, folder.path(), Options::default(), false, Some(2)).unwrap().unwrap();
+        let expected = [(("api-key".to_owned(), "/headers/x-other".to_owned()), 1)];
+        assert_eq!(outcome.asked, expected.into());
+    }
 
     #[test]
     fn a_difference_is_named_by_record_byte_and_pointer() {
