@@ -1,15 +1,15 @@
 //! `cargo xtask compat-capture`: recorded traffic becomes a fixture that holds no secret of anyone.
 //!
 //! What is sensitive and how it is replaced stands in `harness::scrub`; here are files and the verdict. A
-//! fixture is written beside its place and renamed only once the verification has found nothing.
+//! fixture is written beside its place and renamed only once the verification has found nothing; a big one is
+//! packed.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Write as _};
+use std::io::{self, BufRead, BufWriter, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use harness::capture::{self, CaptureError, Format, RawRecord, Reader};
+use harness::capture::{self, CaptureError, Format, RawRecord, Reader, packed};
 use harness::scrub::{Certificate, Finding, Learner, Options, Report, Rule};
 use serde::Serialize;
 use tempfile::NamedTempFile;
@@ -23,17 +23,18 @@ mod self_test;
 ///
 /// Replaces credentials, identities, personal data and times by placeholders of the same length, in every
 /// encoding, and free text by filler; then looks at the result in another way, and writes nothing if
-/// anything is left. Beside the fixture stands a certificate, without which it does not load.
+/// anything is left. Beside the fixture stands a certificate, without which it does not load. A fixture of
+/// more than 1 MiB is packed with zstd; `zstdcat` shows it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// The recording: JSON lines, JSON, HAR or SSE text, or a directory that `--record` wrote.
+    /// The recording: JSON lines, JSON, HAR or SSE text, packed or not, or a directory that `--record` wrote.
     #[arg(long, short, value_name = "FILE", required_unless_present = "self_test")]
     input: Option<PathBuf>,
     /// Name of the fixture [default: that of the recording].
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Where the fixture goes.
+    /// Where the fixture goes; it is packed if the name ends in `.zst`.
     #[arg(long, value_name = "FILE", group = "target")]
     output: Option<PathBuf>,
     /// The folder that the fixture goes to, by its name.
@@ -98,8 +99,8 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
         return self_test::run();
     }
     let input = args.input.as_deref().context("there is no input")?;
-    let target = target(args, input)?;
-    let folder = if args.stdout || args.check { std::env::temp_dir() } else { folder_of(&target)? };
+    let plain = target(args, input)?;
+    let folder = if args.stdout || args.check { std::env::temp_dir() } else { folder_of(&plain)? };
     let options = Options { keep_content: args.keep_content };
     let asked = args.explain.as_deref().and_then(one_value).map(|(record, _)| record);
     let outcome = match scrub(input, &folder, options, args.skip_bad, asked)? {
@@ -129,13 +130,40 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
     }
     let certificate = Certificate::new(outcome.scrubbed.reopen()?, options, &outcome.report)?;
     let certificate = serde_json::to_string_pretty(&certificate)? + "\n";
+    let target = if args.output.is_none() && outcome.scrubbed.as_file().metadata()?.len() > PACK_ABOVE {
+        with_ending(&plain, packed::ENDING)
+    } else {
+        plain
+    };
     if args.check {
         return check(&target, outcome.scrubbed.path(), &certificate);
     }
     write(&certificate_of(&target), certificate.as_bytes())?;
-    outcome.scrubbed.persist(&target).with_context(|| format!("failed to write {}", target.display()))?;
+    put(outcome.scrubbed, &target, &folder)
+        .with_context(|| format!("failed to write {}", target.display()))?;
     terminal::progress(&format!("{}: {} values replaced", target.display(), outcome.report.values));
     Ok(Exit::Good)
+}
+
+/// The longest fixture that stays as it is, in bytes: it can be read and compared without a tool.
+const PACK_ABOVE: u64 = 1 << 20;
+
+/// Puts what was scrubbed in its place, packed if the place is called so, and removes the other form of it.
+fn put(scrubbed: NamedTempFile, target: &Path, folder: &Path) -> Result<()> {
+    let other = if packed::is_packed(target) {
+        let (from, to) = (scrubbed.reopen()?, NamedTempFile::new_in(folder)?);
+        packed::pack(from, to)?.persist(target)?;
+        packed::plain_name(target).into_owned()
+    } else {
+        scrubbed.persist(target)?;
+        with_ending(target, packed::ENDING)
+    };
+    match std::fs::remove_file(&other) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("failed to remove {}", other.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Where the fixture goes.
@@ -143,7 +171,7 @@ fn target(args: &Args, input: &Path) -> Result<PathBuf> {
     if let Some(output) = &args.output {
         return Ok(output.clone());
     }
-    let name = match (&args.name, input.file_stem()) {
+    let name = match (&args.name, packed::plain_name(input).file_stem()) {
         (Some(name), _) => name.clone(),
         (None, Some(stem)) => stem.to_string_lossy().into_owned(),
         (None, None) => bail!("{} has no name", input.display()),
@@ -161,9 +189,15 @@ fn folder_of(target: &Path) -> Result<PathBuf> {
     Ok(folder.to_owned())
 }
 
+/// The certificate is that of what a fixture holds, so its name does not say whether that is packed.
 fn certificate_of(fixture: &Path) -> PathBuf {
-    let mut name = fixture.as_os_str().to_owned();
-    name.push(".cert.json");
+    with_ending(&packed::plain_name(fixture), "cert.json")
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(ending);
     name.into()
 }
 
@@ -361,10 +395,7 @@ fn tell_value(record: u64, place: &str, outcome: &Outcome) {
 
 /// Compares with what is there.
 fn check(target: &Path, scrubbed: &Path, certificate: &str) -> Result<Exit> {
-    let open = |path: &Path| {
-        let file = File::open(path).with_context(|| format!("failed to read {}", path.display()))?;
-        anyhow::Ok(BufReader::with_capacity(1 << 16, file))
-    };
+    let open = |path: &Path| packed::open(path).with_context(|| format!("failed to read {}", path.display()));
     let difference = difference(open(target)?, open(scrubbed)?);
     if let Some(difference) = difference.with_context(|| format!("failed to read {}", target.display()))? {
         terminal::progress(&format!("{}: stale: {difference}", target.display()));
