@@ -279,6 +279,11 @@ impl Database {
 
 #[cfg(test)]
 impl Database {
+    /// Lets another process's write be waited for as long as it takes, as a disk that hangs is.
+    pub(super) fn hang(&self) {
+        assert!(self.connection.busy_timeout(Duration::from_secs(3600)).is_ok());
+    }
+
     /// Lets the database grow by no more than so many pages from now on, as a full disk does.
     pub(super) fn limit(&self, pages: i64) {
         let count: i64 =

@@ -31,6 +31,8 @@ mod rotation;
 
 mod continuity;
 
+mod state;
+
 mod crashes;
 
 mod tokens;
