@@ -69,17 +69,26 @@ pub struct Gate {
     ticket: Ticket,
     /// Runs from when it is first found closed.
     limit: Option<Pin<Box<Sleep>>>,
+    /// Who is told when it opens.
+    waker: Option<Waker>,
 }
 
 impl Gate {
     pub(super) fn new(shared: &Arc<Shared>, ticket: Ticket) -> Self {
-        Self { shared: Arc::clone(shared), ticket, limit: None }
+        Self { shared: Arc::clone(shared), ticket, limit: None, waker: None }
     }
 
     /// Waits until it is open. Must be called within a runtime that has a clock.
     pub fn poll_open(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Self { shared, ticket, limit } = self;
-        if shared.watermark.wait(*ticket, context.waker()) {
+        let Self { shared, ticket, limit, waker } = self;
+        let is_known = waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker()));
+        let has_passed = if is_known {
+            shared.watermark.has_passed(*ticket)
+        } else {
+            *waker = Some(context.waker().clone());
+            shared.watermark.wait(*ticket, context.waker())
+        };
+        if has_passed {
             return Poll::Ready(());
         }
         let limit = limit.get_or_insert_with(|| {

@@ -71,6 +71,8 @@ pub(super) struct Shared {
 #[derive(Debug, Default)]
 struct Queue {
     rows: Vec<Row>,
+    /// How many bindings found no room.
+    given_up: usize,
     facts: HashMap<(Fact, Arc<str>), Arc<str>>,
     /// The number of the commit that all of it goes with, less one.
     commits: u64,
@@ -187,6 +189,11 @@ impl Writer {
     pub(super) fn queue(&self, row: Row) -> Ticket {
         let mut queue = lock(&self.shared.queue);
         if queue.is_closed {
+            return Ticket::DURABLE;
+        }
+        if queue.rows.len() >= MAX_BACKLOG {
+            // The disk has not answered for very long.
+            queue.given_up += 1;
             return Ticket::DURABLE;
         }
         let is_first = queue.rows.is_empty();
@@ -416,7 +423,13 @@ impl Thread {
                 self.seen = written.seen;
                 let mut queue = lock(&shared.queue);
                 (queue.retry, queue.is_stuck) = (None, false);
+                let (given_up, backlog) = (std::mem::take(&mut queue.given_up), queue.rows.len());
                 drop(queue);
+                if given_up > 0 {
+                    let skipped =
+                        RunEvent::StateSaveSkipped { rows: given_up, backlog, lag_ms: milliseconds(lag) };
+                    shared.log.record(&skipped);
+                }
                 shared.watermark.settle(ticket);
                 self.since_prune = if written.has_more() {
                     PRUNE
@@ -440,6 +453,7 @@ impl Thread {
         queue.rows.extend(newer);
         let surplus = queue.rows.len().saturating_sub(MAX_BACKLOG);
         queue.rows.drain(..surplus);
+        let surplus = surplus + std::mem::take(&mut queue.given_up);
         for (key, value) in batch.facts {
             queue.facts.entry(key).or_insert(value);
         }

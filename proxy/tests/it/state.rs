@@ -153,3 +153,16 @@ async fn bindings_of_the_older_tool_come_with_its_accounts() {
     assert_eq!(served_by(&mock, &proxy, "", &user("x")).await, "a");
     assert_eq!(served_by(&mock, &proxy, "session-id: thread\r\n", &user("x")).await, "b");
 }
+
+#[tokio::test]
+async fn several_proxies_may_begin_at_once() {
+    let sandbox = sandbox();
+    crate::rig::add_profile(&sandbox, "a", &Account::new("a").auth_json().to_string()).await;
+    let sandbox = std::sync::Arc::new(sandbox);
+    let arguments = || vec!["--upstream".to_owned(), "http://127.0.0.1:9".to_owned()];
+    let begin = || Proxy::start(std::sync::Arc::clone(&sandbox), arguments());
+    let (one, two, three, four) = tokio::join!(begin(), begin(), begin(), begin());
+    for proxy in [one, two, three, four] {
+        proxy.stop().await;
+    }
+}
