@@ -76,8 +76,10 @@ struct Queue {
     facts: HashMap<(Fact, Arc<str>), Arc<str>>,
     /// The number of the commit that all of it goes with, less one.
     commits: u64,
-    /// When the oldest of it came.
+    /// When the oldest of the rows came.
     since: Option<Instant>,
+    /// When the oldest of the facts came.
+    facts_since: Option<Instant>,
     /// Somebody waits for it.
     is_urgent: bool,
     /// Another process's changes are to be looked for.
@@ -108,7 +110,7 @@ impl Queue {
         if self.is_urgent {
             return Some(last);
         }
-        let facts = self.since.filter(|_| self.rows.is_empty()).map(|since| since + FACTS);
+        let facts = self.facts_since.filter(|_| self.rows.is_empty()).map(|since| since + FACTS);
         Some(facts.unwrap_or(last + GATHER))
     }
 
@@ -215,7 +217,7 @@ impl Writer {
         }
         let is_first = queue.rows.is_empty() && queue.facts.is_empty();
         queue.facts.insert(key, value);
-        queue.since.get_or_insert_with(Instant::now);
+        queue.facts_since.get_or_insert_with(Instant::now);
         drop(queue);
         if is_first {
             self.shared.changed.notify_one();
@@ -390,6 +392,7 @@ impl Thread {
             work.batch.rows = std::mem::take(&mut queue.rows);
             work.batch.facts = queue.facts.drain().collect();
             work.since = queue.since.take();
+            queue.facts_since = None;
             queue.is_urgent = false;
             queue.commits += 1;
         }
@@ -422,7 +425,11 @@ impl Thread {
             Ok(written) => {
                 self.seen = written.seen;
                 let mut queue = lock(&shared.queue);
-                (queue.retry, queue.is_stuck) = (None, false);
+                queue.retry = None;
+                if std::mem::take(&mut queue.is_stuck) {
+                    // What gathers now is settled already, so what comes from here on needs another number.
+                    queue.commits += 1;
+                }
                 let (given_up, backlog) = (std::mem::take(&mut queue.given_up), queue.rows.len());
                 drop(queue);
                 if given_up > 0 {
