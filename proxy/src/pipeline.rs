@@ -225,7 +225,7 @@ impl Proxy {
         let session = session.map(|session| state.bind(Tie::Session, session, &profile.name));
         let turn_state = opened.head.get_str(TURN_STATE);
         let turn_state = turn_state.map(|turn_state| state.bind(Tie::TurnState, turn_state, &profile.name));
-        if let Some(gate) = session.max(turn_state).and_then(|ticket| state.gate(ticket)) {
+        if let Some(mut gate) = session.max(turn_state).and_then(|ticket| state.gate(ticket)) {
             std::future::poll_fn(|context| gate.poll_open(context)).await;
         }
     }

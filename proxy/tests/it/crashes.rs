@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::connection::{CODEX, Connection, TURN, begin_turn, head, turn, user};
+use crate::http2::{Http2, collect};
 use crate::rig::{LIMIT, Proxy, Setting, finished, until};
 use crate::socket::{Socket, create};
 
@@ -92,6 +93,28 @@ async fn over_websocket(proxy: &Proxy, session: &str) -> AllSeen {
         }
     }
     seen
+}
+
+/// Turns over HTTP/2, until the proxy is gone.
+async fn over_http2(proxy: &Proxy) -> AllSeen {
+    let mut all = AllSeen::new();
+    let mut client = Http2::open(proxy).await;
+    let target = format!("{}{TURN}", proxy.prefix());
+    for turn in 0..TURNS {
+        let session = format!("http2-{turn}");
+        let agent = ("user-agent", "codex_exec/0.169.0 (Linux)");
+        let fields = [agent, ("content-type", "application/json"), ("session-id", &*session)];
+        let body = user(if turn % 2 == 0 { "to a" } else { "to b" });
+        let Ok(response) = client.send("POST", &target, &fields, body).await else { return all };
+        assert_eq!(response.status(), 200);
+        let state = response.headers().get("x-codex-turn-state");
+        let state = state.map(|state| Seen::TurnState(state.to_str().unwrap().to_owned()));
+        let (bytes, _) = collect(&mut response.into_body()).await;
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let seen = responses(&text).chain(state).chain([Seen::Session]);
+        all.extend(seen.map(|seen| (session.clone(), seen)));
+    }
+    all
 }
 
 /// Clients of both kinds, until the proxy is gone or they are done: what they have seen. `ended` counts the
@@ -207,7 +230,7 @@ fn setting() -> Setting {
 async fn kill_at(setting: Setting, points: &[&str]) {
     let (mock, first) = begin(setting).await;
     for point in points {
-        let proxy = first.another_that("PRODEX_CRASH_AT", point).await;
+        let proxy = first.another_that("PRODEX_CRASH_AT", point, &[]).await;
         let seen = use_up(&proxy, &Arc::default()).await;
         killed(proxy).await;
         assert_recovered(&mock, &first, &seen).await;
@@ -231,6 +254,20 @@ async fn a_kill_around_the_release_of_what_was_held_loses_nothing_that_was_seen(
 async fn a_kill_loses_nothing_where_nothing_is_held() {
     let points = ["write.begun:3", "write.commit:5", "write.committed:1", "response.written:6"];
     kill_at(setting().set("PRODEX_HOLD_CODEX", "0s"), &points).await;
+}
+
+#[tokio::test]
+async fn a_kill_loses_nothing_that_was_seen_over_http2() {
+    // The proxies behind it are asked without TLS.
+    for hold in ["90s", "0s"] {
+        let (mock, first) = begin(setting().set("PRODEX_HOLD_CODEX", hold)).await;
+        for point in ["write.begun:3", "write.commit:4", "write.committed:7"] {
+            let proxy = first.another_that("PRODEX_CRASH_AT", point, &["--tls"]).await;
+            let seen = over_http2(&proxy).await;
+            killed(proxy).await;
+            assert_recovered(&mock, &first, &at_risk(seen)).await;
+        }
+    }
 }
 
 #[tokio::test]
@@ -289,7 +326,7 @@ async fn a_kill_while_a_token_is_replaced_leaves_the_old_login_or_the_new_one() 
         let (mock, first) = begin(setting()).await;
         mock.expire("a");
         let before = first.auth("a");
-        let proxy = first.another_that("PRODEX_CRASH_AT", point).await;
+        let proxy = first.another_that("PRODEX_CRASH_AT", point, &[]).await;
         let mut client = begin_turn(&proxy, "", &user("to a")).await;
         assert!(client.read_to_end().await.0.is_empty());
         killed(proxy).await;

@@ -33,6 +33,8 @@ mod selecting;
 
 mod continuity;
 
+mod state;
+
 mod crashes;
 
 mod tokens;

@@ -165,9 +165,10 @@ impl Proxy {
         program.envs(self.sandbox.environment()).envs([(name, value)])
     }
 
-    /// Another proxy of the same home, with a further variable.
-    pub(crate) async fn another_that(&self, name: &str, value: &str) -> Self {
-        let started = self.another_with(name, value).start_ready("prodex-ready ", LIMIT).await;
+    /// Another proxy of the same home, with a further variable and further arguments.
+    pub(crate) async fn another_that(&self, name: &str, value: &str, arguments: &[&str]) -> Self {
+        let program = self.another_with(name, value).args(arguments.iter().copied());
+        let started = program.start_ready("prodex-ready ", LIMIT).await;
         let (server, ready) = started.unwrap();
         Self { server, ready, sandbox: Arc::clone(&self.sandbox), arguments: self.arguments.clone() }
     }
