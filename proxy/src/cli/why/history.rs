@@ -189,7 +189,7 @@ impl History {
             lines.filter_map(|line| serde_json::from_slice::<RawLine>(line).ok())
         };
         let choices = || lines().filter(|line| is_choice(&line.event)).filter_map(|line| request_of(&line));
-        let (Some(first), Some(last)) = (choices().min(), choices().last()) else {
+        let (Some(first), Some(last)) = (choices().min(), choices().next_back()) else {
             return Err(HistoryError::Nothing(lines().count()));
         };
         let request = wanted.unwrap_or(last);

@@ -176,7 +176,7 @@ fn what_a_proxy_logs_is_chosen_again() {
         }
         let owner = Owner { profile: "a".into(), tie: Tie::Session };
         let owner = Some(&owner).filter(|_| request % 4 == 0);
-        let tried = vec![Arc::from("a")];
+        let tried = [Arc::from("a")];
         let tried = if request % 3 == 0 { &tried[..] } else { &[] };
         let route = CircuitOf::Responses;
         let wanted = Wanted { route, owner, may_move: request % 8 == 0, tried, reset: None };
