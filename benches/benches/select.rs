@@ -19,7 +19,7 @@ const PROFILES: usize = 64;
 
 /// Both windows of an account, as a response states them.
 fn windows(used_percent: f64) -> Vec<Window> {
-    let window = |hours, used_percent| {
+    let window = |hours: u64, used_percent| {
         let length = Some(Duration::from_secs(hours * 3600));
         Window { used_percent, length, resets_at: Some(i64::MAX) }
     };
