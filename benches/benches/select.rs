@@ -8,6 +8,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use nix::sys::resource::{UsageWho, getrusage};
 use prodex::profile::{Credentials, Now, Pool, Profile};
 use prodex::selection::{Owner, Snapshot, Wanted, choose};
 use prodex::state::Tie;
@@ -19,7 +20,7 @@ const PROFILES: usize = 64;
 
 /// Both windows of an account, as a response states them.
 fn windows(used_percent: f64) -> Vec<Window> {
-    let window = |hours, used_percent| {
+    let window = |hours: u64, used_percent| {
         let length = Some(Duration::from_secs(hours * 3600));
         Window { used_percent, length, resets_at: Some(i64::MAX) }
     };
@@ -49,10 +50,25 @@ fn wanted(owner: Option<&Owner>) -> Wanted<'_> {
     Wanted { route: CircuitOf::Responses, owner, may_move: true, tried: &[], reset: None }
 }
 
+/// Says how much time of the CPU something takes: on a shared machine time of the clock says little.
+fn cpu<T>(what: &str, run: impl Fn() -> T) {
+    const ROUNDS: u32 = 200_000;
+    let used = || {
+        let usage = getrusage(UsageWho::RUSAGE_SELF).expect("every system tells");
+        let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+        seconds(usage.user_time()) + seconds(usage.system_time())
+    };
+    let begun = used();
+    (0..ROUNDS).for_each(|_| drop(black_box(run())));
+    println!("{what}: {:.0} ns of the CPU", (used() - begun) * 1e9 / f64::from(ROUNDS));
+}
+
 fn bench(criterion: &mut Criterion) {
     let pool = pool();
     let now = Now::read();
     let take = || Snapshot::take(&pool, Api::Chatgpt, now);
+    cpu("snapshot", take);
+    cpu("snapshot and choose by rank", || choose(&take(), &wanted(None)));
     let mut group = criterion.benchmark_group("select 64");
     group.bench_function("snapshot", |bench| bench.iter(take));
     let fresh = take();

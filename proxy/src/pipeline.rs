@@ -489,3 +489,7 @@ pub(crate) enum Upgrade {
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests may touch the disk")]
+mod tests;

@@ -136,8 +136,11 @@ fn choose_fresh(snapshot: &Snapshot, wanted: &Wanted<'_>) -> Result<Choice, NoCh
     if let Some(current) = current.filter(|current| why_not_kept(snapshot, wanted, current).is_none()) {
         return Ok(Choice::of(&current, Reason::Current));
     }
-    let open = snapshot.candidates().filter(|candidate| is_open(wanted, candidate));
-    if let Some(best) = open.min_by_key(|candidate| ranking::rank(candidate, wanted.route)) {
+    let ranked = snapshot.candidates().filter_map(|candidate| {
+        let state = candidate.state(wanted.route);
+        may_serve(wanted, &candidate, state).then(|| (ranking::rank(&candidate, state), candidate))
+    });
+    if let Some((_, best)) = ranked.min_by_key(|(rank, _)| *rank) {
         return Ok(Choice::of(&best, Reason::Ranked));
     }
     let untried = || snapshot.candidates().filter(|candidate| !is_tried(wanted, candidate));
@@ -170,7 +173,12 @@ fn is_tried(wanted: &Wanted<'_>, candidate: &Candidate<'_>) -> bool {
 
 /// Whether a fresh request may be sent to it.
 fn is_open(wanted: &Wanted<'_>, candidate: &Candidate<'_>) -> bool {
-    candidate.state(wanted.route).may_be_asked() && !candidate.is_full() && !is_tried(wanted, candidate)
+    may_serve(wanted, candidate, candidate.state(wanted.route))
+}
+
+/// The same, for whom its state is known.
+fn may_serve(wanted: &Wanted<'_>, candidate: &Candidate<'_>, state: State) -> bool {
+    state.may_be_asked() && !candidate.is_full() && !is_tried(wanted, candidate)
 }
 
 /// Why a fresh request does not stay with a profile though it is the current one. None while nothing is

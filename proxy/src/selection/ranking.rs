@@ -1,9 +1,5 @@
 //! The order among profiles that could all serve a fresh request.
 
-use std::cmp::Ordering;
-
-use wire::run_event::CircuitOf;
-
 use super::{Candidate, State};
 
 /// How much of its tightest window an account has left.
@@ -53,40 +49,83 @@ pub fn band(remaining: Option<f64>) -> Band {
     }
 }
 
-/// A candidate's place for calls of a kind, the best first: whether it can be reached, has proved itself
-/// since it last refused, is above the floor and not busy; then by band, by what its person prefers, by how
-/// busy it is, and by how much it has left. Equal candidates keep their order.
+/// A candidate's place, the lower the better: whether it can be reached, has proved itself since it last
+/// refused, is above the floor and not busy; then by band, by what its person prefers, by how busy it is, and by
+/// how much it has left. Equal candidates keep their order. `state` is its state for calls of the kind.
 #[must_use]
-pub fn rank(candidate: &Candidate<'_>, of: CircuitOf) -> impl Ord + use<> {
-    let (remaining, is_half_open) = (candidate.remaining(), candidate.state(of) == State::HalfOpen);
+pub fn rank(candidate: &Candidate<'_>, state: State) -> Rank {
+    let remaining = candidate.remaining();
     let band = band(remaining);
-    (
-        (candidate.is_unreachable, is_half_open, band.is_below_floor(), candidate.is_busy()),
-        (band, !candidate.standing.is_preferred, candidate.in_flight),
-        MostFirst(remaining.unwrap_or_default()),
-    )
+    let flags =
+        [candidate.is_unreachable, state == State::HalfOpen, band.is_below_floor(), candidate.is_busy()];
+    let flags = flags.into_iter().fold(0, |flags, flag| flags << 1 | u64::from(flag));
+    let in_flight = u64::try_from(candidate.in_flight).unwrap_or(u64::MAX).min(MOST_IN_FLIGHT);
+    // Percentages are not negative, and the bits of such numbers are in the order of the numbers.
+    let left = (remaining.unwrap_or_default().clamp(0.0, 100.0) as f32).to_bits();
+    let preference = u64::from(!candidate.standing.is_preferred);
+    Rank((((flags << 3 | band as u64) << 1 | preference) << 24 | in_flight) << 32 | u64::from(!left))
 }
 
-/// Larger numbers come first.
-#[derive(Debug, Clone, Copy)]
-struct MostFirst(f64);
+/// More requests in flight on one profile make no difference.
+const MOST_IN_FLIGHT: u64 = (1 << 24) - 1;
 
-impl Ord for MostFirst {
-    fn cmp(&self, other: &Self) -> Ordering {
-        other.0.total_cmp(&self.0)
+/// A place among candidates, in one number: ranks are compared for every profile and request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank(u64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::selection::{Limits, Snapshot};
+    use wire::run_event::{CircuitOf, QuotaWindow, Source, Standing};
+
+    /// The rank of a profile with so much left and so many requests in flight.
+    fn of(
+        remaining: Option<f64>,
+        in_flight: usize,
+        change: impl FnOnce(&mut Standing, &mut Snapshot),
+    ) -> Rank {
+        let window = |remaining| QuotaWindow {
+            seconds: None,
+            remaining,
+            resets_at: None,
+            source: Source::Usage,
+            observed_at: 0,
+        };
+        let mut standing = Standing::new("a".into());
+        standing.windows.extend(remaining.map(window));
+        let mut snapshot = Snapshot::new(0, Vec::new(), None);
+        change(&mut standing, &mut snapshot);
+        let unreachable = snapshot.unreachable;
+        let limits = snapshot.limits;
+        snapshot = Snapshot {
+            in_flight: vec![in_flight],
+            unreachable,
+            limits,
+            ..Snapshot::new(0, vec![standing], None)
+        };
+        let candidate = snapshot.get("a").expect("it is there");
+        rank(&candidate, candidate.state(CircuitOf::Responses))
+    }
+
+    #[test]
+    fn each_thing_outweighs_all_behind_it() {
+        let as_it_is = |_: &mut Standing, _: &mut Snapshot| {};
+        let prefer = |standing: &mut Standing, _: &mut Snapshot| standing.is_preferred = true;
+        let in_order = [
+            of(Some(20.0), 9, prefer),
+            of(Some(90.5), 0, as_it_is),
+            of(Some(90.0), 0, as_it_is),
+            of(Some(100.0), 1, as_it_is),
+            of(Some(100.0), usize::MAX - 1, as_it_is),
+            of(None, 0, as_it_is),
+            of(Some(15.0), 0, prefer),
+            of(Some(100.0), 2, |_, snapshot| snapshot.limits = Limits { soft: 2, hard: 3 }),
+            of(Some(5.0), 0, prefer),
+            of(Some(0.0), 0, prefer),
+            of(Some(100.0), 0, |_, snapshot| snapshot.unreachable = vec!["a".into()]),
+        ];
+        assert!(in_order.is_sorted(), "{in_order:?}");
+        assert!(in_order.windows(2).all(|pair| pair[0] != pair[1]), "{in_order:?}");
     }
 }
-
-impl PartialOrd for MostFirst {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for MostFirst {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for MostFirst {}

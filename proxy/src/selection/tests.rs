@@ -328,7 +328,7 @@ proptest! {
         let is_worse = match choice.reason {
             // Nobody is better than these.
             Reason::Current | Reason::Affinity(_) => !could_serve(&wanted, &more),
-            Reason::Ranked => ranking::rank(&more, ROUTE) > ranking::rank(&chosen, ROUTE),
+            Reason::Ranked => ranking::rank(&more, more.state(ROUTE)) > ranking::rank(&chosen, chosen.state(ROUTE)),
             Reason::LastResort => more.state(ROUTE).returns_at().is_none_or(|at| {
                 Some(at) > chosen.state(ROUTE).returns_at() && !could_serve(&wanted, &more)
             }),

@@ -10,7 +10,7 @@ use mock_upstream::script::{Rule, Script, Stream};
 use mock_upstream::{Account, Config, Mock, raise_file_limit};
 
 use crate::connection::{Connection, begin_turn};
-use crate::rig::{LIMIT, Proxy, Setting, add_profile, program, sandbox, until};
+use crate::rig::{LIMIT, Proxy, Setting, add_profile, program, sandbox};
 use crate::socket::{Socket, create, said};
 
 const STREAMS: usize = 1000;

@@ -269,7 +269,7 @@ impl Socket<'_> {
             return Some(Arc::clone(here));
         }
         let ready = snapshot.candidates().filter(is_ready);
-        let best = ready.min_by_key(|candidate| rank(candidate, CircuitOf::Websocket))?;
+        let best = ready.min_by_key(|candidate| rank(candidate, State::Ready))?;
         self.proxy.profiles.get(best.name()).map(Arc::clone)
     }
 
