@@ -22,6 +22,7 @@ use prodex::profile::{Credentials, Pool, Profile};
 use prodex::route::Routed;
 use prodex::secret::Secret;
 use prodex::server::authority;
+use prodex::state::State;
 use prodex::telemetry::RunLog;
 use wire::http1::{BodyLength, RequestHead, ResponseHead};
 
@@ -61,7 +62,8 @@ fn proxy(runtime: &tokio::runtime::Runtime) -> Arc<Proxy> {
     let nowhere = std::path::Path::new("/nonexistent");
     let config = Config::load(Some(nowhere), &|_| None, &Vec::new()).expect("the defaults are right");
     let tls = Arc::new(authority::client_config(None).expect("the roots are built in"));
-    let control = Control::new(config, Arc::new(RunLog::none()), tls, runtime.handle().clone());
+    let (state, log) = (State::in_memory(), Arc::new(RunLog::none()));
+    let control = Control::new(config, state, log, tls, runtime.handle().clone());
     let key = Profile::new("key", Credentials::OpenAiKey(Secret::new("sk-test")));
     let pool = Pool::new(vec![key], None);
     Arc::new(Proxy::new(Arc::new(control), Guard::new(None), pool, false))

@@ -16,6 +16,7 @@ use prodex::pipeline::Proxy;
 use prodex::profile::{Credentials, Pool, Profile};
 use prodex::secret::Secret;
 use prodex::server::{Listeners, authority, run};
+use prodex::state::State;
 use prodex::telemetry::RunLog;
 
 /// Events of the shorter run; the longer one has ten times as many.
@@ -46,7 +47,8 @@ fn allocations(home: &Path, talk: impl FnOnce(SocketAddr, &TcpListener)) -> u64 
                 let handle = tokio::runtime::Handle::current();
                 let key =
                     Profile::new("key", Credentials::OpenAiKey(Secret::new("sk-test"))).limited(&config);
-                let control = Control::new(config.clone(), Arc::new(RunLog::none()), tls, handle);
+                let (state, log) = (State::in_memory(), Arc::new(RunLog::none()));
+                let control = Control::new(config.clone(), state, log, tls, handle);
                 let pool = Pool::new(vec![key], None);
                 let proxy = Arc::new(Proxy::new(Arc::new(control), Guard::new(None), pool, false));
                 let listeners = Listeners::bind(config.listen).await.expect("there is a port");

@@ -7,8 +7,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Cursor, Read};
+use std::io::{BufRead, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +18,8 @@ mod json;
 mod har;
 
 pub mod normal;
+
+pub mod packed;
 
 mod directory;
 
@@ -167,22 +168,21 @@ impl fmt::Debug for Reader {
 }
 
 impl Reader {
-    /// Opens a file.
+    /// Opens a file, packed or not.
     ///
     /// # Errors
     /// When it cannot be opened, or it is not clear what it is.
     pub fn open(path: &Path, options: Options) -> Result<Self, CaptureError> {
         let open = |source| CaptureError::Open { path: path.to_owned(), source };
-        let file = File::open(path).map_err(open)?;
-        if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+        if path.is_dir() {
             let problem = "it is a directory".to_owned();
             let advice = "name a file in it, or read it as a directory of recordings".to_owned();
             return Err(CaptureError::Format { path: path.to_owned(), problem, advice });
         }
-        Self::new(BufReader::with_capacity(1 << 20, file), path, options)
+        Self::new(packed::open(path).map_err(open)?, path, options)
     }
 
-    /// Reads from anything; `name` stands in messages, and its extension counts.
+    /// Reads from anything, which is not packed; `name` stands in messages, and its extension counts.
     ///
     /// # Errors
     /// When it is not clear what it is.
@@ -199,10 +199,8 @@ impl Reader {
         let head = head.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&head).to_vec();
         let format = match options.format {
             Some(format) => format,
-            None => Format::find(name, &head).map_err(|(problem, advice)| CaptureError::Format {
-                path: name.to_owned(),
-                problem,
-                advice,
+            None => Format::find(&packed::plain_name(name), &head).map_err(|(problem, advice)| {
+                CaptureError::Format { path: name.to_owned(), problem, advice }
             })?,
         };
         let input: Input = Box::new(Cursor::new(head).chain(input));

@@ -18,6 +18,7 @@ use crate::clients::{Client, ClientError, DriveError};
 
 mod evidence;
 mod fault;
+mod matrix;
 mod record;
 mod report;
 mod run;
@@ -26,6 +27,7 @@ mod session;
 
 pub use evidence::{Check, Evidence};
 pub use fault::{FaultCase, faults};
+pub use matrix::{DIFFERING, MATRICES, Matrix};
 pub use record::{record, record_session, write_capture};
 pub use report::{CaseResult, Report, Verdict};
 pub use run::Runner;

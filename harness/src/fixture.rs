@@ -1,15 +1,17 @@
 //! Fixtures: scrubbed captures of real clients, below `fixtures/replay/<client>/`, each with its certificate.
 //!
-//! A fixture is JSON lines as `wire::capture` has them; the first record of ours says where it comes from. One
-//! whose certificate is missing or does not match its bytes does not load: it may hold somebody's secrets.
+//! A fixture is JSON lines as `wire::capture` has them, packed if there are many; the first record of ours says
+//! where it comes from. One whose certificate is missing or does not match its bytes does not load: it may hold
+//! somebody's secrets.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use wire::capture::{Entry, Exchange, ExchangeError, Meta, Record, exchanges};
 
 use crate::capture::normal::Records;
-use crate::capture::{CaptureError, Format, Options, Reader};
+use crate::capture::{CaptureError, Format, Options, Reader, packed};
 use crate::scrub::{Certificate, Mismatch};
 
 /// Why fixtures cannot be had.
@@ -32,6 +34,14 @@ pub enum FixtureError {
         /// Why.
         #[source]
         source: globset::Error,
+    },
+    /// There are two of one name.
+    #[error("tell which is {name}: {path} lies beside the same without `.zst`; remove one")]
+    Twice {
+        /// The name.
+        name: String,
+        /// The packed one.
+        path: PathBuf,
     },
     /// Its certificate is none.
     #[error("read {path} as a certificate")]
@@ -82,16 +92,18 @@ pub struct Library {
     root: PathBuf,
     /// The names of its fixtures, in order.
     names: Vec<String>,
+    /// Of them, those whose file is packed.
+    packed: BTreeSet<String>,
 }
 
 impl Library {
-    /// Finds the fixtures below a directory.
+    /// Finds the fixtures below a directory: `NAME.jsonl`, or `NAME.jsonl.zst` where it is packed.
     ///
     /// # Errors
-    /// When a directory cannot be read.
+    /// When a directory cannot be read, or a fixture is there in both forms.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, FixtureError> {
         let root = root.into();
-        let mut names = Vec::new();
+        let mut found = BTreeMap::new();
         let mut open = vec![root.clone()];
         while let Some(directory) = open.pop() {
             let failed = |source| FixtureError::Read { path: directory.clone(), source };
@@ -99,16 +111,17 @@ impl Library {
                 let path = entry.map_err(failed)?.path();
                 if path.is_dir() {
                     open.push(path);
-                } else if path.extension().is_some_and(|ending| ending == "jsonl")
-                    && let Some(name) =
-                        path.with_extension("").strip_prefix(&root).ok().and_then(Path::to_str)
+                } else if let Some(name) = name_of(&path, &root)
+                    && found.insert(name.clone(), packed::is_packed(&path)).is_some()
                 {
-                    names.push(name.to_owned());
+                    let path = root.join(format!("{name}{PACKED}"));
+                    return Err(FixtureError::Twice { name, path });
                 }
             }
         }
-        names.sort_unstable();
-        Ok(Self { root, names })
+        let packed =
+            found.iter().filter(|(_, is_packed)| **is_packed).map(|(name, _)| name.clone()).collect();
+        Ok(Self { root, names: found.into_keys().collect(), packed })
     }
 
     /// The names of all fixtures, in order.
@@ -131,22 +144,15 @@ impl Library {
     /// Where a fixture is.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
-        self.root.join(format!("{name}.jsonl"))
+        let ending = if self.packed.contains(name) { PACKED } else { PLAIN };
+        self.root.join(format!("{name}{ending}"))
     }
 
-    /// The bytes of a fixture and its certificate, which are not compared here.
-    ///
-    /// # Errors
-    /// When one of them is not there.
-    pub fn certified(&self, name: &str) -> Result<(Vec<u8>, Certificate), FixtureError> {
-        let path = self.path(name);
-        let read = |path: &Path| {
-            std::fs::read(path).map_err(|source| FixtureError::Read { path: path.to_owned(), source })
-        };
-        let beside = path.with_extension("jsonl.cert.json");
-        let certificate = serde_json::from_slice(&read(&beside)?)
-            .map_err(|source| FixtureError::Certificate { path: beside, source })?;
-        Ok((read(&path)?, certificate))
+    fn certificate(&self, name: &str) -> Result<Certificate, FixtureError> {
+        let path = self.root.join(format!("{name}{CERTIFICATE}"));
+        let text =
+            std::fs::read(&path).map_err(|source| FixtureError::Read { path: path.clone(), source })?;
+        serde_json::from_slice(&text).map_err(|source| FixtureError::Certificate { path, source })
     }
 
     /// Loads a fixture.
@@ -155,12 +161,15 @@ impl Library {
     /// When it cannot be read, has no valid certificate, or is no capture.
     pub fn load(&self, name: &str) -> Result<Fixture, FixtureError> {
         let path = self.path(name);
-        let (bytes, certificate) = self.certified(name)?;
+        let certificate = self.certificate(name)?;
+        // It is read twice, so that nothing is made of what nobody vouches for, and nothing is held whole.
+        let bytes =
+            packed::open(&path).map_err(|source| FixtureError::Read { path: path.clone(), source })?;
         certificate
-            .check(&bytes)
+            .check(bytes)
             .map_err(|source| FixtureError::Uncertified { path: path.clone(), source })?;
         let options = Options { format: Some(Format::JsonLines), ..Options::default() };
-        let reader = Reader::new(std::io::Cursor::new(bytes), &path, options)?;
+        let reader = Reader::open(&path, options)?;
         let records = Records::new(reader, false).collect::<Result<Vec<Record>, _>>()?;
         let meta = match records.first() {
             Some(Record { entry: Entry::Meta(meta), .. }) => meta.clone(),
@@ -170,6 +179,18 @@ impl Library {
             exchanges(&records).map_err(|source| FixtureError::Exchanges { path: path.clone(), source })?;
         Ok(Fixture { name: name.to_owned(), meta, exchanges })
     }
+}
+
+/// What the names of files end in: of a fixture as it is, of a packed one, and of the certificate of both, which
+/// speaks of the bytes as they are.
+const PLAIN: &str = ".jsonl";
+const PACKED: &str = ".jsonl.zst";
+const CERTIFICATE: &str = ".jsonl.cert.json";
+
+/// The name of the fixture that this file is, if it is one.
+fn name_of(path: &Path, root: &Path) -> Option<String> {
+    let name = path.strip_prefix(root).ok()?.to_str()?;
+    name.strip_suffix(PLAIN).or_else(|| name.strip_suffix(PACKED)).map(str::to_owned)
 }
 
 /// One matcher for all of these patterns of names.
@@ -191,7 +212,7 @@ pub fn pattern(patterns: &[String]) -> Result<GlobSet, FixtureError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scrub::{self, Learner};
+    use crate::scrub::{self, Learner, Mismatch};
 
     const META: &str = r#"{"ts":"2026-11-20T05:56:40.692Z","t_ms":0.0,"type":"meta","client":"codex"}"#;
 
@@ -228,6 +249,26 @@ mod tests {
         assert!(matches!(library.load("a/b"), Err(FixtureError::Certificate { .. })));
         std::fs::remove_file(root.path().join("a/b.jsonl.cert.json")).unwrap();
         assert!(matches!(library.load("a/b"), Err(FixtureError::Read { .. })));
+    }
+
+    #[test]
+    fn a_packed_fixture_loads_with_the_certificate_of_what_it_holds() {
+        let (root, library) = library(META);
+        let (plain, packed) = (root.path().join("a/b.jsonl"), root.path().join("a/b.jsonl.zst"));
+        let bytes = packed::pack(&std::fs::read(&plain).unwrap()[..], Vec::new()).unwrap();
+        std::fs::write(&packed, &bytes).unwrap();
+        let both = Library::open(root.path()).unwrap_err().to_string();
+        assert!(both.contains("a/b.jsonl.zst lies beside"), "{both}");
+        std::fs::remove_file(plain).unwrap();
+        assert!(matches!(library.load("a/b"), Err(FixtureError::Read { .. })));
+        let library = Library::open(root.path()).unwrap();
+        assert_eq!((library.names(), library.path("a/b")), (&["a/b".to_owned()][..], packed.clone()));
+        assert_eq!(library.load("a/b").unwrap().meta.client.as_deref(), Some("codex"));
+        for damaged in [&bytes[..bytes.len() / 2], b"{}\n"] {
+            std::fs::write(&packed, damaged).unwrap();
+            let error = library.load("a/b").unwrap_err();
+            assert!(matches!(&error, FixtureError::Uncertified { source: Mismatch::Read(_), .. }), "{error}");
+        }
     }
 
     #[test]

@@ -28,6 +28,8 @@ use serde::{Deserialize, Serialize};
 
 mod certificate;
 
+mod clean;
+
 mod compressed;
 
 mod detect;
@@ -39,6 +41,8 @@ mod joined;
 mod paths;
 
 mod placeholder;
+
+mod repeat;
 
 mod rules;
 

@@ -180,6 +180,9 @@ pub struct Message {
     pub kind: Kind,
     /// What it holds.
     pub payload: Bytes,
+    /// The lengths of its frames, of a message that was sent in several. Of what is received only the whole
+    /// is known.
+    pub frames: Vec<u64>,
     /// The rule that made it.
     pub rule: Option<Arc<str>>,
 }

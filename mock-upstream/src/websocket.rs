@@ -233,24 +233,30 @@ impl Talk<'_> {
         joined: bool,
         rule: Option<&Arc<str>>,
     ) -> Result<Option<End>, Ended> {
-        let (kind, payload, messages) = match frame {
-            Frame::Text(text) => (Kind::Text, text.clone(), vec![Message::text(text)]),
-            Frame::Fragments(parts) => (Kind::Text, parts.concat(), fragments(&parts)),
+        let (kind, payload, message) = match frame {
+            Frame::Text(text) => (Kind::Text, text.clone(), Message::text(text)),
+            Frame::Fragments(parts) => {
+                let (to, kind, payload) = (Direction::UpstreamToClient, Kind::Text, parts.concat());
+                // A single frame is a message like any other.
+                let lengths = parts.iter().map(|part| part.len() as u64).filter(|_| parts.len() > 1);
+                self.recorder.frames(to, kind, payload.into(), lengths.collect(), rule);
+                for frame in fragments(&parts) {
+                    self.put(frame, joined).await?;
+                }
+                return Ok(None);
+            }
             Frame::Binary(text) => {
                 let data = Bytes::from(STANDARD.decode(&text).unwrap_or_default());
                 self.recorder.message(Direction::UpstreamToClient, Kind::Binary, data.clone(), rule);
                 return self.put(Message::Binary(data), joined).await.map(|()| None);
             }
-            Frame::Ping(text) => (Kind::Ping, text.clone(), vec![Message::Ping(text.into())]),
+            Frame::Ping(text) => (Kind::Ping, text.clone(), Message::Ping(text.into())),
             Frame::Close { code, reason } => return Ok(Some(End::Close { code, reason })),
             // A schedule has turned it into the pause before the next frame.
             Frame::PauseMs(_) => return Ok(None),
         };
         self.recorder.message(Direction::UpstreamToClient, kind, payload.into(), rule);
-        for message in messages {
-            self.put(message, joined).await?;
-        }
-        Ok(None)
+        self.put(message, joined).await.map(|()| None)
     }
 
     async fn put(&mut self, message: Message, joined: bool) -> Result<(), Ended> {

@@ -16,7 +16,7 @@ use crate::admission::Permit;
 use crate::commit::refusal::{Refusal, refusal_of_event};
 use crate::pipeline::Proxy;
 use crate::profile::{InFlight, Now};
-use crate::state::Tie;
+use crate::state::{Gate, Ticket, Tie};
 
 /// Longest event that is looked at: as much as Codex takes, and twice that. Completed events repeat the
 /// whole output before they say what it cost. Memory is used for one that is not in one piece, while it comes.
@@ -74,6 +74,8 @@ pub struct Account {
     terminal: Option<EventKind>,
     /// The response whose owner was recorded last, so that each is recorded once.
     bound: Option<Box<str>>,
+    /// When the last of the bindings that were made for it is durable.
+    ticket: Ticket,
     is_committed: bool,
     /// That the account is used up, said by an event that came before the response was committed.
     failure: Option<Refusal>,
@@ -102,6 +104,7 @@ impl Account {
             outcome: Outcome::ClientGone,
             terminal: None,
             bound: None,
+            ticket: Ticket::DURABLE,
             is_committed: false,
             failure: None,
         }
@@ -125,7 +128,7 @@ impl Account {
         self.is_committed = true;
         self.permit = permit;
         if let Some(refusal) = self.failure.take() {
-            self.proxy.note_refusal(self.request, self.in_flight.profile(), &refusal);
+            self.proxy.note_refusal(self.request, self.route, self.in_flight.profile(), &refusal);
         }
         self.proxy.control.log.record(&RunEvent::ProfileCommit {
             request: self.request,
@@ -138,22 +141,26 @@ impl Account {
     }
 
     /// Takes what the head of a successful response says about the account and the turn.
-    pub fn observe_head(&self, head: &ResponseHead) {
+    pub fn observe_head(&mut self, head: &ResponseHead) {
         if let Some(turn_state) = head.get_str(TURN_STATE) {
-            self.proxy.bindings.bind(Tie::TurnState, turn_state, self.profile());
+            self.bind(Tie::TurnState, turn_state);
         }
         self.observe_windows(windows_of_headers(head.fields()));
     }
 
     /// Makes the profile the owner of the session, and the one that fresh requests stay with: a turn of
     /// the conversation is its own.
-    pub fn bind_session(&self, session: Option<&str>) {
-        let profile = self.profile();
+    pub fn bind_session(&mut self, session: Option<&str>) {
         if let Some(session) = session {
-            self.proxy.bindings.bind(Tie::Session, session, profile);
+            self.bind(Tie::Session, session);
         }
         self.proxy.profiles.set_current(self.in_flight.profile());
-        self.in_flight.profile().health().serve(self.started);
+        self.serves();
+    }
+
+    /// Takes note that the account serves such calls.
+    pub fn serves(&self) {
+        self.proxy.note_success(self.request, self.route, self.in_flight.profile(), self.started);
     }
 
     /// Looks at an event of the response.
@@ -163,7 +170,7 @@ impl Account {
             EventKind::Other => return,
             EventKind::Metadata => {
                 if let Some(turn_state) = event.header(TURN_STATE) {
-                    self.proxy.bindings.bind(Tie::TurnState, &turn_state, self.profile());
+                    self.bind(Tie::TurnState, &turn_state);
                 }
             }
             EventKind::RateLimits => self.observe_windows(windows_of_event(event.value())),
@@ -180,8 +187,27 @@ impl Account {
         if let Some(id) = event.response_id()
             && self.bound.as_deref() != Some(&*id)
         {
-            self.proxy.bindings.bind(Tie::Response, &id, self.profile());
+            self.bind(Tie::Response, &id);
             self.bound = Some(id.into());
+        }
+    }
+
+    fn bind(&mut self, tie: Tie, id: &str) {
+        self.ticket = self.ticket.max(self.proxy.control.state.bind(tie, id, self.profile()));
+    }
+
+    /// What bytes that carry the ids seen so far must wait for, if these are not durable yet.
+    pub fn gate(&mut self) -> Option<Gate> {
+        match std::mem::take(&mut self.ticket) {
+            Ticket::DURABLE => None,
+            ticket => self.proxy.control.state.gate(ticket),
+        }
+    }
+
+    /// Waits until the ids seen so far are durable.
+    pub async fn settle(&mut self) {
+        if let Some(mut gate) = self.gate() {
+            std::future::poll_fn(|context| gate.poll_open(context)).await;
         }
     }
 
@@ -227,7 +253,7 @@ impl Account {
     fn observe_failure(&mut self, event: EventView<'_>) {
         let Some(refusal @ Refusal::Quota { .. }) = refusal_of_event(event, Now::read().unix) else { return };
         if self.is_committed {
-            self.proxy.note_refusal(self.request, self.in_flight.profile(), &refusal);
+            self.proxy.note_refusal(self.request, self.route, self.in_flight.profile(), &refusal);
         } else {
             self.failure = Some(refusal);
         }

@@ -17,7 +17,7 @@ pub mod gate;
 mod wait;
 
 use gate::{Gate, Reason, View};
-pub use gate::{Permit, Rank, Saturation};
+pub use gate::{Permit, Rank};
 pub use wait::{Patience, enter};
 
 /// The gates of a run.

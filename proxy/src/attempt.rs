@@ -8,6 +8,8 @@ use crate::profile::origin::Routing;
 
 pub mod connection;
 
+pub mod breaker;
+
 pub mod headers;
 
 pub mod http;

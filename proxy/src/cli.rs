@@ -18,6 +18,8 @@ mod run;
 
 mod serve;
 
+mod why;
+
 /// A proxy for coding agents that pools the accounts you own.
 ///
 /// It keeps each conversation with the account that owns it, and moves to another account only before a
@@ -39,6 +41,7 @@ enum Command {
     Run(run::Run),
     Serve(serve::Serve),
     Profile(profile::Profiles),
+    Why(why::Why),
     Completions(completions::Completions),
 }
 
@@ -156,6 +159,7 @@ pub fn main() -> ExitCode {
         Some(Command::Run(run)) => run.execute(),
         Some(Command::Serve(serve)) => serve.execute(),
         Some(Command::Profile(profiles)) => profiles.execute(),
+        Some(Command::Why(why)) => why.execute(),
         Some(Command::Completions(completions)) => completions.execute(Arguments::command()),
     };
     match result {

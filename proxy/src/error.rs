@@ -47,6 +47,8 @@ pub enum Error {
         step: ConnectStep,
         /// Why.
         problem: String,
+        /// For how long nobody tries again, if this was one failure too many.
+        pause: Option<Duration>,
     },
     /// The upstream did not answer in time.
     #[error("{origin} did not answer within {limit:?}")]
@@ -86,6 +88,8 @@ pub enum ConnectStep {
     Timeout,
     /// The TLS handshake.
     Tls,
+    /// None was made: it could not be reached several times a moment ago.
+    Backoff,
 }
 
 impl Error {

@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use wire::responses::RequestView;
-use wire::route::Call;
-use wire::run_event::RunEvent;
+use wire::responses::{RequestView, TURN_STATE};
+use wire::route::{Api, Call};
+use wire::run_event::{CircuitOf, RunEvent};
 
 use crate::accounting::Account;
 use crate::admission::{Admission, Permit};
-use crate::attempt::connection::Connections;
+use crate::attempt::connection::{Connections, Peer};
 use crate::attempt::{Identity, http, websocket};
 use crate::commit::refusal::Refusal;
 use crate::commit::{self, Committed, Judged};
@@ -25,8 +25,9 @@ use crate::guard::Guard;
 use crate::profile::{Credentials, InFlight, Now, Pool, Profile, origin, refresh};
 use crate::recording::Recorder;
 use crate::reply::Reply;
-use crate::selection::{NoChoice, Owner, Snapshot, State, Wanted, affinity, choose};
-use crate::state::{Bindings, Tie};
+use crate::selection::trace::Trace;
+use crate::selection::{Choice, Limits, NoChoice, Owner, Reason, Snapshot, State, Wanted, affinity, choose};
+use crate::state::Tie;
 
 mod admit;
 
@@ -45,8 +46,6 @@ pub struct Proxy {
     pub guard: Guard,
     /// The profiles.
     pub profiles: Pool,
-    /// Who owns which conversation.
-    pub bindings: Bindings,
     /// How many requests may be in flight.
     pub admission: Admission,
     /// Whether clients come over TLS.
@@ -56,6 +55,8 @@ pub struct Proxy {
     /// Records what clients send and get, if that is asked for.
     pub recorder: Option<Arc<Recorder>>,
     requests: AtomicU64,
+    /// Which snapshots the log has.
+    trace: Trace,
 }
 
 /// What a request gets.
@@ -83,17 +84,17 @@ impl Proxy {
     #[must_use]
     pub fn new(control: Arc<Control>, guard: Guard, profiles: Pool, is_tls: bool) -> Self {
         let admission = Admission::new(&control.config);
-        let (bindings, draining) = (Bindings::default(), CancellationToken::new());
+        let draining = CancellationToken::new();
         Self {
             control,
             guard,
             profiles,
-            bindings,
             admission,
             is_tls,
             draining,
             recorder: None,
             requests: AtomicU64::new(0),
+            trace: Trace::default(),
         }
     }
 
@@ -105,12 +106,14 @@ impl Proxy {
 
     /// What ties a request to a conversation.
     pub async fn ties(&self, exchange: &Exchange) -> Ties {
-        if !exchange.routed.call.is_model_call() || exchange.body.is_empty() {
+        if !exchange.routed.call.is_model_call() {
             return Ties::read(&exchange.head, None);
         }
         let limit = self.control.config.max_request_body.bytes();
         let text = readable(&exchange.head, &exchange.body, limit).await;
-        Ties::read(&exchange.head, text.as_deref().map(RequestView::new))
+        let ties = Ties::read(&exchange.head, text.as_deref().map(RequestView::new));
+        affinity::recall(&self.control.state, &ties).await;
+        ties
     }
 
     /// Has a request answered.
@@ -144,7 +147,8 @@ impl Proxy {
                     return Answer::Upstream(self.commit(exchange, committed, &mut tries));
                 }
                 Ok(Judged::Refused(refusal, committed)) => {
-                    self.refused(exchange.id, &profile, &identity.credentials, &refusal, &mut tries).await;
+                    let (name, used) = (exchange.routed.name(), &identity.credentials);
+                    self.refused(exchange.id, name, &profile, used, &refusal, &mut tries).await;
                     tries.keep(&profile, refusal, committed);
                 }
                 Err(error) => {
@@ -168,7 +172,7 @@ impl Proxy {
         tries: &mut Tries,
     ) -> Upgraded {
         let session = exchange.ties.session.as_deref();
-        let unowned = session.filter(|_| affinity::owner(&self.bindings, &exchange.ties).is_none());
+        let unowned = session.filter(|_| affinity::owner(&self.control.state, &exchange.ties).is_none());
         loop {
             let profile = match self.select(exchange, tries).await {
                 Ok(profile) => profile,
@@ -177,14 +181,18 @@ impl Proxy {
             // Before any turn has told whose the conversation is: another socket of it that is opened
             // meanwhile must not go to a stranger.
             if let Some(session) = unowned {
-                self.bindings.bind(Tie::Session, session, &profile.name);
+                self.control.state.bind(Tie::Session, session, &profile.name);
             }
             tries.begin();
             match self.attempt_upgrade(connections, exchange, &profile).await {
-                Ok(Upgrade::Opened(opened)) => return Upgraded::Opened(opened, profile),
+                Ok(Upgrade::Opened(opened)) => {
+                    self.bind_upgrade(&opened, unowned, &profile).await;
+                    return Upgraded::Opened(opened, profile);
+                }
                 Ok(Upgrade::Parked) => tries.refuse(&profile, &Refusal::Auth),
                 Ok(Upgrade::Refused(refusal, used, committed)) => {
-                    self.refused(exchange.id, &profile, &used, &refusal, tries).await;
+                    let name = exchange.routed.name();
+                    self.refused(exchange.id, name, &profile, &used, &refusal, tries).await;
                     tries.keep(&profile, refusal, committed);
                 }
                 Ok(Upgrade::NoWebsocket(status)) => {
@@ -204,16 +212,29 @@ impl Proxy {
         }
     }
 
+    /// Binds what the head of an agreement to an upgrade tells the client. `session` is the one that nobody
+    /// owned before.
+    async fn bind_upgrade(&self, opened: &websocket::Opened, session: Option<&str>, profile: &Profile) {
+        let state = &self.control.state;
+        let session = session.map(|session| state.bind(Tie::Session, session, &profile.name));
+        let turn_state = opened.head.get_str(TURN_STATE);
+        let turn_state = turn_state.map(|turn_state| state.bind(Tie::TurnState, turn_state, &profile.name));
+        if let Some(mut gate) = session.max(turn_state).and_then(|ticket| state.gate(ticket)) {
+            std::future::poll_fn(|context| gate.poll_open(context)).await;
+        }
+    }
+
     /// Selects the profile for the next attempt.
     async fn select(&self, exchange: &Exchange, tries: &Tries) -> Result<Arc<Profile>, NoChoice> {
         for profile in self.profiles.of(exchange.routed.api) {
             refresh::look_again(&self.control, profile).await;
         }
-        let snapshot = Snapshot::take(&self.profiles, exchange.routed.api, Now::read());
-        let owner = affinity::owner(&self.bindings, &exchange.ties);
+        let snapshot = self.snapshot(exchange.routed.api);
+        let owner = affinity::owner(&self.control.state, &exchange.ties);
+        let route = CircuitOf::route(exchange.routed.name());
         let blocked = owner.as_ref().filter(|owner| {
-            let state = snapshot.get(&owner.profile).map(|candidate| candidate.state);
-            state != Some(State::Ready) || tries.tried().contains(&owner.profile)
+            let state = snapshot.get(&owner.profile).map(|candidate| candidate.state(route));
+            !state.is_some_and(State::may_be_asked) || tries.tried().contains(&owner.profile)
         });
         let may_move = match blocked {
             // An upgrade has no body yet; each turn on it is looked at when it comes.
@@ -221,11 +242,28 @@ impl Proxy {
             Some(_) => exchange.is_account_neutral(self.control.config.max_request_body.bytes()).await,
             None => true,
         };
-        self.choose(exchange, exchange.id, &snapshot, owner.as_ref(), may_move, tries)
+        self.choose(exchange, exchange.id, snapshot, owner.as_ref(), may_move, tries)
+    }
+
+    /// What is known of the profiles of an API now.
+    pub(crate) fn snapshot(&self, api: Api) -> Snapshot {
+        let mut snapshot = Snapshot::take(&self.profiles, api, Now::read());
+        let config = &self.control.config;
+        snapshot.limits = Limits { soft: config.soft_limit(), hard: config.profile_hard_limit };
+        let hosts = &self.control.hosts;
+        if hosts.is_any_failing() {
+            let is_open = |profile: &&Arc<Profile>| {
+                let origin = profile.origin.known().unwrap_or_else(|| self.control.origin(api).clone());
+                hosts.is_open(&Peer::of(&origin))
+            };
+            let unreachable = self.profiles.of(api).filter(is_open);
+            snapshot.unreachable = unreachable.map(|profile| Arc::clone(&profile.name)).collect();
+        }
+        snapshot
     }
 
     /// Takes a place among the requests of the selected profile. Others may have filled it since the snapshot
-    /// was taken; then another look is worth it, and whoever is selected twice is waited for.
+    /// was taken; then another look is worth it, unless it is the owner or nobody else has room either.
     async fn take_seat(
         &self,
         exchange: &Exchange,
@@ -235,6 +273,15 @@ impl Proxy {
         if let Some(seat) = profile.try_enter() {
             return Ok(seat);
         }
+        let is_owners = affinity::owner(&self.control.state, &exchange.ties)
+            .is_some_and(|owner| owner.profile == profile.name);
+        let limit = self.control.config.profile_hard_limit;
+        let mut others = self.profiles.of(exchange.routed.api);
+        if is_owners || !others.any(|other| other.in_flight() < limit) {
+            return self.seat(exchange.id, &exchange.ties, &profile).await;
+        }
+        // Should it be a probe, it is one only for as long as nobody else is selected.
+        profile.health().release(exchange.id);
         let profile = self.select(exchange, tries).await.unwrap_or(profile);
         self.seat(exchange.id, &exchange.ties, &profile).await
     }
@@ -244,16 +291,53 @@ impl Proxy {
         &self,
         exchange: &Exchange,
         request: u64,
-        snapshot: &Snapshot,
+        mut snapshot: Snapshot,
         owner: Option<&Owner>,
         may_move: bool,
         tries: &Tries,
     ) -> Result<Arc<Profile>, NoChoice> {
-        let wanted = Wanted { owner, may_move, tried: tries.tried(), reset: tries.earliest_reset() };
-        let choice = choose(snapshot, &wanted)?;
-        self.record_choice(exchange, request, snapshot, owner, &choice);
-        // Snapshots are taken of this pool, whose profiles stay.
-        self.profiles.get(&choice.profile).cloned().ok_or(NoChoice::NoProfiles)
+        let route = CircuitOf::route(exchange.routed.name());
+        let wanted = Wanted { route, owner, may_move, tried: tries.tried(), reset: tries.earliest_reset() };
+        // Each turn is lost to another request that tries a profile; there are not more of these than profiles.
+        let mut turns = snapshot.standings.len();
+        loop {
+            let result = choose(&snapshot, &wanted);
+            let profile = result.as_ref().ok().and_then(|choice| self.profiles.get(&choice.profile));
+            if let (Ok(choice), Some(profile)) = (&result, profile)
+                && turns > 0
+                && !self.may_ask(exchange, request, &snapshot, choice, profile)
+            {
+                // Another request was faster to try it: that is in the next snapshot.
+                turns -= 1;
+                snapshot = Snapshot { here: snapshot.here, ..self.snapshot(exchange.routed.api) };
+                continue;
+            }
+            self.record_choice(exchange, request, &snapshot, &wanted, &result);
+            // Snapshots are taken of this pool, whose profiles stay.
+            return result.and_then(|_| profile.cloned().ok_or(NoChoice::NoProfiles));
+        }
+    }
+
+    /// Whether the chosen profile may be asked now: of those that are half open, one request tries each.
+    fn may_ask(
+        &self,
+        exchange: &Exchange,
+        request: u64,
+        snapshot: &Snapshot,
+        choice: &Choice,
+        profile: &Profile,
+    ) -> bool {
+        let route = CircuitOf::route(exchange.routed.name());
+        let state = snapshot.get(&choice.profile).map(|candidate| candidate.state(route));
+        if state != Some(State::HalfOpen) || choice.reason == Reason::LastResort {
+            return true;
+        }
+        let may = profile.health().probe(route, request, Now::read());
+        if may {
+            let (profile, route) = ((&*profile.name).into(), route.name().into());
+            self.control.log.record(&RunEvent::ProfileCircuitHalfOpenProbe { request, profile, route });
+        }
+        may
     }
 
     /// Tries the profile that has a place for the request.
@@ -315,10 +399,9 @@ impl Proxy {
             return None;
         }
         let credentials = profile.credentials();
-        let sees_turn_state =
-            exchange.ties.turn_state.as_deref().is_none_or(|turn_state| {
-                affinity::may_see_turn_state(&self.bindings, turn_state, &profile.name)
-            });
+        let sees_turn_state = exchange.ties.turn_state.as_deref().is_none_or(|turn_state| {
+            affinity::may_see_turn_state(&self.control.state, turn_state, &profile.name)
+        });
         let common = self.control.origin(exchange.routed.api);
         Some(Identity::new(credentials, routing, common, sees_turn_state))
     }
@@ -329,6 +412,7 @@ impl Proxy {
     pub(crate) async fn refused(
         self: &Arc<Self>,
         request: u64,
+        route: &str,
         profile: &Arc<Profile>,
         used: &Arc<Credentials>,
         refusal: &Refusal,
@@ -338,31 +422,12 @@ impl Proxy {
             && tries.may_renew(profile)
             && refresh::renew(&self.control, profile, used).await.is_ok()
         {
+            // Should it be a probe, it is one with the new token.
+            profile.health().release(request);
             return;
         }
-        self.note_refusal(request, profile, refusal);
+        self.note_refusal(request, route, profile, refusal);
         tries.refuse(profile, refusal);
-    }
-
-    /// Remembers a refusal, so that the next request does not meet it too.
-    pub fn note_refusal(&self, request: u64, profile: &Profile, refusal: &Refusal) {
-        let now = Now::read();
-        let name = &*profile.name;
-        match refusal {
-            Refusal::Quota { code, resets_at } => {
-                let until = profile.quota().exhaust(*resets_at, now);
-                let (profile, code) = (name.into(), code.as_str().into());
-                self.control.log.record(&RunEvent::ProfileQuotaQuarantine { request, profile, code, until });
-            }
-            Refusal::Auth | Refusal::Account { .. } => {
-                let backoff = profile.health().refuse(now.instant);
-                let until = now.unix + i64::try_from(backoff.as_secs()).unwrap_or_default();
-                let reason = if *refusal == Refusal::Auth { "auth" } else { "account" };
-                let (profile, reason) = (name.into(), reason.into());
-                self.control.log.record(&RunEvent::ProfileRetryBackoff { request, profile, reason, until });
-            }
-            Refusal::Overload => {}
-        }
     }
 
     /// The response is the client's from here on.
@@ -373,7 +438,11 @@ impl Proxy {
         tries: &mut Tries,
     ) -> Box<Committed> {
         let head = &committed.head;
-        if exchange.routed.call.is_model_call() && (200..300).contains(&head.status()) {
+        let is_success = (200..300).contains(&head.status());
+        if is_success && !exchange.routed.call.is_model_call() && exchange.is_authorised() {
+            committed.account.serves();
+        }
+        if is_success && exchange.routed.call.is_model_call() {
             committed.account.observe_head(head);
             let session = exchange.ties.session.as_deref();
             if let Some(session) = session {
@@ -440,3 +509,7 @@ pub(crate) enum Upgrade {
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests may touch the disk")]
+mod tests;

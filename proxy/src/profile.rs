@@ -3,13 +3,14 @@
 //! A profile is a name, a kind and credentials; `store` keeps them on disk. Which one serves a request is
 //! decided in `selection`, from a snapshot of what is here.
 
-use std::collections::HashMap;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use wire::route::Api;
+use wire::run_event::Standing;
 
-use crate::admission::gate::{Gate, Permit, Saturation};
+use crate::admission::gate::{Gate, Permit};
 use crate::config::Config;
 
 pub mod credentials;
@@ -26,6 +27,9 @@ pub mod quota;
 
 pub mod health;
 
+pub mod board;
+
+use board::Board;
 pub use credentials::{Credentials, Kind};
 use health::Health;
 use quota::Quota;
@@ -42,7 +46,8 @@ pub struct Profile {
     health: Mutex<Health>,
     /// How many requests it serves, and those that wait until it serves fewer.
     pub gate: Arc<Gate>,
-    soft_limit: usize,
+    /// Where what selection may know of it is published, once it belongs to a pool.
+    place: Option<(Arc<Board>, usize)>,
     /// Renews its credentials, one exchange at a time.
     pub refresher: refresh::Refresher,
     /// Knows where its traffic goes.
@@ -60,18 +65,18 @@ impl Profile {
             quota: Mutex::default(),
             health: Mutex::default(),
             gate: Gate::new(usize::MAX, &[usize::MAX], 0),
-            soft_limit: usize::MAX,
+            place: None,
             refresher: refresh::Refresher::default(),
             origin: origin::Flight::default(),
         }
     }
 
-    /// With the limits that these settings have for requests in flight.
+    /// With the limit that these settings have for requests in flight.
     #[must_use]
     pub fn limited(self, config: &Config) -> Self {
         let hard_limit = config.profile_hard_limit;
         let gate = Gate::new(hard_limit, &[hard_limit], config.max_waiting);
-        Self { gate, soft_limit: config.soft_limit(), ..self }
+        Self { gate, ..self }
     }
 
     /// The credentials as they are now.
@@ -88,25 +93,26 @@ impl Profile {
     }
 
     /// What is known of the account's quota.
-    pub fn quota(&self) -> MutexGuard<'_, Quota> {
-        lock(&self.quota)
+    pub fn quota(&self) -> Fact<'_, Quota> {
+        Fact::new(self, &self.quota, Quota::describe)
     }
 
     /// What is known of the account's health.
-    pub fn health(&self) -> MutexGuard<'_, Health> {
-        lock(&self.health)
+    pub fn health(&self) -> Fact<'_, Health> {
+        Fact::new(self, &self.health, Health::describe)
+    }
+
+    /// Changes what its person has decided about it: whether it is paused, in scope, preferred.
+    pub fn decide(&self, change: impl FnOnce(&mut Standing)) {
+        if let Some((board, at)) = &self.place {
+            board.publish(*at, change);
+        }
     }
 
     /// How many requests it serves now.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.gate.active()
-    }
-
-    /// How close it is to its limits.
-    #[must_use]
-    pub fn saturation(&self) -> Saturation {
-        Saturation::of(self.gate.active(), self.soft_limit, self.gate.limit())
     }
 
     /// Counts a request as served by this profile until the guard is dropped. `None` when it serves as
@@ -126,6 +132,47 @@ impl Profile {
     #[must_use]
     pub fn admitted(self: &Arc<Self>, permit: Permit) -> InFlight {
         InFlight { profile: Arc::clone(self), _permit: permit }
+    }
+}
+
+/// Something that is known of a profile, locked. Should it be changed, selection knows it when this is
+/// dropped.
+#[derive(Debug)]
+pub struct Fact<'a, T> {
+    profile: &'a Profile,
+    value: MutexGuard<'a, T>,
+    describe: fn(&T, &mut Standing),
+    is_changed: bool,
+}
+
+impl<'a, T> Fact<'a, T> {
+    fn new(profile: &'a Profile, value: &'a Mutex<T>, describe: fn(&T, &mut Standing)) -> Self {
+        Self { profile, value: lock(value), describe, is_changed: false }
+    }
+}
+
+impl<T> Deref for Fact<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T> DerefMut for Fact<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.is_changed = true;
+        &mut self.value
+    }
+}
+
+impl<T> Drop for Fact<'_, T> {
+    fn drop(&mut self) {
+        if self.is_changed
+            && let Some((board, at)) = &self.profile.place
+        {
+            board.publish(*at, |standing| (self.describe)(&self.value, standing));
+        }
     }
 }
 
@@ -153,20 +200,36 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug)]
 pub struct Pool {
     profiles: Vec<Arc<Profile>>,
-    /// The one of each API that has any.
-    current: Mutex<HashMap<Api, Arc<str>>>,
+    chatgpt: Arc<Board>,
+    openai: Arc<Board>,
 }
 
 impl Pool {
     /// The profiles in their order, and the name of the one to prefer.
     #[must_use]
     pub fn new(profiles: Vec<Profile>, current: Option<&str>) -> Self {
-        let profiles = profiles.into_iter().map(Arc::new).collect();
-        let pool = Self { profiles, current: Mutex::default() };
+        let mut pool = Self { profiles: Vec::new(), chatgpt: Arc::default(), openai: Arc::default() };
+        for mut profile in profiles {
+            let mut standing = Standing::new(Arc::clone(&profile.name));
+            profile.quota().describe(&mut standing);
+            profile.health().describe(&mut standing);
+            let board = pool.board(profile.kind.api());
+            profile.place = Some((Arc::clone(board), board.add(standing)));
+            pool.profiles.push(Arc::new(profile));
+        }
         if let Some(current) = current.and_then(|name| pool.get(name)) {
             pool.set_current(current);
         }
         pool
+    }
+
+    /// What selection may know of the profiles of an API.
+    #[must_use]
+    pub fn board(&self, api: Api) -> &Arc<Board> {
+        match api {
+            Api::Chatgpt => &self.chatgpt,
+            Api::OpenAi => &self.openai,
+        }
     }
 
     /// The profiles in their order.
@@ -189,16 +252,12 @@ impl Pool {
     /// The profile of an API that served last, or that the person chose.
     #[must_use]
     pub fn current(&self, api: Api) -> Option<Arc<str>> {
-        lock(&self.current).get(&api).cloned()
+        self.board(api).current()
     }
 
     /// Makes a profile the one that fresh requests for its API stay with.
     pub fn set_current(&self, profile: &Profile) {
-        let mut current = lock(&self.current);
-        // Most of the time it is the same one.
-        if current.get(&profile.kind.api()) != Some(&profile.name) {
-            current.insert(profile.kind.api(), Arc::clone(&profile.name));
-        }
+        self.board(profile.kind.api()).set_current(&profile.name);
     }
 }
 

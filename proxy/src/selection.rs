@@ -6,114 +6,25 @@
 
 use std::sync::Arc;
 
-use crate::admission::Saturation;
-use crate::profile::{Now, Pool};
 use crate::state::Tie;
-use wire::route::Api;
+use wire::run_event::CircuitOf;
 
 pub mod affinity;
 
+pub mod snapshot;
+
 pub mod ranking;
 
+pub mod trace;
+
 pub use affinity::Owner;
-use ranking::band;
-
-/// Whether a profile can serve now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// Nothing is known against it.
-    Ready,
-    /// Its account is used up until a time in seconds since the epoch.
-    Exhausted(i64),
-    /// Its account refused for another reason a while ago; until a time in seconds since the epoch.
-    Backoff(i64),
-    /// Its credentials are not good.
-    Parked,
-}
-
-impl State {
-    /// When it may serve again, if that is known.
-    fn returns_at(self) -> Option<i64> {
-        match self {
-            Self::Ready => Some(i64::MIN),
-            Self::Exhausted(at) | Self::Backoff(at) => Some(at),
-            Self::Parked => None,
-        }
-    }
-
-    /// The state's name in logs.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ready => "ready",
-            Self::Exhausted(_) => "exhausted",
-            Self::Backoff(_) => "backoff",
-            Self::Parked => "parked",
-        }
-    }
-}
-
-/// What is known of a profile at one moment.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Candidate {
-    /// Its name.
-    pub name: Arc<str>,
-    /// Whether it can serve.
-    pub state: State,
-    /// How much of its tightest window is left, in percent.
-    pub remaining: Option<f64>,
-    /// How many requests it serves.
-    pub in_flight: usize,
-    /// How close that is to its limits.
-    pub saturation: Saturation,
-}
-
-/// What is known of all profiles of one API at one moment.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Snapshot {
-    /// The profiles in their order.
-    pub candidates: Vec<Candidate>,
-    /// The one that fresh requests stay with.
-    pub current: Option<Arc<str>>,
-}
-
-impl Snapshot {
-    /// Takes a snapshot of the profiles of an API.
-    #[must_use]
-    pub fn take(pool: &Pool, api: Api, now: Now) -> Self {
-        let candidates = pool.of(api).map(|profile| {
-            let quota = profile.quota();
-            let health = profile.health();
-            let backoff = health.backoff(now.instant).map(|left| now.unix + seconds(left));
-            let state = if health.parked().is_some() {
-                State::Parked
-            } else if let Some(until) = quota.exhausted_until(now) {
-                State::Exhausted(until)
-            } else {
-                backoff.map_or(State::Ready, State::Backoff)
-            };
-            let remaining = quota.remaining(now);
-            let (in_flight, saturation) = (profile.in_flight(), profile.saturation());
-            Candidate { name: Arc::clone(&profile.name), state, remaining, in_flight, saturation }
-        });
-        Self { candidates: candidates.collect(), current: pool.current(api) }
-    }
-
-    /// What is known of the profile with this name.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&Candidate> {
-        self.candidates.iter().find(|candidate| &*candidate.name == name)
-    }
-}
-
-/// Whole seconds, the begun one included.
-fn seconds(duration: std::time::Duration) -> i64 {
-    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX - 1).saturating_add(1)
-}
+pub use snapshot::{Candidate, Limits, Snapshot, State};
 
 /// What a request needs.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
+    /// Which kind of call it is.
+    pub route: CircuitOf,
     /// The profile that owns its conversation.
     pub owner: Option<&'a Owner>,
     /// Whether another profile than the owner could serve it.
@@ -133,6 +44,9 @@ pub enum Reason {
     Current,
     /// It is the best of those that are ready.
     Ranked,
+    /// It is the best of those that are ready, and all of these serve as many requests as they may: the
+    /// request waits for a place there.
+    Queue,
     /// None is ready, and it is the first to be so again: its refusal tells the client when.
     LastResort,
 }
@@ -145,6 +59,7 @@ impl Reason {
             Self::Affinity(tie) => tie.name(),
             Self::Current => "current",
             Self::Ranked => "ranked",
+            Self::Queue => "queue",
             Self::LastResort => "last_resort",
         }
     }
@@ -168,8 +83,21 @@ pub enum NoChoice {
     Owner(Arc<str>),
     /// All have refused, or would.
     AllRefused,
-    /// None has good credentials.
-    AllParked,
+    /// None may be asked: their credentials are not good, or they are paused or out of scope.
+    AllBarred,
+}
+
+impl NoChoice {
+    /// The reason's name in logs.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::NoProfiles => "no_profiles",
+            Self::Owner(_) => "owner_cannot_serve",
+            Self::AllRefused => "all_refused",
+            Self::AllBarred => "all_barred",
+        }
+    }
 }
 
 /// Chooses a profile for a request.
@@ -186,54 +114,96 @@ pub fn choose(snapshot: &Snapshot, wanted: &Wanted<'_>) -> Result<Choice, NoChoi
     choose_fresh(snapshot, wanted)
 }
 
-/// The owner, or that nobody may serve; `None` when the conversation may move and should.
+/// The owner, or that nobody may serve; `None` when the conversation may move and should. That it is busy or
+/// full, or cannot be reached for the moment, is no reason to.
 fn choose_owner(
     snapshot: &Snapshot,
     wanted: &Wanted<'_>,
     owner: &Owner,
-    candidate: &Candidate,
+    candidate: Candidate<'_>,
 ) -> Option<Result<Choice, NoChoice>> {
-    let is_tried = is_tried(wanted, candidate);
-    let can_serve = !is_tried && candidate.state != State::Parked;
-    let is_another_ready = || snapshot.candidates.iter().any(|other| is_ready(wanted, other));
-    if can_serve && (candidate.state == State::Ready || !wanted.may_move || !is_another_ready()) {
-        let reason = Reason::Affinity(owner.tie);
-        return Some(Ok(Choice { profile: Arc::clone(&candidate.name), reason }));
+    let state = candidate.state(wanted.route);
+    let can_serve = !is_tried(wanted, &candidate) && !state.is_barred();
+    let is_another_ready = || snapshot.candidates().any(|other| is_ready(wanted, &other));
+    if can_serve && (state.may_be_asked() || !wanted.may_move || !is_another_ready()) {
+        return Some(Ok(Choice::of(&candidate, Reason::Affinity(owner.tie))));
     }
-    if wanted.may_move { None } else { Some(Err(NoChoice::Owner(Arc::clone(&candidate.name)))) }
+    if wanted.may_move { None } else { Some(Err(NoChoice::Owner(Arc::clone(candidate.name())))) }
 }
 
 fn choose_fresh(snapshot: &Snapshot, wanted: &Wanted<'_>) -> Result<Choice, NoChoice> {
-    let choice = |candidate: &Candidate, reason| Choice { profile: Arc::clone(&candidate.name), reason };
-    let current = snapshot.current.as_deref().and_then(|name| snapshot.get(name));
-    if let Some(current) = current.filter(|current| is_ready(wanted, current) && has_room(current)) {
-        return Ok(choice(current, Reason::Current));
+    let current = snapshot.here.as_ref().or(snapshot.current.as_ref());
+    let current = current.and_then(|name| snapshot.get(name));
+    if let Some(current) = current.filter(|current| why_not_kept(snapshot, wanted, current).is_none()) {
+        return Ok(Choice::of(&current, Reason::Current));
     }
-    let ready = snapshot.candidates.iter().filter(|candidate| is_ready(wanted, candidate));
-    if let Some(best) = ready.min_by_key(|candidate| ranking::rank(candidate)) {
-        return Ok(choice(best, Reason::Ranked));
+    let ranked = snapshot.candidates().filter_map(|candidate| {
+        let state = candidate.state(wanted.route);
+        may_serve(wanted, &candidate, state).then(|| (ranking::rank(&candidate, state), candidate))
+    });
+    if let Some((_, best)) = ranked.min_by_key(|(rank, _)| *rank) {
+        if !best.is_full() {
+            return Ok(Choice::of(&best, Reason::Ranked));
+        }
+        // A WebSocket need not be opened for what waits anyway.
+        let here = current.filter(|here| snapshot.here.is_some() && is_ready(wanted, here));
+        return Ok(Choice::of(&here.unwrap_or(best), Reason::Queue));
     }
-    let untried = snapshot.candidates.iter().filter(|candidate| !is_tried(wanted, candidate));
-    let returning = untried.filter_map(|candidate| Some((candidate.state.returns_at()?, candidate)));
-    let first = returning.min_by_key(|(at, _)| *at);
+    let untried = snapshot.candidates().filter(|candidate| !is_tried(wanted, candidate));
+    let returning =
+        untried.filter_map(|candidate| Some((candidate.state(wanted.route).returns_at()?, candidate)));
+    let first = returning.min_by_key(|(at, candidate)| (candidate.is_full(), *at));
     match first.filter(|(at, _)| wanted.reset.is_none_or(|reset| *at < reset) || wanted.tried.is_empty()) {
-        Some((_, candidate)) => Ok(choice(candidate, Reason::LastResort)),
-        None if snapshot.candidates.is_empty() => Err(NoChoice::NoProfiles),
-        None if wanted.tried.is_empty() => Err(NoChoice::AllParked),
+        Some((_, candidate)) => Ok(Choice::of(&candidate, Reason::LastResort)),
+        None if snapshot.standings.is_empty() => Err(NoChoice::NoProfiles),
+        None if snapshot.candidates().all(|candidate| candidate.state(wanted.route).is_barred()) => {
+            Err(NoChoice::AllBarred)
+        }
         None => Err(NoChoice::AllRefused),
     }
 }
 
-fn is_tried(wanted: &Wanted<'_>, candidate: &Candidate) -> bool {
-    wanted.tried.contains(&candidate.name)
+impl Choice {
+    fn of(candidate: &Candidate<'_>, reason: Reason) -> Self {
+        Self { profile: Arc::clone(candidate.name()), reason }
+    }
 }
 
-fn is_ready(wanted: &Wanted<'_>, candidate: &Candidate) -> bool {
-    candidate.state == State::Ready && !is_tried(wanted, candidate)
+fn is_tried(wanted: &Wanted<'_>, candidate: &Candidate<'_>) -> bool {
+    wanted.tried.contains(candidate.name())
 }
 
-fn has_room(candidate: &Candidate) -> bool {
-    candidate.saturation == Saturation::Free && !band(candidate.remaining).is_low()
+/// Whether it could serve a fresh request, once there is a place.
+fn is_ready(wanted: &Wanted<'_>, candidate: &Candidate<'_>) -> bool {
+    may_serve(wanted, candidate, candidate.state(wanted.route))
+}
+
+/// The same, for whom its state is known.
+fn may_serve(wanted: &Wanted<'_>, candidate: &Candidate<'_>, state: State) -> bool {
+    state.may_be_asked() && !is_tried(wanted, candidate)
+}
+
+/// Why a fresh request does not stay with a profile though it is the current one. None while nothing is
+/// against it that another profile might do better.
+#[must_use]
+pub fn why_not_kept(
+    snapshot: &Snapshot,
+    wanted: &Wanted<'_>,
+    current: &Candidate<'_>,
+) -> Option<&'static str> {
+    let is_reached =
+        |other: Candidate<'_>| is_ready(wanted, &other) && !other.is_full() && !other.is_unreachable;
+    match current.state(wanted.route) {
+        _ if is_tried(wanted, current) => Some("refused"),
+        State::Ready if current.is_full() => Some("full"),
+        State::Ready if current.is_busy() => Some("busy"),
+        State::Ready if current.band().is_below_floor() => Some("quota_critical_floor_before_send"),
+        State::Ready if current.is_unreachable && snapshot.candidates().any(is_reached) => {
+            Some("unreachable")
+        }
+        State::Ready => None,
+        state => Some(state.name()),
+    }
 }
 
 #[cfg(test)]

@@ -30,6 +30,10 @@ mod http2;
 /// How many connections may wait for a thread.
 const QUEUE: usize = 1024;
 
+/// Most threads of a worker for what blocks: names that are resolved, long bodies that are decompressed,
+/// conversations that only the database knows. A burst of them waits its turn.
+const MAX_BLOCKING: usize = 8;
+
 /// How often idle upstream connections are looked through.
 const SWEEP: Duration = Duration::from_secs(15);
 
@@ -92,9 +96,7 @@ struct Worker {
 
 impl Worker {
     fn new(proxy: &Arc<Proxy>, tls: Option<tokio_rustls::TlsAcceptor>, load: Arc<AtomicUsize>) -> Arc<Self> {
-        let config = &proxy.control.config;
-        let upstream_tls = Arc::clone(&proxy.control.tls);
-        let connections = Connections::new(upstream_tls, config);
+        let connections = Connections::new(&proxy.control);
         let (proxy, connections) = (Arc::clone(proxy), Arc::new(connections));
         Arc::new(Self { proxy, connections, tls, tasks: TaskTracker::new(), load })
     }
@@ -176,7 +178,10 @@ impl Remote {
         let load = Arc::new(AtomicUsize::new(0));
         let (proxy, tls, abort) = (Arc::clone(proxy), tls.cloned(), abort.clone());
         let worker_load = Arc::clone(&load);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(MAX_BLOCKING)
+            .build()?;
         let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
             runtime.block_on(async {
                 let worker = Worker::new(&proxy, tls, worker_load);

@@ -25,9 +25,10 @@ const GATHER: Duration = Duration::from_millis(40);
 /// How long a log is kept after its last line: each run leaves one.
 const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// How the name of a log begins and ends.
-const PREFIX: &str = "prodex-runtime-";
-const SUFFIX: &str = ".jsonl";
+/// How the name of a log begins.
+pub const PREFIX: &str = "prodex-runtime-";
+/// How the name of a log ends.
+pub const SUFFIX: &str = ".jsonl";
 
 /// The file that names the newest run log of its directory.
 pub const POINTER: &str = "prodex-runtime-latest.path";

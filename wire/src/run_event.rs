@@ -5,8 +5,13 @@
 //! events, never the text of a log message.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+mod standing;
+
+pub use standing::{CircuitOf, OpenCircuit, QuotaWindow, Source, Standing};
 
 /// Text that is borrowed when written and owned when read.
 pub type Text<'a> = Cow<'a, str>;
@@ -69,20 +74,64 @@ pub enum RunEvent<'a> {
     CompactPressureShed { request: u64, waiting: usize },
     /// A profile serves as many requests as it may, and one that only it can serve waits, or is refused.
     ProfileInflightSaturated { request: u64, profile: Text<'a>, active: usize, limit: usize },
+    /// What is known of the profiles of an API has changed since it was last said.
+    SelectionSnapshot(SnapshotFields<'a>),
     /// A request without an owner got a profile.
-    SelectionPick { request: u64, route: Text<'a>, profile: Text<'a>, reason: Text<'a>, candidates: usize },
+    SelectionPick {
+        request: u64,
+        route: Text<'a>,
+        profile: Text<'a>,
+        reason: Text<'a>,
+        candidates: usize,
+        #[serde(flatten)]
+        basis: Basis<'a>,
+    },
     /// A request without an owner stays with the current profile.
-    SelectionKeepCurrent { request: u64, route: Text<'a>, profile: Text<'a> },
+    SelectionKeepCurrent {
+        request: u64,
+        route: Text<'a>,
+        profile: Text<'a>,
+        #[serde(flatten)]
+        basis: Basis<'a>,
+    },
     /// A request goes to the profile that owns its conversation.
-    SelectionKeepAffinity { request: u64, route: Text<'a>, profile: Text<'a>, affinity: Text<'a> },
+    SelectionKeepAffinity {
+        request: u64,
+        route: Text<'a>,
+        profile: Text<'a>,
+        affinity: Text<'a>,
+        #[serde(flatten)]
+        basis: Basis<'a>,
+    },
     /// The owner cannot serve now and the conversation may move.
     SelectionSkipAffinity { request: u64, profile: Text<'a>, affinity: Text<'a>, reason: Text<'a> },
+    /// A request without an owner does not stay with the current profile.
+    SelectionSkipCurrent { request: u64, profile: Text<'a>, reason: Text<'a> },
+    /// There is no profile, or no further one, for a request.
+    SelectionNone {
+        request: u64,
+        route: Text<'a>,
+        reason: Text<'a>,
+        #[serde(flatten)]
+        basis: Basis<'a>,
+    },
     /// The response of this profile goes to the client; nothing rotates from here on.
     ProfileCommit { request: u64, route: Text<'a>, profile: Text<'a>, status: u16, attempts: u32, ms: u64 },
     /// No further profile may be tried for this request.
     PrecommitBudgetExhausted { request: u64, attempts: u32, ms: u64 },
     /// The profile is left out until a time.
     ProfileRetryBackoff { request: u64, profile: Text<'a>, reason: Text<'a>, until: i64 },
+    /// A profile is not asked for calls of this route for a while: its account refused one on its own account.
+    ProfileCircuitOpen { request: u64, profile: Text<'a>, route: Text<'a>, code: Text<'a>, until: i64 },
+    /// One request tries whether a profile serves again.
+    ProfileCircuitHalfOpenProbe { request: u64, profile: Text<'a>, route: Text<'a> },
+    /// A profile that had refused serves again.
+    ProfileHealth { request: u64, profile: Text<'a>, route: Text<'a>, state: Text<'a> },
+    /// A profile refuses the calls of one route while it serves those of another.
+    ProfileBadPairing { request: u64, profile: Text<'a>, route: Text<'a>, serves: Text<'a> },
+    /// An upstream could not be reached several times, and nobody tries for so long. `profile` is whose
+    /// request found that out; the others are not to blame either.
+    ProfileTransportBackoff { request: u64, profile: Text<'a>, origin: Text<'a>, ms: u64 },
     /// The profile's account is used up until a time.
     ProfileQuotaQuarantine { request: u64, profile: Text<'a>, code: Text<'a>, until: i64 },
     /// The refusal of an account goes to the client, because no other profile may serve.
@@ -125,8 +174,77 @@ pub enum RunEvent<'a> {
     TokenUsage { request: u64, profile: Text<'a>, input: i64, cached: i64, output: i64, total: i64 },
     /// Something about the traffic is not as this version knows it.
     CompatWarning { request: u64, warning: Text<'a>, detail: Text<'a> },
+    /// A run that was killed had left this many pages of its write-ahead log; they are part of the state
+    /// now, which has so many bindings. So many more were too old.
+    StateRecovered { frames: u64, bindings: u64, pruned: u64 },
+    /// So many bindings wait to be written, for longer or more of them than usual.
+    StateSaveQueued { backlog: usize },
+    /// What was written since this was said last: rows, in so many commits. `lag_ms` is the longest that
+    /// one of them waited.
+    StateSaveOk { rows: usize, commits: u64, backlog: usize, lag_ms: u64 },
+    /// So many bindings were given up, because the disk fails and more wait than may.
+    StateSaveSkipped { rows: usize, backlog: usize, lag_ms: u64 },
+    /// The state could not be written; it is tried again, and this cause is not told again. `cause` is
+    /// `busy`, `full`, `read_only`, `io`, `damaged`, `stuck` or `other`.
+    StateSaveError { cause: Text<'a>, error: Text<'a>, backlog: usize, lag_ms: u64 },
     /// Lines were lost because the disk did not keep up.
     LogDropped { lines: u64 },
+}
+
+/// What is known of the profiles of one API.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SnapshotFields<'a> {
+    /// Its number in this run.
+    pub id: u64,
+    /// The snapshot of which this one tells the differences; without one it tells everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<u64>,
+    /// Whose profiles: `chatgpt` or `openai`.
+    pub api: Text<'a>,
+    /// The profile that fresh requests stay with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<Text<'a>>,
+    /// The profiles in their order, or those that changed.
+    pub candidates: Vec<Arc<Standing>>,
+}
+
+/// What else a choice was made from: what is different for every request. With the snapshot it is enough to
+/// make the choice again.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Basis<'a> {
+    /// The snapshot, whose current profile this may replace.
+    pub snapshot: u64,
+    /// When, in seconds since the epoch.
+    pub at: i64,
+    /// The profile that fresh requests stay with, if it is not the snapshot's: on a WebSocket, the one that it
+    /// leads to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub here: Option<Text<'a>>,
+    /// The profile that owns the conversation, if it is not the chosen one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Text<'a>>,
+    /// By which id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tie: Option<Text<'a>>,
+    /// Whether only the owner can serve the request.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stays: bool,
+    /// The profiles that have refused the request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tried: Vec<Text<'a>>,
+    /// The earliest reset among their refusals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reset: Option<i64>,
+    /// How many requests each profile serves, where that was looked at; zeros at the end are left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub in_flight: Vec<usize>,
+    /// From how many requests in flight on a profile is avoided, and left out: soft and hard limit, where
+    /// a profile has reached one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<(usize, usize)>,
+    /// The profiles whose upstream cannot be reached now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreachable: Vec<Text<'a>>,
 }
 
 /// A line of a run log.
@@ -162,10 +280,11 @@ mod tests {
             route: "responses".into(),
             profile: "work".into(),
             affinity: "session".into(),
+            basis: Basis { snapshot: 3, at: 1_795_154_200, ..Basis::default() },
         };
         let line = Line { timestamp: "2026-11-20T05:56:40.692Z", event: &event };
         let text = serde_json::to_string(&line).unwrap();
-        insta::assert_snapshot!(text, @r#"{"timestamp":"2026-11-20T05:56:40.692Z","event":"selection_keep_affinity","fields":{"request":7,"route":"responses","profile":"work","affinity":"session"}}"#);
+        insta::assert_snapshot!(text, @r#"{"timestamp":"2026-11-20T05:56:40.692Z","event":"selection_keep_affinity","fields":{"request":7,"route":"responses","profile":"work","affinity":"session","snapshot":3,"at":1795154200}}"#);
         let raw: RawLine = serde_json::from_str(&text).unwrap();
         assert_eq!(
             (raw.event.as_str(), raw.fields["profile"].as_str()),

@@ -5,7 +5,6 @@
 //! `harness::compat`; here is what is put together, and the verdict.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -186,7 +185,7 @@ pub(crate) fn only_codex(clients: &[Client]) -> Result<()> {
 pub(crate) fn build() -> Result<Option<PathBuf>> {
     terminal::progress("building prodex");
     let steps = Steps::new()?;
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = crate::cargo::command();
     let ended = steps.show(cargo.args(["build", "--quiet", "--locked", "-p", "prodex"]))?;
     if ended.is_interrupted {
         bail!("interrupted while building");

@@ -46,6 +46,8 @@ mod isolate;
 
 mod tidy;
 
+mod cargo;
+
 mod step;
 
 mod terminal;

@@ -36,7 +36,7 @@ const WORKFLOWS: &str = ".github/workflows";
 
 /// Checks, and repairs first if asked to.
 pub(crate) fn run(args: &Args) -> Result<Exit> {
-    let workspace = Workspace::open(&suite::program())?;
+    let workspace = Workspace::open(&crate::cargo::program())?;
     let built = match suite::build(&workspace, args.jobs.unwrap_or_else(suite::default_jobs), &[], false)? {
         Ok(built) => built,
         Err(outcome) => {

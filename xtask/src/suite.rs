@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fs;
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
@@ -161,11 +161,6 @@ pub(crate) fn manifest(workspace: &Workspace) -> Result<Option<Manifest>> {
     }
 }
 
-/// Cargo's program.
-pub(crate) fn program() -> PathBuf {
-    env::var_os("CARGO").map_or_else(|| "cargo".into(), PathBuf::from)
-}
-
 /// Builds the tests of a workspace; what came of it when there are none.
 pub(crate) fn build<'w>(
     workspace: &'w Workspace,
@@ -204,7 +199,7 @@ const REFUSED: i32 = 1;
 
 /// Cargo over the workspace, or over the packages that the arguments select.
 fn cargo(stage: &[&str], jobs: NonZeroUsize, arguments: &[String]) -> Command {
-    let mut command = Command::new(program());
+    let mut command = crate::cargo::command();
     command.args(stage).arg("--locked").arg(format!("--jobs={jobs}"));
     // Cargo ignores `-p` beside `--workspace`, silently.
     if !arguments.iter().any(|argument| argument.starts_with("-p") || argument.starts_with("--package")) {
@@ -235,7 +230,7 @@ pub(crate) fn run(suite: &Suite, args: &Options) -> Result<Exit> {
             return Ok(Exit::Usage);
         }
     };
-    let workspace = Workspace::open(&program())?;
+    let workspace = Workspace::open(&crate::cargo::program())?;
     let Some(manifest) = manifest(&workspace)? else { return Ok(Exit::Usage) };
     let jobs = args.jobs.unwrap_or_else(default_jobs);
     let built = match build(&workspace, jobs, &request.cargo, is_prebuilt(args, ci().as_deref()))? {

@@ -55,7 +55,7 @@ struct Finding {
 /// Runs the tests and reports.
 pub(crate) fn run(args: &Args) -> Result<Exit> {
     let since = Instant::now();
-    let workspace = Workspace::open(&suite::program())?;
+    let workspace = Workspace::open(&crate::cargo::program())?;
     let suite = Suite::new("test-env-parallel", suite::is_safe);
     let chosen = match suite::choose(&suite, &workspace, &args.common)? {
         Ok(chosen) => chosen,

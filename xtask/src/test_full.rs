@@ -1,7 +1,5 @@
 //! `cargo xtask test-full`: every test in every lane, and the examples of the documentation.
 
-use std::process::Command;
-
 use anyhow::Result;
 
 use crate::exit::Exit;
@@ -20,7 +18,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<Exit> {
     if args.common.extra.is_empty() && !args.common.explain {
         terminal::progress("the examples of the documentation");
-        let mut cargo = Command::new(suite::program());
+        let mut cargo = crate::cargo::command();
         let ended =
             Steps::new()?.show(cargo.args(["test", "--locked", "--workspace", "--doc", "--quiet"]))?;
         if ended.is_interrupted {

@@ -19,7 +19,7 @@ pub(crate) struct Args {
 
 /// Runs the shard.
 pub(crate) fn run(args: &Args) -> Result<Exit> {
-    let workspace = Workspace::open(&suite::program())?;
+    let workspace = Workspace::open(&crate::cargo::program())?;
     let Some(manifest) = suite::manifest(&workspace)? else { return Ok(Exit::Usage) };
     let Some(shard) = manifest.shards.iter().find(|shard| shard.name == args.label) else {
         let labels: Vec<_> = manifest.shards.iter().map(|shard| shard.name.as_str()).collect();

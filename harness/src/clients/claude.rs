@@ -26,6 +26,7 @@ pub struct Claude {
     program: PathBuf,
     sandbox: Sandbox,
     tripwire: Tripwire,
+    is_brief: bool,
 }
 
 impl Claude {
@@ -58,7 +59,12 @@ impl Claude {
         for (name, value) in QUIET {
             sandbox.set(name, value);
         }
-        Ok(Self { program: program.to_owned(), sandbox, tripwire })
+        Ok(Self { program: program.to_owned(), sandbox, tripwire, is_brief: false })
+    }
+
+    /// Lets it send one tool and a prompt of a sentence in place of its own, which are more than 80 kB.
+    pub fn be_brief(&mut self) {
+        self.is_brief = true;
     }
 
     /// Asks once. `session` continues an earlier conversation.
@@ -72,6 +78,9 @@ impl Claude {
         limit: Duration,
     ) -> Result<Finished, DriveError> {
         let mut arguments = vec!["-p", prompt, "--output-format", "json", "--dangerously-skip-permissions"];
+        if self.is_brief {
+            arguments.extend(["--tools", "Bash", "--system-prompt", "Be brief."]);
+        }
         arguments.extend(session.into_iter().flat_map(|session| ["--resume", session]));
         let program = Program::new(&self.program)
             .args(arguments)

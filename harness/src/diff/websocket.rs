@@ -41,7 +41,8 @@ pub(super) fn judge(case: &Case<'_>, findings: &mut Findings) {
             case.exchange.messages.iter().filter(|message| message.direction == direction).collect();
         let heard: Vec<&Heard> = heard.into_iter().filter(|message| message.direction == direction).collect();
         if direction == Direction::UpstreamToClient && case.expect.is_pooled() {
-            forgive_held(&mut sent, heard.len(), &case.exchange.messages);
+            let arrived = heard.iter().filter(|message| is_data(message.kind)).count();
+            forgive_held(&mut sent, arrived, &case.exchange.messages);
         }
         messages(&sent, &heard, direction, findings);
         frames(&sent, &heard, findings);
@@ -51,16 +52,21 @@ pub(super) fn judge(case: &Case<'_>, findings: &mut Findings) {
 }
 
 /// Leaves out what a pool may still have held when the client left: the messages of a last turn that had no
-/// output, where they did not arrive and the upstream said nothing behind them.
+/// output, where they did not arrive and the upstream said nothing behind them. Pings and pongs pass by what is
+/// held.
 fn forgive_held(sent: &mut Vec<&Message>, arrived: usize, all: &[Message]) {
     let messages = sent.iter().filter(|message| is_data(message.kind)).count();
     let held = held_messages(all);
     let numbers = (1..=messages as u64).rev();
     let last_turn = held.iter().rev().zip(numbers).take_while(|(held, number)| **held == *number).count();
-    let missing = sent.len().saturating_sub(arrived);
-    let says_no_more = sent.iter().rev().take(missing).all(|message| is_data(message.kind));
-    if missing <= last_turn && says_no_more {
-        sent.truncate(arrived.min(sent.len()));
+    let says_no_more =
+        sent.iter().rfind(|message| !is_control(message.kind)).is_some_and(|last| is_data(last.kind));
+    if messages.saturating_sub(arrived) <= last_turn && says_no_more {
+        let mut number = 0;
+        sent.retain(|message| {
+            number += usize::from(is_data(message.kind));
+            !is_data(message.kind) || number <= arrived
+        });
     }
 }
 
@@ -206,7 +212,11 @@ mod tests {
     /// How many of the upstream's messages are asked for when this many arrived.
     fn asked_for(events: &[&str], arrived: usize) -> usize {
         let mut all = vec![message(Direction::ClientToUpstream, MessageKind::Text, "create")];
-        let kind = |event: &str| if event == "close" { MessageKind::Close(1011) } else { MessageKind::Text };
+        let kind = |event: &str| match event {
+            "close" => MessageKind::Close(1011),
+            "ping" => MessageKind::Ping,
+            _ => MessageKind::Text,
+        };
         all.extend(events.iter().map(|event| message(Direction::UpstreamToClient, kind(event), event)));
         let mut sent: Vec<&Message> =
             all.iter().filter(|message| message.direction == Direction::UpstreamToClient).collect();
@@ -221,6 +231,7 @@ mod tests {
         assert_eq!(asked_for(&["response.created", "response.output_text.delta"], 1), 2);
         assert_eq!(asked_for(&["response.created", "response.output_text.delta"], 0), 2);
         assert_eq!(asked_for(&["response.created", "close"], 0), 2);
+        assert_eq!(asked_for(&["response.created", "ping"], 0), 1, "the ping passes by what is held");
         assert_eq!(
             asked_for(&["response.created"], 3),
             1,

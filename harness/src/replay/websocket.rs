@@ -47,7 +47,8 @@ pub(super) async fn run(play: &Play<'_>, exchange: &Exchange, progress: &mut Pro
         return progress.end(SeenEnd::Garbled, Some(problem));
     }
     let (pace, patience) = (play.pace(exchange), play.options.patience);
-    let side = Side { direction: Direction::ClientToUpstream, pace, patience };
+    let holds_beginning = play.playback.config().holds_beginning;
+    let side = Side { direction: Direction::ClientToUpstream, pace, patience, holds_beginning };
     let seen = std::sync::Mutex::new((&mut progress.seen.messages, 0));
     let note = |heard: mock_upstream::playback::Heard| {
         let mut seen = seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Read};
 
-use ring::digest::{Context, Digest, SHA256, digest};
+use ring::digest::{Context, Digest, SHA256};
 use serde::{Deserialize, Serialize};
 
 use super::{Options, Report, RuleReport, detect};
@@ -31,8 +31,11 @@ pub struct Certificate {
 }
 
 /// Bytes are not those that a certificate speaks of.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Mismatch {
+    /// The bytes cannot be read to their end.
+    #[error("it cannot be read to its end")]
+    Read(#[from] io::Error),
     /// The format is one of another version of this program.
     #[error("the certificate has format {0}, which this program does not read")]
     Format(u32),
@@ -52,17 +55,7 @@ impl Certificate {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub fn new(mut scrubbed: impl Read, options: Options, report: &Report) -> io::Result<Self> {
-        let mut digest = Context::new(&SHA256);
-        let mut piece = vec![0; 64 * 1024];
-        loop {
-            match scrubbed.read(&mut piece) {
-                Ok(0) => break,
-                Ok(length) => digest.update(&piece[..length]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+    pub fn new(scrubbed: impl Read, options: Options, report: &Report) -> io::Result<Self> {
         let mut detectors: Vec<String> =
             detect::DETECTORS.iter().map(|detector| detector.rule.id().to_owned()).collect();
         detectors.sort();
@@ -70,7 +63,7 @@ impl Certificate {
         Ok(Self {
             format: FORMAT,
             scrubber: SCRUBBER,
-            sha256: hex(&digest.finish()),
+            sha256: sha256(scrubbed)?,
             options,
             records: report.records,
             rules: report.rules.clone(),
@@ -78,15 +71,28 @@ impl Certificate {
         })
     }
 
-    /// Whether the bytes are those that were certified.
+    /// Whether the bytes are those that were certified. They are read piece by piece.
     ///
     /// # Errors
     /// [`Mismatch`].
-    pub fn check(&self, bytes: &[u8]) -> Result<(), Mismatch> {
+    pub fn check(&self, scrubbed: impl Read) -> Result<(), Mismatch> {
         if self.format != FORMAT {
             return Err(Mismatch::Format(self.format));
         }
-        if self.sha256 == hex(&digest(&SHA256, bytes)) { Ok(()) } else { Err(Mismatch::Bytes) }
+        if self.sha256 == sha256(scrubbed)? { Ok(()) } else { Err(Mismatch::Bytes) }
+    }
+}
+
+fn sha256(mut bytes: impl Read) -> io::Result<String> {
+    let mut digest = Context::new(&SHA256);
+    let mut piece = vec![0; 64 * 1024];
+    loop {
+        match bytes.read(&mut piece) {
+            Ok(0) => return Ok(hex(&digest.finish())),
+            Ok(length) => digest.update(&piece[..length]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

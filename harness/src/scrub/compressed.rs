@@ -27,6 +27,9 @@ pub(super) struct Splice {
 pub(super) enum Coding {
     Gzip,
     Zstd,
+    /// What HTTP calls `deflate` (RFC 9110 §8.4.1.2). Some send it without the frame of zlib, which nothing
+    /// tells apart from noise: that is refused.
+    Zlib,
 }
 
 /// A body that is longer when decompressed is refused.
@@ -37,6 +40,10 @@ pub(super) fn coding(bytes: &[u8]) -> Option<Coding> {
     match bytes {
         [0x1F, 0x8B, 8, ..] => Some(Coding::Gzip),
         [0x28, 0xB5, 0x2F, 0xFD, ..] => Some(Coding::Zstd),
+        // RFC 1950 §2.2: the method, no dictionary, and a check of both bytes.
+        [0x78, flags, ..] if flags & 0x20 == 0 && (0x7800 + u32::from(*flags)).is_multiple_of(31) => {
+            Some(Coding::Zlib)
+        }
         _ => None,
     }
 }
@@ -50,6 +57,7 @@ impl Coding {
                 flate2::read::MultiGzDecoder::new(bytes).take(LIMIT + 1).read_to_end(&mut plain)?
             }
             Coding::Zstd => zstd::Decoder::new(bytes)?.take(LIMIT + 1).read_to_end(&mut plain)?,
+            Coding::Zlib => flate2::read::ZlibDecoder::new(bytes).take(LIMIT + 1).read_to_end(&mut plain)?,
         };
         if plain.len() as u64 > LIMIT {
             return Err(std::io::Error::other("the body is too long when decompressed"));
@@ -66,6 +74,12 @@ impl Coding {
                 Ok(bytes)
             }
             Coding::Zstd => zstd::encode_all(plain, zstd::DEFAULT_COMPRESSION_LEVEL),
+            Coding::Zlib => {
+                let mut encoder = flate2::read::ZlibEncoder::new(plain, flate2::Compression::default());
+                let mut bytes = Vec::new();
+                encoder.read_to_end(&mut bytes)?;
+                Ok(bytes)
+            }
         }
     }
 }
@@ -79,7 +93,15 @@ impl Walk {
         }
         let mut bytes = self.take();
         view::decode_base64(&text[start..start + digits], &mut bytes);
-        let walked = match coding(&bytes) {
+        // A record states how its own payload is encoded; of one within a view nothing is known.
+        let stated = if self.depth == 0 { stated(text) } else { None };
+        let found = match actual(&bytes, stated.as_deref()) {
+            Ok(found) => found,
+            Err(reason) => {
+                return Err(Stop::Compressed(format!("{}: {reason}", self.paths.pattern(place))));
+            }
+        };
+        let walked = match found {
             Some(coding) => self.compressed(coding, &bytes, start..end, place),
             None => {
                 let looked = if std::str::from_utf8(&bytes).is_ok() {
@@ -131,6 +153,50 @@ impl Walk {
     }
 }
 
+/// How a payload is encoded that may be stated to be so; none if it is as it is.
+fn actual(bytes: &[u8], stated: Option<&str>) -> Result<Option<Coding>, String> {
+    let found = coding(bytes);
+    match (found, stated) {
+        (Some(Coding::Gzip | Coding::Zstd), _) | (Some(Coding::Zlib), Some("deflate")) => Ok(found),
+        (_, None | Some("" | "identity")) => Ok(None),
+        // Some recorders decode bodies and keep the headers.
+        (_, Some("gzip" | "x-gzip" | "zstd" | "deflate")) if std::str::from_utf8(bytes).is_ok() => Ok(None),
+        (_, Some(stated)) => {
+            Err(format!("its content-encoding {stated:?} is not one that can be looked into"))
+        }
+    }
+}
+
+/// What a record states in `content-encoding`, in lower case.
+fn stated(line: &[u8]) -> Option<String> {
+    let mut stated = None;
+    each_field(wire::json::Value::new(line), "content-encoding", |value| {
+        let value = value.as_str().unwrap_or_default();
+        stated = Some(value.trim().to_ascii_lowercase());
+    });
+    stated
+}
+
+/// Hands over the values of a header field of a record, in every spelling of headers.
+fn each_field<'a>(record: wire::json::Value<'a>, wanted: &str, mut each: impl FnMut(wire::json::Value<'a>)) {
+    let Some(headers) = record.get("headers") else { return };
+    let is_wanted =
+        |name: wire::json::Value<'_>| name.as_str().is_some_and(|name| name.eq_ignore_ascii_case(wanted));
+    for field in headers.elements() {
+        let mut parts = field.elements();
+        match (parts.next(), parts.next()) {
+            (Some(name), Some(value)) if is_wanted(name) => each(value),
+            _ => {}
+        }
+        if field.get("name").is_some_and(is_wanted)
+            && let Some(value) = field.get("value")
+        {
+            each(value);
+        }
+    }
+    headers.entries().filter(|(name, _)| is_wanted(*name)).for_each(|(_, value)| each(value));
+}
+
 /// Where a record states the length of its body, in order.
 fn lengths(line: &[u8], length: usize) -> Vec<Range<usize>> {
     let length = length.to_string();
@@ -146,28 +212,7 @@ fn lengths(line: &[u8], length: usize) -> Vec<Range<usize>> {
         }
     };
     ["wire_len", "body_len"].iter().filter_map(|key| record.get(key)).for_each(&mut take);
-    if let Some(headers) = record.get("headers") {
-        for field in headers.elements() {
-            let is_length = |name: wire::json::Value<'_>| {
-                name.as_str().is_some_and(|name| name.eq_ignore_ascii_case("content-length"))
-            };
-            let mut parts = field.elements();
-            match (parts.next(), parts.next()) {
-                (Some(name), Some(value)) if is_length(name) => take(value),
-                _ => {}
-            }
-            if field.get("name").is_some_and(is_length)
-                && let Some(value) = field.get("value")
-            {
-                take(value);
-            }
-        }
-        for (name, value) in headers.entries() {
-            if name.as_str().is_some_and(|name| name.eq_ignore_ascii_case("content-length")) {
-                take(value);
-            }
-        }
-    }
+    each_field(record, "content-length", take);
     found.sort_by_key(|range| range.start);
     found
 }

@@ -3,6 +3,8 @@
 //! Each character is replaced for itself alone, so that the filler of the pieces of a text is the text's
 //! filler in pieces. Which strings are free text is decided by `walk`.
 
+use std::ops::Range;
+
 /// What a byte of ASCII becomes: letters `x` or `X`, digits `0`, all else itself. Without branches and
 /// tables, so that the compiler does many bytes at once.
 #[inline]
@@ -36,8 +38,19 @@ pub(super) fn fill(text: &mut [u8]) {
 /// Turns the letters outside ASCII into filler; bytes that are no UTF-8 stay.
 fn fill_wide(text: &mut [u8]) {
     let mut at = 0;
-    while let Some(skipped) = text[at..].iter().position(|byte| !byte.is_ascii()) {
-        at += skipped;
+    while let Some(letter) = next_wide(text, at) {
+        at = letter.end;
+        text[letter.clone()].copy_from_slice(LETTERS[letter.len()].as_bytes());
+    }
+}
+
+/// Where the next letter or digit outside ASCII stands.
+fn next_wide(text: &[u8], mut at: usize) -> Option<Range<usize>> {
+    loop {
+        while text.get(at..at + 32).is_some_and(<[u8]>::is_ascii) {
+            at += 32;
+        }
+        at += text[at..].iter().position(|byte| !byte.is_ascii())?;
         let width = match text[at] {
             0xC2..=0xDF => 2,
             0xE0..=0xEF => 3,
@@ -50,7 +63,7 @@ fn fill_wide(text: &mut [u8]) {
             continue;
         };
         if found.is_alphanumeric() {
-            text[at..at + width].copy_from_slice(LETTERS[width].as_bytes());
+            return Some(at..at + width);
         }
         at += width;
     }
@@ -82,9 +95,14 @@ pub(super) fn is_filler(text: &[u8]) -> bool {
     if !same || text.is_ascii() {
         return same;
     }
-    let mut copy = text.to_vec();
-    fill_wide(&mut copy);
-    copy == text
+    let mut at = 0;
+    while let Some(letter) = next_wide(text, at) {
+        at = letter.end;
+        if text[letter.clone()] != *LETTERS[letter.len()].as_bytes() {
+            return false;
+        }
+    }
+    true
 }
 
 /// Filler for a JSON text that comes in pieces: keys and literals stay, numbers stay numbers.

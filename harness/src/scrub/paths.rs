@@ -48,6 +48,8 @@ pub(super) struct Paths {
 
 /// More places than any protocol has.
 const LIMIT: usize = 20_000;
+/// Entries of the table of edges: a power of two, and far more than there are places.
+const TABLE: usize = 1 << 16;
 
 impl Paths {
     pub(super) fn new() -> Self {
@@ -61,7 +63,7 @@ impl Paths {
             element: 0,
             inner: 0,
         };
-        Self { nodes: vec![root], table: vec![0; 1 << 16] }
+        Self { nodes: vec![root], table: vec![0; TABLE] }
     }
 
     pub(super) fn node(&self, place: Place) -> &Node {
@@ -86,12 +88,12 @@ impl Paths {
                     }
                 }
             }
-            at = (at + 1) % self.table.len();
+            at = (at + 1) & (TABLE - 1);
         }
     }
 
     fn bucket(&self, parent: Place, name: &[u8]) -> usize {
-        hash(u64::from(parent), name) as usize % self.table.len()
+        hash(u64::from(parent), name) as usize & (TABLE - 1)
     }
 
     /// The place of a key that is new here. An odd one shares its place with all odd ones.
@@ -131,7 +133,7 @@ impl Paths {
         self.nodes.push(Node { parent, name: name.into(), slot, area, mark, is_odd, element: 0, inner: 0 });
         let mut at = self.bucket(parent, name);
         while self.table[at] != 0 {
-            at = (at + 1) % self.table.len();
+            at = (at + 1) & (TABLE - 1);
         }
         self.table[at] = place;
         place

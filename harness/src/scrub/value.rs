@@ -357,7 +357,30 @@ impl Walk {
             self.give(decoded);
         }
         if text.len() >= LEAST_RUN {
+            self.wrapped(text, place)?;
             self.runs(text, place)?;
+        }
+        Ok(())
+    }
+
+    /// Looks into base64 that is wrapped into lines, where a value may begin in one and end in the next.
+    fn wrapped(&mut self, text: &mut [u8], place: Place) -> Walked<()> {
+        for lines in view::wrapped(text) {
+            let mut digits = self.take();
+            lines.iter().for_each(|line| digits.extend_from_slice(&text[line.clone()]));
+            let mut decoded = self.take();
+            view::decode_base64(&digits, &mut decoded);
+            if !filler::is_filler(&digits) && self.decoded(&mut decoded, place)? {
+                view::encode_base64(&mut digits, &decoded);
+                let mut rest = digits.as_slice();
+                for line in lines {
+                    let (new, later) = rest.split_at(line.len());
+                    text[line].copy_from_slice(new);
+                    rest = later;
+                }
+            }
+            self.give(decoded);
+            self.give(digits);
         }
         Ok(())
     }

@@ -4,19 +4,21 @@
 //! base64 crate, so that a mistake of the walker is not made twice; only the detectors are shared. What it
 //! finds it names by record, JSON pointer and rule, never by value.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use base64::Engine as _;
-use base64::alphabet;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::certificate::{Certificate, Mismatch};
+use super::clean::Clean;
 use super::rules::Rule;
-use super::walk::Clean;
+use super::vault::hash;
 use super::{Error, compressed, detect, filler};
+
+mod decode;
 
 /// Something in a scrubbed record that must not be there.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -76,10 +78,16 @@ impl Verifier {
     pub(super) fn new(originals: impl Iterator<Item = (Rule, Vec<u8>)>) -> Self {
         let (rules, texts): (Vec<_>, Vec<_>) = originals.unzip();
         let originals = AhoCorasick::builder().match_kind(MatchKind::Standard).build(&texts).ok();
+        let has_long_values = texts.iter().any(|text| text.contains(&b'\n'));
         let look = Look {
             originals: originals.map(|automaton| (automaton, rules)),
             clean: Clean::new(),
             clean_runs: Clean::new(),
+            clean_lines: Clean::new(),
+            has_long_values,
+            elements: Elements::default(),
+            pieces: None,
+            moves: 0,
             path: None,
             found: Vec::new(),
             depth: 0,
@@ -146,6 +154,15 @@ struct Look {
     clean: Clean,
     /// Runs of digits of base64 whose decoded views are clean.
     clean_runs: Clean,
+    /// Lines of heads and streams of events that are clean as text and in every view.
+    clean_lines: Clean,
+    /// Some learnt value is longer than a line.
+    has_long_values: bool,
+    elements: Elements,
+    /// The pieces that the present element has joined to its stream.
+    pieces: Option<Vec<String>>,
+    /// How often it changed where pieces go, or one went there: what does either has to be seen again.
+    moves: u64,
     /// Where one is, if that is of interest.
     path: Option<Vec<String>>,
     found: Vec<(String, Rule)>,
@@ -154,6 +171,51 @@ struct Look {
     exchange: u64,
     item: u64,
     joined: HashMap<(u64, u64), String>,
+}
+
+/// Elements of arrays of which nothing came, as they are spelled: tools and the history come with every request.
+#[derive(Debug, Default)]
+struct Elements {
+    known: HashMap<u64, Element>,
+    size: usize,
+    /// Those that came once: of what does not come again nothing is copied.
+    came: HashSet<u64>,
+}
+
+#[derive(Debug)]
+struct Element {
+    raw: Box<str>,
+    /// The pieces that it joins to its stream, which they do every time.
+    pieces: Vec<String>,
+}
+
+impl Elements {
+    /// What is kept at most, in bytes; then all is forgotten.
+    const LIMIT: usize = 8 * 1024 * 1024;
+    /// Shorter elements are looked at sooner than looked up.
+    const SHORTEST: usize = 32;
+
+    /// How many elements that came once are remembered; then all are forgotten.
+    const ONCE: usize = 64 * 1024;
+
+    fn add(&mut self, key: u64, raw: &str, pieces: Vec<String>) {
+        let size = raw.len() + pieces.iter().map(String::len).sum::<usize>();
+        if size > Self::LIMIT / 8 {
+            return;
+        }
+        if self.came.len() >= Self::ONCE {
+            self.came.clear();
+        }
+        if self.came.insert(key) {
+            return;
+        }
+        if self.size + size > Self::LIMIT {
+            self.known.clear();
+            self.size = 0;
+        }
+        self.size += size;
+        self.known.insert(key, Element { raw: raw.into(), pieces });
+    }
 }
 
 /// Views within views that are looked at; one more than the walker follows.
@@ -171,13 +233,43 @@ impl Look {
 
     /// Looks at a JSON text; says whether it is one.
     fn json(&mut self, text: &[u8]) -> bool {
-        let mut reader = serde_json::Deserializer::from_slice(text);
+        let Ok(text) = std::str::from_utf8(text) else { return false };
+        let mut reader = serde_json::Deserializer::from_str(text);
         Seed(self).deserialize(&mut reader).is_ok() && reader.end().is_ok()
+    }
+
+    /// Looks at an element of an array; says whether it is JSON.
+    fn element(&mut self, raw: &str) -> bool {
+        if raw.len() < Elements::SHORTEST {
+            return self.json(raw.as_bytes());
+        }
+        let key = hash(3, raw.as_bytes());
+        if let Some(element) = self.elements.known.get_mut(&key)
+            && *element.raw == *raw
+        {
+            let pieces = std::mem::take(&mut element.pieces);
+            pieces.iter().for_each(|piece| self.join(piece));
+            if let Some(element) = self.elements.known.get_mut(&key) {
+                element.pieces = pieces;
+            }
+            return true;
+        }
+        let before = (self.found.len(), self.exchange, self.item);
+        let moves = self.moves;
+        self.pieces = Some(Vec::new());
+        let is_json = self.json(raw.as_bytes());
+        let pieces = self.pieces.take().unwrap_or_default();
+        let has_moved = self.moves - moves != pieces.len() as u64;
+        if is_json && !has_moved && before == (self.found.len(), self.exchange, self.item) {
+            self.elements.add(key, raw, pieces);
+        }
+        is_json
     }
 
     fn string(&mut self, text: &str) {
         if self.key == Key::Item {
-            self.item = super::vault::hash(2, text.as_bytes());
+            self.moves += 1;
+            self.item = hash(2, text.as_bytes());
         }
         if self.key == Key::Piece {
             self.join(text);
@@ -186,6 +278,10 @@ impl Look {
     }
 
     fn join(&mut self, piece: &str) {
+        self.moves += 1;
+        if let Some(pieces) = &mut self.pieces {
+            pieces.push(piece.to_owned());
+        }
         let stream = self.joined.entry((self.exchange, self.item)).or_default();
         stream.push_str(piece);
         if stream.len() > WINDOW {
@@ -201,13 +297,17 @@ impl Look {
 
     /// Looks at a text: as what it is, and in every view of it.
     fn text(&mut self, text: &[u8]) {
-        if text.len() < 4 || self.clean.has(text) || filler::is_filler(text) {
+        // What is long is either filler, which is known at its first letters that are none, or worth a look.
+        if text.len() < 4 || (text.len() > 256 && filler::is_filler(text)) || self.clean.has(text) {
+            return;
+        }
+        if text.len() <= 256 && filler::is_filler(text) {
             return;
         }
         if self.depth >= DEPTH {
             return self.report(Rule::Secret);
         }
-        let before = self.found.len();
+        let before = (self.found.len(), self.moves);
         self.depth += 1;
         if let Some(path) = &mut self.path {
             path.push("#".to_owned());
@@ -221,7 +321,7 @@ impl Look {
             self.views(text);
         }
         self.depth -= 1;
-        if self.found.len() == before {
+        if before == (self.found.len(), self.moves) {
             self.clean.add(text);
         }
     }
@@ -231,6 +331,10 @@ impl Look {
         let trimmed = text.trim_ascii();
         if matches!((trimmed.first(), trimmed.last()), (Some(b'{'), Some(b'}')) | (Some(b'['), Some(b']'))) {
             return self.json(trimmed);
+        }
+        if is_head(text) && !self.has_long_values {
+            text.split(|byte| *byte == b'\n').for_each(|line| self.line(line.trim_ascii_end()));
+            return true;
         }
         if !super::walk::is_event_stream(text) {
             return false;
@@ -248,12 +352,24 @@ impl Look {
         }
         for line in text.split(|byte| matches!(byte, b'\n' | b'\r')) {
             if !line.starts_with(b"data:") && !line.starts_with(b"event:") {
-                // A line by itself may look like a stream again, which would never end.
-                self.plain(line);
-                self.views(line);
+                self.line(line);
             }
         }
         true
+    }
+
+    /// Looks at a line as text and in every view. A line by itself may look like a stream of events again,
+    /// which would never end.
+    fn line(&mut self, line: &[u8]) {
+        if line.len() < 4 || self.clean_lines.has(line) {
+            return;
+        }
+        let before = (self.found.len(), self.moves);
+        self.plain(line);
+        self.views(line);
+        if before == (self.found.len(), self.moves) {
+            self.clean_lines.add(line);
+        }
     }
 
     /// Looks for values in a text as it stands.
@@ -282,7 +398,7 @@ impl Look {
     /// Looks at what a text may be the encoding of.
     fn views(&mut self, text: &[u8]) {
         if memchr::memchr(b'%', text).is_some() {
-            let decoded = percent_decoded(text);
+            let decoded = decode::percent(text);
             if decoded != text {
                 self.text(&decoded);
             }
@@ -293,6 +409,7 @@ impl Look {
                 self.text(decoded.as_bytes());
             }
         }
+        decode::unwrapped(text).iter().for_each(|digits| self.base64(digits));
         let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(byte);
         for run in text.split(|byte| !is_digit(byte)).filter(|run| run.len() >= 12 && !filler::is_filler(run))
         {
@@ -304,7 +421,7 @@ impl Look {
             self.base64(run);
             for part in run.split(|byte| !byte.is_ascii_hexdigit()).filter(|part| part.len() >= 12) {
                 for start in 0..2 {
-                    self.bytes(&hex_decoded(&part[start..]));
+                    self.bytes(&decode::hex(&part[start..]));
                 }
             }
             if self.found.len() == before {
@@ -317,7 +434,7 @@ impl Look {
         for start in 0..4 {
             let run = &run[start..];
             let run = if run.len() % 4 == 1 { &run[..run.len() - 1] } else { run };
-            for engine in [&STANDARD, &URL_SAFE] {
+            for engine in [&decode::STANDARD, &decode::URL_SAFE] {
                 if let Ok(decoded) = engine.decode(run) {
                     self.bytes(&decoded);
                     break;
@@ -354,34 +471,13 @@ impl Look {
     }
 }
 
-const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
-    .with_decode_allow_trailing_bits(true)
-    .with_decode_padding_mode(DecodePaddingMode::Indifferent);
-const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
-const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
-
-fn percent_decoded(text: &[u8]) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((first, tail)) = rest.split_first() {
-        let digits = tail.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.filter(|_| *first == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                decoded.push(byte);
-                rest = &tail[2..];
-            }
-            None => {
-                decoded.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    decoded
-}
-
-fn hex_decoded(digits: &[u8]) -> Vec<u8> {
-    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    digits.chunks_exact(2).map_while(byte).collect()
+/// Whether a text is the head of a message of HTTP/1.1, in which no value goes beyond its line.
+fn is_head(text: &[u8]) -> bool {
+    let mut lines = text.split(|byte| *byte == b'\n');
+    let first = lines.next().unwrap_or_default().trim_ascii_end();
+    (first.starts_with(b"HTTP/1.") || first.ends_with(b" HTTP/1.1") || first.ends_with(b" HTTP/1.0"))
+        && lines.all(|line| !line.starts_with(b" ") && !line.starts_with(b"\t"))
+        && memchr::memmem::find(text, b"-----BEGIN").is_none()
 }
 
 /// Reads a value without building it.
@@ -409,8 +505,14 @@ impl<'de> Visitor<'de> for Seed<'_> {
 
     fn visit_u64<E: de::Error>(self, number: u64) -> Result<(), E> {
         match self.0.key {
-            Key::Id if self.0.depth == 0 => self.0.exchange = number,
-            Key::Item => self.0.item = number,
+            Key::Id if self.0.depth == 0 => {
+                self.0.exchange = number;
+                self.0.moves += 1;
+            }
+            Key::Item => {
+                self.0.item = number;
+                self.0.moves += 1;
+            }
             _ => {}
         }
         if number >= 100_000 {
@@ -441,7 +543,17 @@ impl<'de> Visitor<'de> for Seed<'_> {
             if let Some(path) = &mut self.0.path {
                 path.push(index.to_string());
             }
-            let element = elements.next_element_seed(Seed(self.0));
+            let element = if self.0.key == Key::Other && self.0.pieces.is_none() {
+                let raw = elements.next_element::<&RawValue>();
+                raw.and_then(|raw| match raw {
+                    Some(raw) if !self.0.element(raw.get()) => {
+                        Err(de::Error::custom("an element is no JSON"))
+                    }
+                    raw => Ok(raw.map(|_| ())),
+                })
+            } else {
+                elements.next_element_seed(Seed(self.0))
+            };
             if let Some(path) = &mut self.0.path {
                 path.pop();
             }

@@ -4,13 +4,20 @@
 //! knows what is sensitive. The rule: an edit keeps the length of the view, and writing a view back keeps
 //! the length and the spelling of the encoded text; an unchanged view writes back as the same bytes.
 
+use std::ops::Range;
+
+const LOW: u64 = 0x0101_0101_0101_0101;
+
+/// The bytes of a word that are zero, as their highest bits, right up to the first of them.
+#[inline]
+const fn zeros(word: u64) -> u64 {
+    word.wrapping_sub(LOW) & !word & (LOW << 7)
+}
+
 /// How many bytes at the beginning of a text are neither of two, looked at eight at a time: escapes stand a
 /// few bytes apart, which is too near for `memchr` to pay. Of a long run only its first bytes are counted.
 #[inline]
 pub(super) fn short_run(text: &[u8], one: u8, other: u8) -> usize {
-    const LOW: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    let zeros = |word: u64| word.wrapping_sub(LOW) & !word & HIGH;
     let mut at = 0;
     while at < 64 {
         let Some(chunk) = text.get(at..at + 8).and_then(|chunk| chunk.try_into().ok()) else { break };
@@ -53,10 +60,22 @@ pub(super) fn decode_json(raw: &[u8], view: &mut Vec<u8>) {
     view.resize(raw.len(), 0);
     let (mut at, mut length) = (0, 0);
     while at < raw.len() {
-        let run = run(&raw[at..]);
-        copy(&mut view[length..length + run], &raw[at..at + run]);
-        at += run;
-        length += run;
+        // Escapes stand a few bytes apart: eight bytes are copied before it is known how many of them count.
+        if let (Some(from), Some(to)) = (raw[at..].first_chunk(), view[length..].first_chunk_mut::<8>()) {
+            *to = *from;
+            let found = zeros(u64::from_le_bytes(*from) ^ (LOW * u64::from(b'\\')));
+            let run = (found.trailing_zeros() / 8) as usize;
+            (at, length) = (at + run, length + run);
+            if found == 0 {
+                let run = self::run(&raw[at..]);
+                view[length..length + run].copy_from_slice(&raw[at..at + run]);
+                (at, length) = (at + run, length + run);
+            }
+        } else {
+            let run = self::run(&raw[at..]);
+            copy(&mut view[length..length + run], &raw[at..at + run]);
+            (at, length) = (at + run, length + run);
+        }
         if at == raw.len() {
             break;
         }
@@ -279,6 +298,40 @@ pub(super) fn encode_base64(raw: &mut [u8], view: &[u8]) {
     }
 }
 
+/// Base64 that is wrapped into lines of one length, the last of which may be shorter: where the digits of
+/// each line stand.
+pub(super) fn wrapped(text: &[u8]) -> Vec<Vec<Range<usize>>> {
+    let mut found = Vec::new();
+    if memchr::memchr(b'\n', text).is_none() {
+        return found;
+    }
+    let mut block: Vec<Range<usize>> = Vec::new();
+    let mut start = 0;
+    for end in memchr::memchr_iter(b'\n', text).chain([text.len()]) {
+        let line = text[start..end].trim_ascii();
+        let first = end - text[start..end].trim_ascii_start().len();
+        let digits = line.iter().take_while(|byte| is_base64(**byte)).count();
+        let is_line = line[digits..].iter().all(|byte| *byte == b'=');
+        let is_next = block.first().is_some_and(|line| line.len() >= digits) && digits > 0;
+        if !(is_line && is_next) {
+            found.extend(Some(std::mem::take(&mut block)).filter(|block| block.len() > 1));
+        }
+        if is_line && (is_next || digits >= LEAST_LINE) {
+            let is_last = block.first().is_some_and(|line| line.len() > digits) || line.len() > digits;
+            block.push(first..first + digits);
+            if is_last {
+                found.extend(Some(std::mem::take(&mut block)).filter(|block| block.len() > 1));
+            }
+        }
+        start = end + 1;
+    }
+    found.extend(Some(block).filter(|block| block.len() > 1));
+    found
+}
+
+/// Base64 is not wrapped into shorter lines: they hold words.
+const LEAST_LINE: usize = 16;
+
 /// Whether a byte is a digit of base64, of either alphabet.
 pub(super) fn is_base64(byte: u8) -> bool {
     SEXTETS[usize::from(byte)] < 64
@@ -300,7 +353,7 @@ const SEXTETS: [u8; 256] = {
 };
 
 /// Ranges of runs of bytes of one class that are at least `least` long.
-pub(super) fn runs(text: &[u8], least: usize, is: impl Fn(u8) -> bool) -> Vec<std::ops::Range<usize>> {
+pub(super) fn runs(text: &[u8], least: usize, is: impl Fn(u8) -> bool) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut at = 0;
     // A run of the wanted length covers every `least`-th byte: look there first.

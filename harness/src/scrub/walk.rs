@@ -4,7 +4,9 @@
 //! It works on the bytes of the record itself, so that what is not replaced cannot change. What values are
 //! is decided in `rules` and `detect`, what is done with them in `value`.
 
+use super::clean::Clean;
 use super::paths::{Mark, Paths, Place, ROOT};
+use super::repeat::Repeats;
 use super::rules::{Area, Rule, Slot};
 use super::vault::{NoRoom, Vault, hash};
 use super::{Options, compressed, filler, joined, view};
@@ -34,6 +36,7 @@ pub(super) struct Walk {
     stream: u64,
     is_arguments: bool,
     tokens: HashMap<u64, filler::Tokens>,
+    pub(super) repeats: Repeats,
 }
 
 /// Why a walk did not come to its end.
@@ -79,6 +82,7 @@ impl Walk {
             stream: 0,
             is_arguments: false,
             tokens: HashMap::new(),
+            repeats: Repeats::default(),
         }
     }
 
@@ -90,6 +94,7 @@ impl Walk {
         self.learning = false;
         self.paths = Paths::new();
         self.clean = Clean::new();
+        self.repeats = Repeats::default();
         self.tokens.clear();
         Ok(())
     }
@@ -108,7 +113,7 @@ impl Walk {
     }
 
     /// Walks the value at `at`, and says where it ends.
-    fn value(&mut self, text: &mut [u8], at: usize, place: Place) -> Walked<usize> {
+    pub(super) fn value(&mut self, text: &mut [u8], at: usize, place: Place) -> Walked<usize> {
         match text.get(at) {
             Some(b'"') => {
                 let (end, has_escape) = string_end(text, at + 1);
@@ -230,7 +235,7 @@ impl Walk {
 
     fn array(&mut self, text: &mut [u8], open: usize, place: Place) -> Walked<usize> {
         let element = self.paths.element(place);
-        self.elements(text, open, |walk, text, at| walk.value(text, at, element))
+        self.elements(text, open, |walk, text, at| walk.element(text, at, element))
     }
 
     /// Goes over the elements of an array.
@@ -462,6 +467,7 @@ impl Walk {
             if self.tokens.len() > 1024 {
                 self.tokens.clear();
             }
+            self.repeats.touched += 1;
             let stream = hash(self.stream, b"arguments");
             self.tokens.entry(stream).or_default().fill(text);
         } else {
@@ -639,20 +645,34 @@ impl Walk {
     }
 
     fn begin_event(&mut self) {
+        self.repeats.touched += 1;
         (self.stream, self.is_arguments) = (self.exchange, false);
     }
 
     /// Takes down what a value tells of what comes beside it.
     fn note(&mut self, mark: Mark, value: &[u8]) {
+        let before = (self.exchange, self.is_arguments);
         match mark {
             Mark::Exchange => self.exchange = hash(1, value),
             Mark::Type => self.is_arguments = value.ends_with(b"arguments.delta\""),
-            Mark::Item => self.stream = hash(self.exchange, value),
+            Mark::Item => {
+                self.stream = hash(self.exchange, value);
+                self.repeats.touched += 1;
+            }
             Mark::None => {}
+        }
+        if before != (self.exchange, self.is_arguments) {
+            self.repeats.touched += 1;
         }
     }
 
+    /// Whether what a value becomes depends on no value before it.
+    pub(super) fn is_outside_streams(&self) -> bool {
+        !self.is_arguments && !self.is_form
+    }
+
     pub(super) fn set_form(&mut self, is_form: bool) {
+        self.repeats.touched += 1;
         self.is_form = is_form;
     }
 
@@ -660,6 +680,9 @@ impl Walk {
     pub(super) fn count(&mut self, rule: Rule, place: Place) {
         self.edits += 1;
         *self.counts.entry((rule, place)).or_default() += 1;
+        if let Some(log) = &mut self.repeats.log {
+            log.push((rule, place));
+        }
     }
 
     /// An empty buffer.
@@ -711,38 +734,4 @@ pub(super) fn is_event_stream(text: &[u8]) -> bool {
     let fields: [&[u8]; 5] = [b"data:", b"event:", b"id:", b"retry:", b": "];
     let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text);
     fields.iter().any(|field| text.starts_with(field))
-}
-
-/// Short strings that were searched for nothing, found again by their bytes.
-#[derive(Debug)]
-pub(super) struct Clean {
-    slots: Vec<([u8; Clean::LONGEST], u8)>,
-}
-
-impl Clean {
-    pub(super) const LONGEST: usize = 63;
-
-    pub(super) fn new() -> Self {
-        Self { slots: vec![([0; Self::LONGEST], 0); 4096] }
-    }
-
-    fn slot(text: &[u8]) -> usize {
-        hash(0, text) as usize % 4096
-    }
-
-    pub(super) fn has(&self, text: &[u8]) -> bool {
-        if text.len() > Self::LONGEST {
-            return false;
-        }
-        let (bytes, length) = &self.slots[Self::slot(text)];
-        usize::from(*length) == text.len() && bytes[..text.len()] == *text
-    }
-
-    pub(super) fn add(&mut self, text: &[u8]) {
-        if text.len() <= Self::LONGEST {
-            let (bytes, length) = &mut self.slots[Self::slot(text)];
-            bytes[..text.len()].copy_from_slice(text);
-            *length = text.len() as u8;
-        }
-    }
 }

@@ -305,7 +305,11 @@ fn compressed_bodies_are_scrubbed_and_their_lengths_stay_true() {
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     gzip.write_all(plain.as_bytes()).unwrap();
     let zstd = zstd::encode_all(plain.as_bytes(), 3).unwrap();
-    for (coding, bytes) in [("gzip", gzip.finish().unwrap()), ("zstd", zstd)] {
+    let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+    zlib.write_all(plain.as_bytes()).unwrap();
+    for (coding, bytes) in
+        [("gzip", gzip.finish().unwrap()), ("zstd", zstd), ("deflate", zlib.finish().unwrap())]
+    {
         let length = bytes.len().to_string();
         let record = json!({"type": "request", "headers": [["X-Api-Key", &secret], ["Content-Encoding", coding], ["Content-Length", length]],
             "body": {"base64": STANDARD.encode(&bytes)}, "wire_len": bytes.len()}).to_string();
@@ -314,6 +318,7 @@ fn compressed_bodies_are_scrubbed_and_their_lengths_stay_true() {
         let mut text = String::new();
         match coding {
             "gzip" => flate2::read::GzDecoder::new(&body[..]).read_to_string(&mut text).map(|_| ()),
+            "deflate" => flate2::read::ZlibDecoder::new(&body[..]).read_to_string(&mut text).map(|_| ()),
             _ => zstd::Decoder::new(&body[..]).unwrap().read_to_string(&mut text).map(|_| ()),
         }
         .unwrap();
@@ -327,6 +332,97 @@ fn compressed_bodies_are_scrubbed_and_their_lengths_stay_true() {
     let cut = json!({"type": "request", "body": {"base64": STANDARD.encode([0x28, 0xB5, 0x2F, 0xFD, 9, 9])}})
         .to_string();
     assert!(matches!(try_scrub(&[cut], Options::default()), Err(Error::Compressed { record: 1, .. })));
+}
+
+#[test]
+fn a_body_in_an_encoding_that_is_not_known_is_refused_by_its_place() {
+    // Neither brotli, nor deflate without its frame, nor one encoding within another.
+    let bytes = STANDARD.encode([0x0B, 0x02, 0x80, 0xC3, 0x41, 0x03]);
+    for coding in ["br", "deflate", "gzip, br", "compress", "GZIP"] {
+        let after =
+            json!({"type": "response", "body": {"base64": bytes}, "headers": [["Content-Encoding", coding]]});
+        let before =
+            json!({"type": "response", "headers": {"content-encoding": coding}, "body": {"base64": bytes}});
+        for record in [after, before] {
+            let Err(Error::Compressed { record: 1, place }) =
+                try_scrub(&[record.to_string()], Options::default())
+            else {
+                panic!("{coding} was not refused")
+            };
+            assert!(place.starts_with("/body/base64: ") && place.contains(&coding.to_lowercase()), "{place}");
+        }
+    }
+    // What a recorder has decoded, and what was never encoded.
+    scrub(&[
+        json!({"type": "response", "headers": [["content-encoding", "gzip"]], "body": {"base64": STANDARD.encode("plain")}}).to_string(),
+        json!({"type": "response", "headers": [["content-encoding", "identity"]], "body": {"base64": bytes}}).to_string(),
+        json!({"type": "response", "headers": [["content-encoding", "br"]], "body": "plain"}).to_string(),
+    ]);
+}
+
+#[test]
+fn values_in_base64_that_is_wrapped_into_lines_are_found() {
+    let secret = ["Winter", "-mango-", "7719-", "of-the-long-road"].concat();
+    let key = json!({"type": "request", "headers": [["X-Api-Key", &secret]]}).to_string();
+    let detected = ["ghp", "_", "Zq7Lm2Xv9Rt4Kp8Wn3Yc6Bd1Fg5Hj0Aa"].concat();
+    for (value, before, end) in
+        [(&secret, 40, "\r\n"), (&secret, 41, "\n"), (&detected, 42, "\r\n"), (&detected, 99, "\n")]
+    {
+        let plain = format!("{} {value} {}", "-".repeat(before), "-".repeat(60));
+        let digits = STANDARD.encode(&plain);
+        let lines: Vec<_> =
+            digits.as_bytes().chunks(76).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        let wrapped = lines.join(end);
+        let text = json!({"type": "request", "odd": wrapped}).to_string();
+        let scrubbed = scrub(&[key.clone(), text.clone()]);
+        let again = scrubbed.value(1)["odd"].as_str().unwrap().to_owned();
+        assert_eq!(again.len(), wrapped.len());
+        let decoded = STANDARD.decode(again.split(end).collect::<String>()).unwrap();
+        assert!(!String::from_utf8(decoded).unwrap().contains(&value[4..]), "{again}");
+        // The verification sees it by itself.
+        let mut learner = Learner::new(Options::default());
+        learner.learn(key.as_bytes()).unwrap();
+        let mut verifier = learner.finish().unwrap().verifier();
+        assert_eq!(verifier.check(text.as_bytes()).unwrap().len(), 1, "{value} at {before}");
+    }
+}
+
+#[test]
+fn what_comes_again_is_scrubbed_and_counted_every_time() {
+    let secret = ["Winter", "-mango-", "7719"].concat();
+    let pad = "The tool does as it is told, and says so. ".repeat(12);
+    let tool = |name: &str| json!({"type": "function", "name": name, "description": pad, "api_key": secret, "user_id": "u-4711-ab"});
+    let bodies = [
+        json!({"tools": [tool("a"), tool("b")]}),
+        json!({"tools": [tool("a"), tool("b"), tool("c")]}),
+        json!({"tools": [tool("b"), tool("a"), tool("c")], "input": []}),
+        json!({"tools": [tool("c"), tool("b"), tool("a")], "input": []}),
+    ];
+    let records: Vec<_> = bodies.iter().map(|body| with_body(&Value::String(body.to_string()))).collect();
+    let together = scrub(&records);
+    for (at, record) in records.iter().enumerate() {
+        assert_eq!(together.lines[at], scrub(std::slice::from_ref(record)).lines[0], "record {at}");
+    }
+    let keys = together.report.rules.iter().find(|rule| rule.rule == "api-key").expect("keys were replaced");
+    assert_eq!(keys.count, 11, "one for every tool");
+}
+
+#[test]
+fn the_verification_joins_pieces_of_what_comes_again() {
+    let secret = ["sk", "-proj-", "Zq7Lm2Xv9Rt4Kp8Wn3Yc6Bd1"].concat();
+    let piece = |text: &str| json!({"type": "output_text", "annotations": [], "text": text});
+    let body = |pieces: &[&str]| {
+        let pieces: Vec<_> = pieces.iter().map(|text| piece(text)).collect();
+        json!({"type": "websocket_message", "id": 1, "message": {"content": pieces}}).to_string()
+    };
+    let benign = scrub(&[body(&["nothing"])]);
+    assert!(benign.findings.is_empty());
+    let mut verifier = Learner::new(KEEP).finish().unwrap().verifier();
+    let (head, tail) = secret.split_at(8);
+    for pieces in [&["one ", "two "][..], &["one ", head], &["two ", head, tail]] {
+        assert_eq!(verifier.check(body(pieces).as_bytes()).unwrap(), [], "{pieces:?}");
+    }
+    assert_eq!(verifier.finish().len(), 1, "the head was joined though it was known");
 }
 
 #[test]

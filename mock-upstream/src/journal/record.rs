@@ -136,7 +136,7 @@ fn frame(id: u64, message: &Message) -> Entry {
         binary: message.kind == Kind::Binary,
         control,
         message: Payload::from(&message.payload[..]),
-        frames: Vec::new(),
+        frames: message.frames.clone(),
         rest,
     })
 }

@@ -80,6 +80,7 @@ fn a_later_message_of_an_earlier_exchange_is_seen() {
         direction: Direction::ClientToUpstream,
         kind: Kind::Text,
         payload: Bytes::from_static(b"{}"),
+        frames: Vec::new(),
         rule: None,
     };
     (1..=3).for_each(|id| journal.begin(exchange(id, b"")));

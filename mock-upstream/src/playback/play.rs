@@ -291,7 +291,8 @@ impl Turn<'_> {
         }
         self.note(|ask| ask.head_sent = Some(now()));
         let patience = self.shared.config.patience;
-        let side = Side { direction: Direction::UpstreamToClient, pace, patience };
+        // What a proxy holds back comes from here.
+        let side = Side { direction: Direction::UpstreamToClient, pace, patience, holds_beginning: false };
         let (socket, ahead) = connection.into_parts();
         let config = &self.shared.config;
         let held = if config.holds_beginning { held_messages(&exchange.messages) } else { Vec::new() };

@@ -1,7 +1,9 @@
 //! One side of a recorded WebSocket: sends its recorded messages, frame by frame, and hears the other side's.
 //!
 //! A message that was recorded behind so many messages of the other side is sent when so many have been
-//! heard. The client's side masks; nothing else differs, so that both sides play the same record.
+//! heard. A pong is sent behind its ping, and a side leaves behind the pings it heard; but that a proxy answers
+//! pings itself stops nobody. The client's side masks; nothing else differs, so that both sides play the same
+//! record.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -12,6 +14,7 @@ use tokio::sync::watch;
 use wire::capture::{Direction, Message, MessageKind, Payload};
 use wire::websocket::{FrameDecoder, FrameHeader, Opcode, Piece, apply_mask};
 
+use super::hold::held_messages;
 use super::log::{Heard, now};
 use super::pace::Pace;
 
@@ -24,6 +27,8 @@ pub struct Side {
     pub pace: Pace,
     /// How long it waits for the other side where that has to do something.
     pub patience: Duration,
+    /// Whether a proxy between the sides may hold the beginning of a turn back.
+    pub holds_beginning: bool,
 }
 
 /// How it ended for this side.
@@ -44,6 +49,8 @@ pub enum Over {
 struct Known {
     /// Its text and binary messages.
     messages: usize,
+    /// Its pings and pongs.
+    controls: usize,
     /// The code of its close frame; none for an empty one.
     closed: Option<Option<u16>>,
     /// Whether nothing more comes from it.
@@ -111,16 +118,26 @@ where
     S: AsyncWrite + Unpin,
     F: Future<Output = ()>,
 {
-    let (mut before, mut sent, mut closed) = (0, 0, false);
+    let held = if side.holds_beginning { held_messages(script) } else { Vec::new() };
+    let (mut before, mut controls, mut sent, mut closed) = (0, 0, 0, false);
     let mut last = script.first().map_or(0.0, |message| message.at);
     for message in script {
         if message.direction != side.direction {
             before += usize::from(is_data(message));
+            controls += usize::from(matches!(message.kind, MessageKind::Ping | MessageKind::Pong));
             last = message.at;
             continue;
         }
-        if let Some(over) = until(&mut known, side.patience, |known| known.messages >= before).await {
+        // Who leaves, or answers a ping, cannot wait for what is held back until more of it has come.
+        let may_be_held = |number: &usize| !is_data(message) && held.contains(&(*number as u64));
+        let due = before - (1..=before).rev().take_while(may_be_held).count();
+        if let Some(over) = until(&mut known, side.patience, |known| known.messages >= due).await {
             return over;
+        }
+        if !is_data(message) {
+            let all = |known: &Known| known.messages >= before && known.controls >= controls;
+            // Whatever comes of it: that something is missing is seen in what was heard.
+            let _ = until(&mut known, side.patience.min(MAY_MISS), all).await;
         }
         side.pace.pause(last, message.at).await;
         last = message.at;
@@ -140,6 +157,9 @@ where
     }
     finish(writing, script, side, known, closed).await
 }
+
+/// How long what may never come is waited for, so that it is not missed when it does.
+const MAY_MISS: Duration = Duration::from_millis(300);
 
 /// The end of a side that has sent everything: the rest of the other's messages, and the close handshake.
 async fn finish<S: AsyncWrite + Unpin>(
@@ -322,9 +342,11 @@ fn complete(partial: Partial, direction: Direction, tell: &watch::Sender<Known>,
         frames.clear();
     }
     note(Heard { at: now(), direction, kind, payload: Payload(payload), frames });
-    if matches!(kind, MessageKind::Text | MessageKind::Binary) {
-        tell.send_modify(|known| known.messages += 1);
-    }
+    tell.send_modify(|known| match kind {
+        MessageKind::Text | MessageKind::Binary => known.messages += 1,
+        MessageKind::Ping | MessageKind::Pong => known.controls += 1,
+        MessageKind::Close(_) => {}
+    });
 }
 
 #[cfg(test)]
@@ -360,7 +382,8 @@ mod tests {
             let (client, upstream) = tokio::io::duplex(pipe);
             let one = async |stream, direction| {
                 let pace = Pace { speed: 1.0, max_gap: Duration::ZERO };
-                let side = Side { direction, pace, patience: Duration::from_secs(10) };
+                let patience = Duration::from_secs(10);
+                let side = Side { direction, pace, patience, holds_beginning: false };
                 let heard = RefCell::new(Vec::new());
                 let note = |message: Heard| {
                     if message.direction != direction {

@@ -190,11 +190,24 @@ impl<'a> Recorder<'a> {
     }
 
     pub(crate) fn message(&self, direction: Direction, kind: Kind, payload: Bytes, rule: Option<&Arc<str>>) {
+        self.frames(direction, kind, payload, Vec::new(), rule);
+    }
+
+    /// A message in frames of these lengths.
+    pub(crate) fn frames(
+        &self,
+        direction: Direction,
+        kind: Kind,
+        payload: Bytes,
+        frames: Vec<u64>,
+        rule: Option<&Arc<str>>,
+    ) {
         if direction == Direction::UpstreamToClient {
             self.backend.metrics.bytes_sent.fetch_add(payload.len() as u64, Ordering::Relaxed);
         }
         self.update(|exchange, at| {
-            exchange.messages.push(Message { at, direction, kind, payload, rule: rule.map(Arc::clone) });
+            let rule = rule.map(Arc::clone);
+            exchange.messages.push(Message { at, direction, kind, payload, frames, rule });
         });
     }
 

@@ -14,6 +14,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
+use wire::capture::Entry;
 
 use crate::client::{CHATGPT, LIMIT, mock, said, user};
 
@@ -208,6 +209,14 @@ async fn raw_frames_arrive_as_they_are_written() {
     let journal = mock.journal().wait_for("the end", LIMIT, ended).await.unwrap();
     assert!(journal[0].received().any(|message| message.kind == Kind::Pong && message.payload == "beat"));
     assert!(journal[0].received().any(|message| message.kind == Kind::Close(4001)));
+    let fragments = journal[0].sent().find(|message| message.payload == "fragments").unwrap();
+    assert_eq!(fragments.frames, [4, 3, 2]);
+    let records = mock.journal().records(0);
+    let in_frames = records.iter().filter_map(|record| match &record.entry {
+        Entry::WebsocketMessage(message) if !message.frames.is_empty() => Some(&message.frames[..]),
+        _ => None,
+    });
+    assert_eq!(in_frames.collect::<Vec<_>>(), [[4, 3, 2]]);
 }
 
 #[tokio::test]

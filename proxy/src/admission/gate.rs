@@ -7,8 +7,8 @@
 //! One rule makes it simple: while somebody waits, there is no room for them. Places that become free go to
 //! waiters at once, so whoever finds room may take it without looking at the queue.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -65,12 +65,13 @@ pub struct Gate {
     limit: usize,
     lanes: Box<[usize]>,
     max_waiting: usize,
+    /// How many are in flight; changed under the lock, and read without it by those who only look.
+    total: AtomicUsize,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    total: usize,
     active: Box<[usize]>,
     /// In the order in which they are admitted.
     waiting: BTreeMap<Key, Waiter>,
@@ -140,14 +141,14 @@ impl Gate {
     #[must_use]
     pub fn new(limit: usize, lanes: &[usize], max_waiting: usize) -> Arc<Self> {
         let active = vec![0; lanes.len()].into();
-        let state = State { total: 0, active, waiting: BTreeMap::new(), ticket: 0 };
-        Arc::new(Self { limit, lanes: lanes.into(), max_waiting, state: Mutex::new(state) })
+        let state = Mutex::new(State { active, waiting: BTreeMap::new(), ticket: 0 });
+        Arc::new(Self { limit, lanes: lanes.into(), max_waiting, total: AtomicUsize::new(0), state })
     }
 
     /// How many are in flight.
     #[must_use]
     pub fn active(&self) -> usize {
-        self.lock().total
+        self.total.load(Ordering::Relaxed)
     }
 
     /// How many may be in flight, over all lanes.
@@ -189,14 +190,14 @@ impl Gate {
         if self.obstacle(&state, lane).is_some() {
             return None;
         }
-        state.enter(lane);
+        self.count(&mut state, lane);
         Some(Permit::new(self, lane))
     }
 
     /// Counts somebody who is in flight already, whether there is room or not.
     #[must_use]
     pub fn enter_anyway(self: &Arc<Self>, lane: usize) -> Permit {
-        self.lock().enter(lane);
+        self.count(&mut self.lock(), lane);
         Permit::new(self, lane)
     }
 
@@ -207,7 +208,7 @@ impl Gate {
     pub fn enter(self: &Arc<Self>, ask: Ask) -> Result<Entry, Reason> {
         let mut state = self.lock();
         let Some(obstacle) = self.obstacle(&state, ask.lane) else {
-            state.enter(ask.lane);
+            self.count(&mut state, ask.lane);
             return Ok(Entry::Admitted(Permit::new(self, ask.lane)));
         };
         if ask.rank.is_compact() && state.waiting.keys().any(|Key(rank, _)| !rank.is_compact()) {
@@ -231,7 +232,7 @@ impl Gate {
 
     /// What keeps somebody from entering a lane.
     fn obstacle(&self, state: &State, lane: usize) -> Option<Reason> {
-        if state.total >= self.limit {
+        if self.active() >= self.limit {
             Some(Reason::Active)
         } else if state.active[lane] >= self.lanes[lane] {
             Some(Reason::Lane)
@@ -242,35 +243,33 @@ impl Gate {
 
     /// Gives free places to those who wait for them.
     fn admit_waiting(self: &Arc<Self>, state: &mut State) {
-        while state.total < self.limit {
+        while self.active() < self.limit {
             let has_room = |waiter: &Waiter| state.active[waiter.lane] < self.lanes[waiter.lane];
             let next = state.waiting.iter().find(|(_, waiter)| has_room(waiter)).map(|(key, _)| *key);
             let Some(waiter) = next.and_then(|key| state.waiting.remove(&key)) else { return };
-            state.enter(waiter.lane);
+            self.count(state, waiter.lane);
             if let Err(permit) = waiter.sender.send(Permit::new(self, waiter.lane)) {
                 // A place leaves the queue before its receiver goes, so nobody has seen this; but a permit
                 // that is dropped here would lock what is locked.
-                state.leave(waiter.lane);
+                self.uncount(state, waiter.lane);
                 permit.forget();
             }
         }
     }
 
+    fn count(&self, state: &mut State, lane: usize) {
+        self.total.fetch_add(1, Ordering::Relaxed);
+        state.active[lane] += 1;
+    }
+
+    fn uncount(&self, state: &mut State, lane: usize) {
+        self.total.fetch_sub(1, Ordering::Relaxed);
+        state.active[lane] -= 1;
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Each change is whole before anything that could panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn enter(&mut self, lane: usize) {
-        self.total += 1;
-        self.active[lane] += 1;
-    }
-
-    fn leave(&mut self, lane: usize) {
-        self.total -= 1;
-        self.active[lane] -= 1;
     }
 }
 
@@ -297,7 +296,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         if self.is_counted {
             let mut state = self.gate.lock();
-            state.leave(self.lane);
+            self.gate.uncount(&mut state, self.lane);
             self.gate.admit_waiting(&mut state);
         }
     }
@@ -344,30 +343,6 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.leave();
-    }
-}
-
-/// How close those in flight are to a limit, the least busy first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub enum Saturation {
-    /// There is room.
-    #[default]
-    Free,
-    /// Others are preferred.
-    Busy,
-    /// There is no room.
-    Full,
-}
-
-impl Saturation {
-    /// How close `active` is to a soft and a hard limit.
-    #[must_use]
-    pub fn of(active: usize, soft: usize, hard: usize) -> Self {
-        match (active.cmp(&hard), active.cmp(&soft)) {
-            (Ordering::Less, Ordering::Less) => Self::Free,
-            (Ordering::Less, _) => Self::Busy,
-            _ => Self::Full,
-        }
     }
 }
 

@@ -15,7 +15,9 @@ use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::config::{Config, Origin};
+use super::breaker::Hosts;
+use crate::config::Origin;
+use crate::control::Control;
 use crate::error::{ConnectStep, Error};
 use crate::stream::Stream;
 
@@ -45,18 +47,22 @@ pub struct Connections {
     connect_timeout: Duration,
     dead_timeout: Duration,
     keep_alive: Duration,
+    /// Which upstreams can be reached; of all threads together.
+    hosts: Arc<Hosts>,
     idle: Mutex<HashMap<Peer, Vec<(Instant, Stream)>>>,
 }
 
 impl Connections {
     /// No connections yet.
     #[must_use]
-    pub fn new(tls: Arc<rustls::ClientConfig>, config: &Config) -> Self {
+    pub fn new(control: &Control) -> Self {
+        let Control { config, hosts, tls, .. } = control;
         Self {
-            tls,
+            tls: Arc::clone(tls),
             connect_timeout: config.connect_timeout,
             dead_timeout: config.upstream_dead_timeout,
             keep_alive: config.upstream_keep_alive,
+            hosts: Arc::clone(hosts),
             idle: Mutex::default(),
         }
     }
@@ -104,20 +110,27 @@ impl Connections {
         !idle.is_empty()
     }
 
-    /// Opens a connection.
+    /// Opens a connection. Where others failed a moment ago, it waits up to `patience` for its turn.
     ///
     /// # Errors
-    /// When the peer cannot be reached within the time for connecting.
-    pub async fn open(&self, origin: &Origin) -> Result<Stream, Error> {
-        let problem = |step, problem: String| Error::Connect { origin: origin.to_string(), step, problem };
-        match tokio::time::timeout(self.connect_timeout, self.open_unbounded(origin)).await {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err((step, error))) => Err(problem(step, error)),
-            Err(_) => {
-                let limit = format!("no connection within {:?}", self.connect_timeout);
-                Err(problem(ConnectStep::Timeout, limit))
-            }
-        }
+    /// When the peer cannot be reached within the time for connecting, or nobody tries for longer than that.
+    pub async fn open(&self, origin: &Origin, patience: Duration) -> Result<Stream, Error> {
+        let failed =
+            |step, problem, pause| Error::Connect { origin: origin.to_string(), step, problem, pause };
+        let pass = self.hosts.enter(&Peer::of(origin), patience).await.map_err(|left| {
+            let problem = "it could not be reached several times a moment ago".to_owned();
+            failed(ConnectStep::Backoff, problem, Some(left))
+        })?;
+        let (step, problem) =
+            match tokio::time::timeout(self.connect_timeout, self.open_unbounded(origin)).await {
+                Ok(Ok(stream)) => {
+                    pass.reached();
+                    return Ok(stream);
+                }
+                Ok(Err(failure)) => failure,
+                Err(_) => (ConnectStep::Timeout, format!("no connection within {:?}", self.connect_timeout)),
+            };
+        Err(failed(step, problem, pass.failed()))
     }
 
     async fn open_unbounded(&self, origin: &Origin) -> Result<Stream, (ConnectStep, String)> {
@@ -209,20 +222,25 @@ fn is_quiet(stream: &mut Stream) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tokio::runtime::Handle;
+
     use super::*;
+    use crate::config::Config;
+    use crate::server::authority::client_config;
+    use crate::telemetry::RunLog;
 
     #[tokio::test]
     async fn a_machine_that_is_gone_is_noticed_by_the_system() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let config =
-            Config::load(Some(std::path::Path::new("/nonexistent")), &|_| None, &Vec::new()).unwrap();
-        let roots = rustls::RootCertStore::empty();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let tls = tls.unwrap().with_root_certificates(roots).with_no_client_auth();
-        let connections = Connections::new(Arc::new(tls), &config);
+        let home = tempfile::tempdir().unwrap();
+        let config = Config::load(Some(home.path()), &|_| None, &Vec::new()).unwrap();
+        let (log, tls) = (RunLog::open(home.path()).unwrap(), client_config(None).unwrap());
+        let state = crate::state::State::in_memory();
+        let control = Control::new(config, state, Arc::new(log), Arc::new(tls), Handle::current());
+        let connections = Connections::new(&control);
         let origin = Origin::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
-        let Stream::Plain(tcp) = connections.open(&origin).await.unwrap() else { panic!("it is plain") };
+        let opened = connections.open(&origin, Duration::ZERO).await.unwrap();
+        let Stream::Plain(tcp) = opened else { panic!("it is plain") };
         let socket = socket2::SockRef::from(&tcp);
         assert!(socket.keepalive().unwrap());
         let probed = socket.tcp_keepalive_time().unwrap()

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use wire::http1::{BodyDecoder, BodyLength, ResponseHead};
 
 use super::Identity;
+use super::breaker;
 use super::connection::{Connections, Peer};
 use super::headers::{self, Form};
 use crate::error::Error;
@@ -68,8 +69,13 @@ pub async fn send(
             result => return result.map_err(|failed| failed.error),
         }
     }
-    let stream = connections.open(&identity.origin).await?;
+    let stream = connections.open(&identity.origin, patience(exchange)).await?;
     send_on(stream, &head, exchange, identity, time).await.map_err(|failed| failed.error)
+}
+
+/// How long a request waits for an upstream that cannot be reached: only a turn does.
+pub(super) fn patience(exchange: &Exchange) -> Duration {
+    if exchange.routed.call.is_model_call() { breaker::PATIENCE } else { Duration::ZERO }
 }
 
 /// An exchange without a response.

@@ -11,7 +11,7 @@ use wire::http1::{BodyLength, ResponseHead};
 use super::Identity;
 use super::connection::{Connections, Peer};
 use super::headers::{self, Form};
-use super::http::{Body, Response, read_head};
+use super::http::{Body, Response, patience, read_head};
 use crate::error::Error;
 use crate::exchange::Exchange;
 use crate::profile::Credentials;
@@ -54,7 +54,7 @@ pub async fn open(
     getrandom::fill(&mut nonce).map_err(|error| broken(error.to_string()))?;
     let key = STANDARD.encode(nonce);
     let request = headers::request(exchange, identity, Form::Websocket { key: &key });
-    let mut stream = connections.open(&identity.origin).await?;
+    let mut stream = connections.open(&identity.origin, patience(exchange)).await?;
     let mut read = Vec::new();
     let upgrade = async {
         stream.write_all(&request).await.map_err(|error| error.to_string())?;

@@ -28,6 +28,7 @@ impl Proxy {
             return Ok(permit);
         }
         let ties = Ties::read(head, None);
+        affinity::recall(&self.control.state, &ties).await;
         let rank = Rank::new(lane == Lane::Compact, self.continues(&ties));
         Box::pin(self.wait(gate, Ask { request, lane: index, rank }, Subject::Lane(lane))).await
     }
@@ -75,7 +76,10 @@ impl Proxy {
         }
         let ask = Ask { request, lane: 0, rank: Rank::new(false, self.continues(ties)) };
         let subject = Subject::Profile(Arc::clone(&profile.name));
-        Box::pin(self.wait(&profile.gate, ask, subject)).await.map(|permit| profile.admitted(permit))
+        let waited = Box::pin(self.wait(&profile.gate, ask, subject)).await;
+        // Should it have been chosen to try a profile that refused, it does not.
+        let waited = waited.inspect_err(|_| profile.health().release(request));
+        waited.map(|permit| profile.admitted(permit))
     }
 
     async fn wait(&self, gate: &Arc<Gate>, ask: Ask, subject: Subject) -> Result<Permit, Error> {
@@ -94,6 +98,6 @@ impl Proxy {
     fn continues(&self, ties: &Ties) -> bool {
         ties.response.is_some()
             || ties.turn_state.is_some()
-            || affinity::owner(&self.bindings, ties).is_some()
+            || affinity::owner(&self.control.state, ties).is_some()
     }
 }

@@ -1,86 +1,162 @@
 //! What the pipeline tells: events for the run log, and to a client why nobody can serve it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use wire::route::Api;
-use wire::run_event::RunEvent;
+use wire::run_event::{CircuitOf, RunEvent};
 
 use super::{Proxy, milliseconds};
+use crate::commit::refusal::Refusal;
 use crate::error::{ConnectStep, Error};
 use crate::exchange::Exchange;
 use crate::profile::{Now, Profile};
-use crate::selection::{Choice, NoChoice, Owner, Reason, Snapshot, State};
+use crate::selection::{Candidate, Choice, NoChoice, Reason, Snapshot, State, Wanted, trace, why_not_kept};
 use crate::state::Tie;
 
 impl Proxy {
     /// Says why no profile can serve: each with what is against it and when it comes back.
     pub(super) fn explain(&self, exchange: &Exchange, none: &NoChoice) -> String {
-        let snapshot = Snapshot::take(&self.profiles, exchange.routed.api, Now::read());
-        if snapshot.candidates.is_empty() {
+        let snapshot = self.snapshot(exchange.routed.api);
+        let route = CircuitOf::route(exchange.routed.name());
+        if snapshot.standings.is_empty() {
             let kind = match exchange.routed.api {
                 Api::Chatgpt => "a ChatGPT login",
                 Api::OpenAi => "an OpenAI API key",
             };
             return format!("there is no profile with {kind}; add one with `prodex profile add` or `import`");
         }
-        let describe = |name: &str, state: State| match state {
-            State::Ready => format!("{name} refused"),
-            State::Exhausted(until) => format!("{name} is used up until {}", time(until)),
-            State::Backoff(until) => format!("{name} refused and is left out until {}", time(until)),
-            State::Parked => {
-                let profile = self.profiles.get(name);
-                let why = profile.and_then(|profile| profile.health().parked().map(str::to_owned));
-                format!("{name}: {}", why.unwrap_or_default())
+        let describe = |candidate: Candidate<'_>| {
+            let name = candidate.name();
+            match candidate.state(route) {
+                State::Ready if candidate.is_full() => {
+                    format!("{name} serves {} requests", candidate.in_flight)
+                }
+                State::Ready | State::HalfOpen | State::Probing => format!("{name} refused"),
+                State::Exhausted(until) => format!("{name} is used up until {}", time(until)),
+                State::Backoff(until) => format!("{name} refused and is left out until {}", time(until)),
+                State::Parked => {
+                    let profile = self.profiles.get(name);
+                    let why = profile.and_then(|profile| profile.health().parked().map(str::to_owned));
+                    format!("{name}: {}", why.unwrap_or_default())
+                }
+                State::Paused => format!("{name} is paused"),
+                State::OutOfScope => format!("{name} may not be used here"),
             }
         };
-        let all: Vec<String> =
-            snapshot.candidates.iter().map(|candidate| describe(&candidate.name, candidate.state)).collect();
+        let all = snapshot.candidates().map(describe).collect::<Vec<_>>().join("; ");
         match none {
             NoChoice::Owner(owner) => format!(
-                "this conversation belongs to profile {owner}, and what it holds only that account can read ({})",
-                all.join("; ")
+                "this conversation belongs to profile {owner}, and what it holds only that account can read ({all})"
             ),
-            _ => format!("no profile can serve this request ({})", all.join("; ")),
+            _ => format!("no profile can serve this request ({all})"),
         }
     }
 
-    /// Logs which profile was chosen, and which owner was left out for it.
+    /// Logs which profile was chosen from what, and which owner or current one was left out for it.
     pub(super) fn record_choice(
         &self,
         exchange: &Exchange,
         request: u64,
         snapshot: &Snapshot,
-        owner: Option<&Owner>,
-        choice: &Choice,
+        wanted: &Wanted<'_>,
+        result: &Result<Choice, NoChoice>,
     ) {
-        let route = exchange.routed.name().into();
-        let profile = (&*choice.profile).into();
-        let candidates = snapshot.candidates.len();
         let log = &self.control.log;
-        if let Some(owner) = owner.filter(|owner| owner.profile != choice.profile) {
-            let reason = snapshot.get(&owner.profile).map_or("gone", |candidate| candidate.state.name());
-            log.record(&RunEvent::SelectionSkipAffinity {
-                request,
-                profile: (&*owner.profile).into(),
-                affinity: owner.tie.name().into(),
-                reason: reason.into(),
-            });
+        let number = self.trace.write(log, exchange.routed.api, snapshot);
+        let basis = trace::basis(number, snapshot, wanted, result);
+        let route = exchange.routed.name().into();
+        let choice = match result {
+            Ok(choice) => choice,
+            Err(none) => {
+                let reason = none.name().into();
+                return log.record(&RunEvent::SelectionNone { request, route, reason, basis });
+            }
+        };
+        let profile = (&*choice.profile).into();
+        if let Some(owner) = wanted.owner.filter(|owner| owner.profile != choice.profile) {
+            let state = snapshot.get(&owner.profile).map(|candidate| candidate.state(wanted.route));
+            let (profile, affinity) = ((&*owner.profile).into(), owner.tie.name().into());
+            let reason = state.map_or("gone", State::name).into();
+            log.record(&RunEvent::SelectionSkipAffinity { request, profile, affinity, reason });
+        } else if matches!(choice.reason, Reason::Ranked | Reason::Queue | Reason::LastResort)
+            && wanted.tried.is_empty()
+        {
+            self.record_skipped_current(request, snapshot, wanted);
         }
         log.record(&match choice.reason {
             Reason::Affinity(tie) => {
-                RunEvent::SelectionKeepAffinity { request, route, profile, affinity: tie.name().into() }
+                let affinity = tie.name().into();
+                RunEvent::SelectionKeepAffinity { request, route, profile, affinity, basis }
             }
-            Reason::Current => RunEvent::SelectionKeepCurrent { request, route, profile },
+            Reason::Current => RunEvent::SelectionKeepCurrent { request, route, profile, basis },
             reason => {
-                let reason = reason.name().into();
-                RunEvent::SelectionPick { request, route, profile, reason, candidates }
+                let (reason, candidates) = (reason.name().into(), snapshot.standings.len());
+                RunEvent::SelectionPick { request, route, profile, reason, candidates, basis }
             }
         });
     }
 
+    /// Says why a fresh request does not stay with the current profile. That it has refused this very request
+    /// is told already.
+    fn record_skipped_current(&self, request: u64, snapshot: &Snapshot, wanted: &Wanted<'_>) {
+        let current = snapshot.here.as_ref().or(snapshot.current.as_ref());
+        let current = current.and_then(|name| snapshot.get(name));
+        if let Some(current) = current
+            && let Some(reason) = why_not_kept(snapshot, wanted, &current)
+        {
+            let (profile, reason) = ((&**current.name()).into(), reason.into());
+            self.control.log.record(&RunEvent::SelectionSkipCurrent { request, profile, reason });
+        }
+    }
+
+    /// Remembers a refusal, so that the next request does not meet it too.
+    pub fn note_refusal(&self, request: u64, route: &str, profile: &Profile, refusal: &Refusal) {
+        let (now, log) = (Now::read(), &self.control.log);
+        let name = &*profile.name;
+        let route = CircuitOf::route(route);
+        match refusal {
+            Refusal::Quota { code, resets_at } => {
+                let until = profile.quota().exhaust(*resets_at, now);
+                let (profile, code) = (name.into(), code.as_str().into());
+                log.record(&RunEvent::ProfileQuotaQuarantine { request, profile, code, until });
+            }
+            Refusal::Auth => {
+                let until = profile.health().refuse(CircuitOf::Credentials, now);
+                let (profile, reason) = (name.into(), "auth".into());
+                log.record(&RunEvent::ProfileRetryBackoff { request, profile, reason, until });
+            }
+            Refusal::Account { code } => {
+                let mut health = profile.health();
+                let until = health.refuse(route, now);
+                let serves = health.serves_other(route, now.instant);
+                drop(health);
+                let (of, code) = (route.name(), code.as_str().into());
+                let (route, profile) = (of.into(), name.into());
+                log.record(&RunEvent::ProfileCircuitOpen { request, profile, route, code, until });
+                if let Some(serves) = serves {
+                    let (profile, route, serves) = (name.into(), of.into(), serves.name().into());
+                    log.record(&RunEvent::ProfileBadPairing { request, profile, route, serves });
+                }
+            }
+            // Says nothing about the account.
+            Refusal::Overload => profile.health().release(request),
+        }
+    }
+
+    /// Takes note that a profile served a call that began at `started`.
+    pub fn note_success(&self, request: u64, route: &str, profile: &Profile, started: Instant) {
+        let closed = profile.health().serve(CircuitOf::route(route), started);
+        for of in closed {
+            let (profile, route) = ((&*profile.name).into(), of.name().into());
+            let state = "closed".into();
+            self.control.log.record(&RunEvent::ProfileHealth { request, profile, route, state });
+        }
+    }
+
     /// Says so when a conversation moves to another account.
     pub(crate) fn record_migration(&self, request: u64, session: &str, to: &Arc<str>) {
-        let from = self.bindings.owner(Tie::Session, session);
+        let from = self.control.state.owner(Tie::Session, session);
         if let Some(from) = from.filter(|from| from != to) {
             let (from, to) = ((&*from).into(), (&**to).into());
             self.control.log.record(&RunEvent::ContinuationMigrated { request, from, to });
@@ -89,9 +165,18 @@ impl Proxy {
 
     /// Logs an attempt that got no response.
     pub(crate) fn record_failure(&self, request: u64, profile: &Profile, error: &Error) {
+        // If this was the one that tries a profile, it has learnt nothing about it.
+        profile.health().release(request);
+        let log = &self.control.log;
+        if let Error::Connect { origin, pause: Some(pause), .. } = error {
+            let (profile, origin, ms) = ((&*profile.name).into(), origin.into(), milliseconds(*pause));
+            log.record(&RunEvent::ProfileTransportBackoff { request, profile, origin, ms });
+        }
         let profile = (&*profile.name).into();
         let text = error.to_string().into();
-        self.control.log.record(&match error {
+        log.record(&match error {
+            // Nothing was tried.
+            Error::Connect { step: ConnectStep::Backoff, .. } => return,
             Error::Connect { step: ConnectStep::Resolve, .. } => {
                 RunEvent::UpstreamConnectDnsError { request, profile, error: text }
             }

@@ -7,12 +7,13 @@ use crate::admission::Permit;
 use crate::commit::Committed;
 use crate::commit::refusal::Refusal;
 use crate::config::Config;
-use crate::error::Error;
+use crate::error::{ConnectStep, Error};
 use crate::exchange::Exchange;
 use crate::profile::Profile;
 
-/// How often a request is sent again because the upstream could not be reached or broke off. Codex
-/// repeats every failure up to 30 times itself.
+/// How often a request is sent again because the upstream broke off. Codex repeats every failure up to 30
+/// times itself. One that cannot be reached is tried for as long as the window lasts, in the steps that its
+/// breaker allows.
 const MAX_FAILURES: u32 = 2;
 
 /// How many profiles are asked when each says that the model has no capacity.
@@ -169,10 +170,21 @@ impl Tries {
     #[expect(clippy::disallowed_methods, reason = "a pause between two attempts at an upstream that is down")]
     pub async fn may_retry(&mut self, error: &Error) -> bool {
         self.failed.get_or_insert_with(Instant::now);
-        if !error.may_retry(self.is_repeatable) || self.failures >= MAX_FAILURES || self.are_spent() {
+        let pause = match error {
+            // Nobody tried, because it would be in vain for longer than a turn waits.
+            Error::Connect { step: ConnectStep::Backoff, .. } => return false,
+            Error::Connect { step: ConnectStep::Resolve | ConnectStep::Connect, pause, .. } => match pause {
+                // The breaker makes the next attempt wait.
+                Some(_) => Duration::ZERO,
+                None => FAILURE_PAUSE * (1 << self.failures.min(MAX_FAILURES)),
+            },
+            _ if self.failures >= MAX_FAILURES => return false,
+            _ => FAILURE_PAUSE * (1 << self.failures),
+        };
+        if !error.may_retry(self.is_repeatable) || self.are_spent() {
             return false;
         }
-        tokio::time::sleep(FAILURE_PAUSE * (1 << self.failures)).await;
+        tokio::time::sleep(pause).await;
         self.failures += 1;
         true
     }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use wire::limits::Window;
+use wire::run_event::{QuotaWindow, Source, Standing};
 
 use super::Now;
 
@@ -16,6 +17,8 @@ const LONGEST_RESET: i64 = 32 * 24 * 3600;
 #[derive(Debug, Default, Clone)]
 pub struct Quota {
     windows: Vec<Window>,
+    /// When the windows were stated, in seconds since the epoch.
+    observed_at: i64,
     exhausted: Option<Exhausted>,
 }
 
@@ -31,7 +34,23 @@ impl Quota {
     pub fn observe(&mut self, windows: Vec<Window>) {
         if !windows.is_empty() {
             self.windows = windows;
+            self.observed_at = Now::read().unix;
         }
+    }
+
+    /// Says what selection may know of it.
+    pub fn describe(&self, standing: &mut Standing) {
+        standing.exhausted_until = self.exhausted.map(|exhausted| exhausted.until);
+        let observed_at = self.observed_at;
+        let window = |window: &Window| QuotaWindow {
+            seconds: window.length.map(|length| length.as_secs()),
+            remaining: (100.0 - window.used_percent).clamp(0.0, 100.0),
+            resets_at: window.resets_at,
+            source: Source::Response,
+            observed_at,
+        };
+        standing.windows.clear();
+        standing.windows.extend(self.windows.iter().map(window));
     }
 
     /// Takes a refusal: the account is used up until `resets_at`. Says until when it is left out.

@@ -343,7 +343,7 @@ impl Socket<'_> {
                 unread.extend_from_slice(bytes);
                 return None;
             }
-            if pass(frames, turn, bytes).is_err() {
+            if pass(frames, turn, to_client, bytes).is_err() {
                 return Some(Outcome::UpstreamCut);
             }
             to_client.write(client, &mut writing, bytes).is_err().then_some(Outcome::ClientGone)
@@ -379,6 +379,7 @@ impl Socket<'_> {
                     // It ends what came before it, so it does not overtake that.
                     let frames = std::mem::take(&mut held.frames);
                     held.frame_start = 0;
+                    self.to_client.close_until(held.account.gate());
                     self.to_client.push(&frames);
                 }
                 Verdict::Output { is_end } => {
@@ -393,7 +394,7 @@ impl Socket<'_> {
                 }
             }
         }
-        if pass(&mut self.upstream.frames, &mut self.turn, rest).is_err() {
+        if pass(&mut self.upstream.frames, &mut self.turn, &mut self.to_client, rest).is_err() {
             return Some(Step::Ended(Outcome::UpstreamCut));
         }
         self.to_client.push(rest);
@@ -404,6 +405,7 @@ impl Socket<'_> {
     /// and what came is the client's.
     async fn show_held(&mut self) {
         let Turn::Held(held) = &mut self.turn else { return };
+        self.to_client.close_until(held.account.gate());
         self.to_client.push(&std::mem::take(&mut held.frames));
         let Self { to_client, client, .. } = self;
         let sending = std::future::poll_fn(|context| to_client.poll_send(client, context, |_| {}));
@@ -480,8 +482,14 @@ fn hear(
     Ok((taken, verdict))
 }
 
-/// Looks at frames that pass to the client; the event that ends the response ends the turn.
-fn pass(frames: &mut Assembler, turn: &mut Turn, bytes: &[u8]) -> Result<(), FrameError> {
+/// Looks at frames that pass to the client, which wait there until the ids in them are durable; the event that
+/// ends the response ends the turn.
+fn pass(
+    frames: &mut Assembler,
+    turn: &mut Turn,
+    to_client: &mut Outbox,
+    bytes: &[u8],
+) -> Result<(), FrameError> {
     let mut rest = bytes;
     while !rest.is_empty() {
         let (taken, heard) = frames.next(rest)?;
@@ -492,6 +500,7 @@ fn pass(frames: &mut Assembler, turn: &mut Turn, bytes: &[u8]) -> Result<(), Fra
             if let Some(Heard::Message { text, .. }) = heard {
                 let event = EventView::new(text);
                 account.event(event);
+                to_client.close_until(account.gate());
                 if event.kind.is_terminal() {
                     end(turn);
                 }

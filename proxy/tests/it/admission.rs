@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::connection::{CODEX, Connection, TURN, begin_turn, head, request, turn, user};
 use crate::http2::Http2;
 use crate::rig::{LIMIT, Proxy, Setting, asked, until};
+use crate::selecting::why;
 use crate::socket::{Socket, create, said};
 
 /// With a token of its own: without one the upstream is asked without any.
@@ -236,6 +237,47 @@ async fn a_profile_that_is_busy_is_left_alone_while_another_is_not() {
     turn(&proxy, "session-id: new\r\n", &user("hi")).await;
     turn(&proxy, "session-id: s\r\n", &user("on")).await;
     assert_eq!(asked(&mock), ["a", "a", "b", "a"], "what an owner has it keeps");
+}
+
+/// What `prodex why` says of the request whose wait or response the log tells of by now.
+async fn decided(proxy: &Proxy) -> serde_json::Value {
+    let mut told = why(proxy, &["last"]).await;
+    assert!(told["decisions"][0]["agrees"] == true, "{told:#}");
+    told["decisions"][0].take()
+}
+
+#[tokio::test]
+async fn limits_decide_and_why_tells_so() {
+    for (limit, of_a) in [("PRODEX_PROFILE_SOFT_LIMIT", "busy"), ("PRODEX_PROFILE_HARD_LIMIT", "full")] {
+        let (_mock, proxy) = pair(limit).await;
+        let _first = in_flight(&proxy).await;
+        turn(&proxy, "session-id: new\r\n", &user("hi")).await;
+        until("it is logged", || proxy.log().events("profile_commit").count() == 3).await;
+        let decision = decided(&proxy).await;
+        assert_eq!(decision["choice"], json!({ "profile": "b", "reason": "ranked" }));
+        let [a, b] = &decision["candidates"].as_array().unwrap()[..] else { panic!("{decision:#}") };
+        assert_eq!((&a["in_flight"], &a[of_a], &b[of_a]), (&json!(1), &json!(true), &json!(false)));
+        let skipped = proxy.log();
+        let skipped = skipped.events("selection_skip_current").next().unwrap();
+        assert_eq!(skipped.fields["reason"], of_a);
+    }
+}
+
+#[tokio::test]
+async fn a_fresh_request_waits_for_a_profile_when_all_are_full() {
+    let (mock, proxy) = pair("PRODEX_PROFILE_HARD_LIMIT").await;
+    let (first, second) = (in_flight(&proxy).await, in_flight(&proxy).await);
+    let mut third = begin_turn(&proxy, "", &user("hi")).await;
+    waiting(&proxy, 1).await;
+    let decision = decided(&proxy).await;
+    assert_eq!(decision["choice"]["reason"], "queue");
+    let page = crate::rig::prodex(&proxy.sandbox, &["why", "last"]).await.stdout;
+    assert!(page.contains("1 full") && page.lines().all(|line| line.chars().count() <= 80), "{page}");
+    // Whichever it waits for.
+    drop((first, second));
+    assert_eq!(third.response().await.status(), 200);
+    assert_eq!(asked(&mock)[3..], [decision["choice"]["profile"].as_str().unwrap()]);
+    assert_eq!(proxy.log().events("selection_none").count(), 0);
 }
 
 #[tokio::test]

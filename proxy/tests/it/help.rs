@@ -24,6 +24,7 @@ async fn help_is_as_it_was_reviewed() {
         "profile use",
         "profile import",
         "profile remove",
+        "why",
         "completions",
     ] {
         let mut arguments: Vec<&str> = command.split_whitespace().collect();

@@ -32,6 +32,8 @@ async fn a_healthy_request_takes_at_most_six_lines_and_a_kilobyte_of_the_log() {
         }
     }
     assert!(by_request.len() >= 20);
+    let snapshots = text.lines().filter(|line| line.contains("selection_snapshot")).count();
+    assert!(snapshots <= 4, "{snapshots}: what is known is told once, not with every request");
     for (request, lines) in by_request {
         let bytes: usize = lines.iter().map(|line| line.len() + 1).sum();
         assert!(

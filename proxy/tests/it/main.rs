@@ -31,7 +31,13 @@ mod cuts;
 
 mod rotation;
 
+mod selecting;
+
 mod continuity;
+
+mod state;
+
+mod crashes;
 
 mod tokens;
 

@@ -19,6 +19,9 @@ const STREAMS: usize = 1000;
 /// measurements, not of a test.
 const MOST: usize = 48;
 
+/// Most threads that come and go for all of a proxy's work that blocks.
+const FEW: usize = 20;
+
 fn event(n: usize) -> String {
     format!("data: {{\"type\":\"response.output_text.delta\",\"delta\":\"{n}\"}}\n\n")
 }
@@ -57,7 +60,7 @@ async fn a_thousand_slow_streams_are_served_at_once() {
     }
     all_read(&mut clients, 0).await;
     let held = status(&proxy, "VmRSS");
-    assert_eq!(status(&proxy, "Threads"), threads, "no thread is for a stream");
+    assert!(status(&proxy, "Threads") <= threads + FEW, "no thread is for a stream");
     all_read(&mut clients, 4).await;
     let later = status(&proxy, "VmRSS");
     let each = (held - memory) * 1024 / STREAMS;
@@ -103,7 +106,8 @@ async fn five_hundred_websockets_are_served_at_once() {
     let each = (held - memory) * 1024 / sockets.len();
     println!("{each} bytes of memory for a WebSocket");
     assert!(each < MOST * 1024, "{each} bytes for a WebSocket");
-    assert_eq!(status(&proxy, "Threads"), threads, "no thread is for a WebSocket");
+    // Conversations that are new are looked up in the database, by a few threads for each worker.
+    assert!(status(&proxy, "Threads") <= threads + FEW, "no thread is for a WebSocket");
     drop(sockets);
     proxy.stop().await;
 }

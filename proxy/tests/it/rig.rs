@@ -159,6 +159,20 @@ impl Proxy {
         Self::start(Arc::clone(&self.sandbox), self.arguments.clone()).await
     }
 
+    /// How another proxy of the same home is started, with a further variable.
+    pub(crate) fn another_with(&self, name: &str, value: &str) -> Program {
+        let program = Program::new(program()).args(["serve", "--print-ready"]).args(self.arguments.clone());
+        program.envs(self.sandbox.environment()).envs([(name, value)])
+    }
+
+    /// Another proxy of the same home, with a further variable and further arguments.
+    pub(crate) async fn another_that(&self, name: &str, value: &str, arguments: &[&str]) -> Self {
+        let program = self.another_with(name, value).args(arguments.iter().copied());
+        let started = program.start_ready("prodex-ready ", LIMIT).await;
+        let (server, ready) = started.unwrap();
+        Self { server, ready, sandbox: Arc::clone(&self.sandbox), arguments: self.arguments.clone() }
+    }
+
     /// A client's connection to the proxy.
     pub(crate) async fn connect(&self) -> Connection {
         Connection::open(self.port()).await

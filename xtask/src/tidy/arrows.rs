@@ -27,7 +27,7 @@ const ROWS: &[Row] = &[
     Row { name: "harness", folder: "harness", imports: &["wire", "mock-upstream"], tests: &[] },
     Row { name: "manifest", folder: "manifest", imports: &[], tests: &[] },
     Row { name: "xtask", folder: "xtask", imports: &["harness", "manifest"], tests: &[] },
-    // Its bench of the scrubber is about the laboratory; that of the relay is about the proxy.
+    // Its library makes traffic for the scrubber; only the benches themselves know the proxy.
     Row { name: "benches", folder: "benches", imports: &["harness", "wire"], tests: &["prodex"] },
 ];
 

@@ -223,7 +223,7 @@ fn a_mistake_in_the_rules_is_shown_with_its_line() {
 #[test]
 fn without_git_nobody_can_say() {
     let checkout = Checkout::new();
-    let cargo = PathBuf::from(std::env::var_os("CARGO").expect("cargo runs the tests"));
+    let cargo = PathBuf::from(env!("CARGO"));
     let mut asked = checkout.xtask(&["ci-impact", "--base", "HEAD"]);
     // Where cargo is, rustc is; git is not.
     let output = asked.env("PATH", cargo.parent().expect("cargo is in a folder")).output();

@@ -81,3 +81,48 @@ fn a_recording_becomes_a_fixture_that_is_the_same_the_next_time() {
     assert_eq!(output.status.code(), Some(1), "a recording that cannot be read is a finding");
     assert!(text(&output.stderr).contains("a.jsonl:1:"), "{}", text(&output.stderr));
 }
+
+#[test]
+fn a_big_fixture_is_packed_and_a_replay_does_not_care() {
+    let place = tempfile::tempdir().unwrap();
+    let recording = place.path().join("big.jsonl");
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    let stream = format!("data: {}\n\n", "word ".repeat(250_000));
+    let times = |entry: serde_json::Value| {
+        let mut record = serde_json::json!({ "ts": "2026-11-20T05:56:40.692Z", "t_ms": 1.0, "id": 1 });
+        record.as_object_mut().unwrap().extend(entry.as_object().unwrap().clone());
+        format!("{record}\n")
+    };
+    let request = times(serde_json::json!({ "type": "request", "direction": "client_to_upstream",
+        "connection": 1, "method": "GET", "url": "/stream", "http_version": "1.1",
+        "headers": [["host", "localhost"]], "wire_len": 0 }));
+    let answer = times(serde_json::json!({ "type": "sse_stream", "direction": "upstream_to_client",
+        "status": 200, "headers": [], "head": head, "stream": stream, "writes": [[1.0, stream.len()]],
+        "end": "eof" }));
+    std::fs::write(&recording, request + &answer).unwrap();
+    let folder = place.path().join("library");
+    let words = ["compat-capture", "-i", recording.to_str().unwrap(), "--out-dir", folder.to_str().unwrap()];
+    // What an earlier version left is no second fixture of the name.
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("big.jsonl"), "").unwrap();
+    let output = xtask(&words);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let mut names: Vec<_> =
+        std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["big.jsonl.cert.json", "big.jsonl.zst"]);
+    let packed = folder.join("big.jsonl.zst");
+    assert!(std::fs::metadata(&packed).unwrap().len() < 10_000);
+    assert_eq!(xtask(&[&words[..], &["--check"]].concat()).status.code(), Some(0));
+    let words =
+        ["compat-replay", "--direct", "--no-probes", "--fixtures-dir", folder.to_str().unwrap(), "--json"];
+    let output = xtask(&words);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["fixtures"][0]["name"], "big");
+    std::fs::write(&packed, "{}\n").unwrap();
+    let output = xtask(&words);
+    assert_eq!(output.status.code(), Some(3));
+    let said = text(&output.stderr);
+    assert!(said.contains("big.jsonl.zst") && said.contains("does not unpack"), "{said}");
+}

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 use wire::responses::{EventKind, RequestView};
-use wire::run_event::RunEvent;
+use wire::run_event::{CircuitOf, RunEvent};
 use wire::websocket::{FrameHeader, Opcode, apply_mask, encode_text};
 
 use super::assembler::{Assembler, Heard};
@@ -19,10 +19,12 @@ use crate::commit::refusal::Refusal;
 use crate::error::Error;
 use crate::exchange::Ties;
 use crate::pipeline::{Tries, Upgrade};
-use crate::profile::{InFlight, Now, Profile};
+use crate::profile::{InFlight, Profile};
 use crate::relay::outbox::Outbox;
 use crate::reply::Reply;
-use crate::selection::{Snapshot, State, affinity};
+use crate::selection::ranking::rank;
+use crate::selection::{Candidate, State, affinity};
+use crate::state::crash;
 use crate::stream::gone;
 
 impl Socket<'_> {
@@ -43,6 +45,7 @@ impl Socket<'_> {
             session: self.exchange.ties.session.clone().or_else(|| view.session_id().map(Into::into)),
         };
         let may_move = ties.response.is_none() && !view.has_encrypted_content();
+        affinity::recall(&self.proxy.control.state, &ties).await;
         let id = self.proxy.next_request();
         let proxy = self.proxy;
         let Some(permit) = self.unless_gone(proxy.admit_turn(id, &ties)).await? else { return Ok(()) };
@@ -54,7 +57,7 @@ impl Socket<'_> {
         let seat = self.unless_gone(proxy.seat(id, &request.ties, &profile)).await?;
         let Some(seat) = seat else { return Ok(()) };
         if let Some(turn_state) = &request.ties.turn_state
-            && !affinity::may_see_turn_state(&self.proxy.bindings, turn_state, &profile.name)
+            && !affinity::may_see_turn_state(&self.proxy.control.state, turn_state, &profile.name)
             && let Some(text) = view.without_turn_state()
         {
             request.raw = mask_text(&text);
@@ -126,6 +129,8 @@ impl Socket<'_> {
         }
         account.commit(101, tries.count(), tries.take_permit());
         account.forwarded(frames.len());
+        self.to_client.close_until(account.gate());
+        crash::point("turn.release");
         self.to_client.push(&frames);
         self.turn = Turn::Running(Box::new(account));
     }
@@ -138,20 +143,20 @@ impl Socket<'_> {
         is_warm_up: bool,
         tries: &mut Tries,
     ) -> Result<(), Outcome> {
-        let owner = affinity::owner(&self.proxy.bindings, &request.ties);
+        let owner = affinity::owner(&self.proxy.control.state, &request.ties);
         let api = self.exchange.routed.api;
-        let mut snapshot = Snapshot::take(&self.proxy.profiles, api, Now::read());
+        let mut snapshot = self.proxy.snapshot(api);
         let here = Arc::clone(&self.upstream.profile.name);
         let target = match owner {
             // Only the account that has the response can continue it.
             Some(owner) if request.ties.response.is_some() => owner.profile,
             None if request.ties.response.is_some() || is_warm_up => return Ok(()),
             owner => {
-                snapshot.current = Some(Arc::clone(&here));
+                snapshot.here = Some(Arc::clone(&here));
                 let chosen = self.proxy.choose(
                     self.exchange,
                     request.id,
-                    &snapshot,
+                    snapshot,
                     owner.as_ref(),
                     request.may_move,
                     tries,
@@ -196,7 +201,7 @@ impl Socket<'_> {
                 }
                 // One whose token is renewed is not counted as tried, and asked again.
                 Ok(Upgrade::Refused(refusal, used, _)) => tokio::select! {
-                    () = self.proxy.refused(id, profile, &used, &refusal, tries) => {}
+                    () = self.proxy.refused(id, "websocket", profile, &used, &refusal, tries) => {}
                     () = gone(&mut self.client, &mut self.input) => return Err(Outcome::ClientGone),
                 },
                 Ok(Upgrade::NoWebsocket(_) | Upgrade::Parked) => tries.refuse(profile, &Refusal::Auth),
@@ -220,7 +225,7 @@ impl Socket<'_> {
         let profile = Arc::clone(&self.upstream.profile);
         let (id, used) = (held.request.id, Arc::clone(&self.upstream.credentials));
         tokio::select! {
-            () = self.proxy.refused(id, &profile, &used, &refusal, &mut held.tries) => {}
+            () = self.proxy.refused(id, "websocket", &profile, &used, &refusal, &mut held.tries) => {}
             () = gone(&mut self.client, &mut self.input) => return Err(Outcome::ClientGone),
         }
         let Held { account, request, frames, mut tries, best, .. } = *held;
@@ -257,7 +262,7 @@ impl Socket<'_> {
     fn send_again(&mut self, mut request: Request, seat: InFlight, tries: Tries, best: Option<Best>) {
         let here = &self.upstream.profile.name;
         if let Some(turn_state) = &request.ties.turn_state
-            && !affinity::may_see_turn_state(&self.proxy.bindings, turn_state, here)
+            && !affinity::may_see_turn_state(&self.proxy.control.state, turn_state, here)
             && let Some(text) = text_of(&request.raw)
             && let Some(text) = RequestView::new(&text).without_turn_state()
         {
@@ -287,10 +292,10 @@ impl Socket<'_> {
     /// renewed, because the conversation is its own, and else the best. For a request that continues a response any that is ready will do: the client sends
     /// its full input first, and then it is decided.
     fn next_profile(&self, request: &Request, tries: &Tries) -> Option<Arc<Profile>> {
-        let snapshot = Snapshot::take(&self.proxy.profiles, self.exchange.routed.api, Now::read());
+        let snapshot = self.proxy.snapshot(self.exchange.routed.api);
         let is_open = |name: &Arc<str>| !tries.tried().contains(name);
-        let is_ready = |candidate: &&crate::selection::Candidate| {
-            candidate.state == State::Ready && is_open(&candidate.name)
+        let is_ready = |candidate: &Candidate<'_>| {
+            candidate.state(CircuitOf::Websocket) == State::Ready && is_open(candidate.name())
         };
         let here = &self.upstream.profile;
         if request.ties.response.is_none() && !request.may_move {
@@ -299,9 +304,9 @@ impl Socket<'_> {
         if snapshot.get(&here.name).filter(is_ready).is_some() {
             return Some(Arc::clone(here));
         }
-        let ready = snapshot.candidates.iter().filter(is_ready);
-        let best = ready.min_by_key(|candidate| crate::selection::ranking::rank(candidate))?;
-        self.proxy.profiles.get(&best.name).map(Arc::clone)
+        let ready = snapshot.candidates().filter(is_ready);
+        let best = ready.min_by_key(|candidate| rank(candidate, State::Ready))?;
+        self.proxy.profiles.get(best.name()).map(Arc::clone)
     }
 
     /// Tells the client that its turn is not served now. Codex takes an error without a status for none.
