@@ -169,6 +169,11 @@ settings! {
     continuation_window: Duration = "12s", "PRODEX_CONTINUATION_WINDOW", "0s..=5m";
     /// How long renewing a token, or asking where a profile's traffic goes, may take.
     control_timeout: Duration = "20s", "PRODEX_CONTROL_TIMEOUT", "10ms..=5m";
+    /// How old the evidence on a profile's quota may become, while there is traffic, until the usage
+    /// endpoint is asked in the background; 0s never asks. The pauses around it go with it: before a
+    /// question a three-hundredth to a seventy-fifth, between two a fifth, after a failure a tenth, doubling
+    /// up to three times as long.
+    quota_refresh: Duration = "5m", "PRODEX_QUOTA_REFRESH", "0s..=1h";
     /// How long a drain waits for requests in flight.
     drain_timeout: Duration = "30s", "PRODEX_DRAIN_TIMEOUT", "0s..=1h";
 }

@@ -5,6 +5,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, Origin};
@@ -14,6 +16,9 @@ use crate::telemetry::RunLog;
 mod flight;
 
 pub use flight::Flight;
+
+/// How many questions that no request waits for are asked at a time.
+const BACKGROUND: usize = 2;
 
 /// The control path.
 #[derive(Debug)]
@@ -28,6 +33,8 @@ pub struct Control {
     pub tls: Arc<rustls::ClientConfig>,
     /// Tasks that go on when the request that began them is gone.
     pub tasks: Tasks,
+    /// A permit for each question that no request waits for: there are few, however many profiles.
+    pub background: Semaphore,
     client: OnceLock<Result<reqwest::Client, String>>,
 }
 
@@ -36,7 +43,8 @@ impl Control {
     #[must_use]
     pub fn new(config: Config, log: Arc<RunLog>, tls: Arc<rustls::ClientConfig>, runtime: Handle) -> Self {
         let (store, tasks) = (Store::new(&config.home), Tasks::new(runtime));
-        Self { config, store, log, tls, tasks, client: OnceLock::new() }
+        let background = Semaphore::new(BACKGROUND);
+        Self { config, store, log, tls, tasks, background, client: OnceLock::new() }
     }
 
     /// The HTTP client, made when it is first needed. It follows no redirects and knows no proxies: a
@@ -75,6 +83,7 @@ impl Control {
 #[derive(Debug)]
 pub struct Tasks {
     tracker: TaskTracker,
+    ending: CancellationToken,
     runtime: Handle,
 }
 
@@ -82,7 +91,7 @@ impl Tasks {
     /// No tasks yet.
     #[must_use]
     pub fn new(runtime: Handle) -> Self {
-        Self { tracker: TaskTracker::new(), runtime }
+        Self { tracker: TaskTracker::new(), ending: CancellationToken::new(), runtime }
     }
 
     /// Runs a piece of work.
@@ -93,11 +102,17 @@ impl Tasks {
     /// Whether the proxy is about to exit and waits for what runs: nothing long should begin.
     #[must_use]
     pub fn are_ending(&self) -> bool {
-        self.tracker.is_closed()
+        self.ending.is_cancelled()
+    }
+
+    /// Runs a piece of work that may be given up; `None` when the proxy exits before it is done.
+    pub async fn unless_ending<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        self.ending.run_until_cancelled(work).await
     }
 
     /// Waits until all have ended, but no longer than `limit`.
     pub async fn end(&self, limit: Duration) {
+        self.ending.cancel();
         self.tracker.close();
         // Whoever is not done by then has had the time that each of them may take.
         let _ = tokio::time::timeout(limit, self.tracker.wait()).await;

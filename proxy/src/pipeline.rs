@@ -22,6 +22,7 @@ use crate::control::Control;
 use crate::error::Error;
 use crate::exchange::{Exchange, Ties, readable};
 use crate::guard::Guard;
+use crate::profile::quota::probe;
 use crate::profile::{Credentials, Now, Pool, Profile, origin, refresh};
 use crate::recording::Recorder;
 use crate::reply::Reply;
@@ -212,8 +213,10 @@ impl Proxy {
 
     /// Selects the profile for the next attempt.
     async fn select(&self, exchange: &Exchange, tries: &Tries) -> Result<Arc<Profile>, NoChoice> {
+        let now = Now::read();
         for profile in self.profiles.of(exchange.routed.api) {
             refresh::look_again(&self.control, profile).await;
+            probe::consider(&self.control, profile, now);
         }
         let snapshot = Snapshot::take(&self.profiles, exchange.routed.api, Now::read());
         let owner = affinity::owner(&self.bindings, &exchange.ties);

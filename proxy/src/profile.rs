@@ -18,6 +18,8 @@ pub mod import;
 
 pub mod refresh;
 
+pub mod backend;
+
 pub mod origin;
 
 pub mod quota;
@@ -43,6 +45,8 @@ pub struct Profile {
     pub refresher: refresh::Refresher,
     /// Knows where its traffic goes.
     pub origin: origin::Flight,
+    /// Asks the usage endpoint, when there is a reason.
+    pub prober: quota::probe::Prober,
 }
 
 impl Profile {
@@ -58,6 +62,7 @@ impl Profile {
             in_flight: AtomicUsize::new(0),
             refresher: refresh::Refresher::default(),
             origin: origin::Flight::default(),
+            prober: quota::probe::Prober::default(),
         }
     }
 

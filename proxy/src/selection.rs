@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use crate::profile::quota::Band;
 use crate::profile::{Now, Pool};
 use crate::state::Tie;
 use wire::route::Api;
@@ -15,7 +16,6 @@ pub mod affinity;
 pub mod ranking;
 
 pub use affinity::Owner;
-use ranking::{Band, band};
 
 /// Whether a profile can serve now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -229,7 +229,7 @@ fn is_ready(wanted: &Wanted<'_>, candidate: &Candidate) -> bool {
 }
 
 fn has_room(candidate: &Candidate) -> bool {
-    !matches!(band(candidate.remaining), Band::Critical | Band::Exhausted)
+    !matches!(Band::of(candidate.remaining), Band::Critical | Band::Exhausted)
 }
 
 #[cfg(test)]

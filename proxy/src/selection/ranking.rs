@@ -3,40 +3,14 @@
 use std::cmp::Ordering;
 
 use super::Candidate;
-
-/// How much of its tightest window an account has left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Band {
-    /// More than 15 %.
-    Ready,
-    /// Nothing is known.
-    Unknown,
-    /// At most 15 %.
-    Thin,
-    /// At most 5 %.
-    Critical,
-    /// Nothing.
-    Exhausted,
-}
-
-/// The band of a remaining percentage.
-#[must_use]
-pub fn band(remaining: Option<f64>) -> Band {
-    match remaining {
-        None => Band::Unknown,
-        Some(remaining) if remaining <= 0.0 => Band::Exhausted,
-        Some(remaining) if remaining <= 5.0 => Band::Critical,
-        Some(remaining) if remaining <= 15.0 => Band::Thin,
-        Some(_) => Band::Ready,
-    }
-}
+use crate::profile::quota::Band;
 
 /// A candidate's place: by band, then by how busy it is, then by how much it has left. Equal candidates
 /// keep their order.
 #[must_use]
 pub fn rank(candidate: &Candidate) -> impl Ord {
     let remaining = candidate.remaining.unwrap_or_default();
-    (band(candidate.remaining), candidate.in_flight, MostFirst(remaining))
+    (Band::of(candidate.remaining), candidate.in_flight, MostFirst(remaining))
 }
 
 /// Larger numbers come first.
