@@ -216,6 +216,7 @@ impl Proxy {
         let now = Now::read();
         for profile in self.profiles.of(exchange.routed.api) {
             refresh::look_again(&self.control, profile).await;
+            refresh::renew_ahead(&self.control, profile, now);
             probe::consider(&self.control, profile, now);
         }
         let snapshot = Snapshot::take(&self.profiles, exchange.routed.api, Now::read());

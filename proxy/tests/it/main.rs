@@ -33,6 +33,8 @@ mod continuity;
 
 mod tokens;
 
+mod renewals;
+
 mod websocket;
 
 mod turns;
