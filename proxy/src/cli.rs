@@ -14,6 +14,8 @@ mod completions;
 
 mod profile;
 
+mod quota;
+
 mod run;
 
 mod serve;
@@ -39,6 +41,7 @@ enum Command {
     Run(run::Run),
     Serve(serve::Serve),
     Profile(profile::Profiles),
+    Quota(quota::ShowQuota),
     Completions(completions::Completions),
 }
 
@@ -156,6 +159,7 @@ pub fn main() -> ExitCode {
         Some(Command::Run(run)) => run.execute(),
         Some(Command::Serve(serve)) => serve.execute(),
         Some(Command::Profile(profiles)) => profiles.execute(),
+        Some(Command::Quota(quota)) => quota.execute(),
         Some(Command::Completions(completions)) => completions.execute(Arguments::command()),
     };
     match result {

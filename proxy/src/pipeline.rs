@@ -26,7 +26,7 @@ use crate::profile::quota::probe;
 use crate::profile::{Credentials, Now, Pool, Profile, origin, refresh};
 use crate::recording::Recorder;
 use crate::reply::Reply;
-use crate::selection::{NoChoice, Owner, Snapshot, State, Wanted, affinity, choose};
+use crate::selection::{NoChoice, Owner, Reason, Snapshot, State, Wanted, affinity, choose};
 use crate::state::{Bindings, Tie};
 
 mod report;
@@ -246,6 +246,9 @@ impl Proxy {
     ) -> Result<Arc<Profile>, NoChoice> {
         let wanted = Wanted { owner, may_move, tried: tries.tried(), reset: tries.earliest_reset() };
         let choice = choose(snapshot, &wanted)?;
+        if choice.reason == Reason::Ranked && owner.is_none() && tries.tried().is_empty() {
+            self.record_floor(exchange, request, snapshot, &choice);
+        }
         self.record_choice(exchange, request, snapshot, owner, &choice);
         // Snapshots are taken of this pool, whose profiles stay.
         self.profiles.get(&choice.profile).cloned().ok_or(NoChoice::NoProfiles)

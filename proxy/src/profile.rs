@@ -29,6 +29,7 @@ pub mod health;
 pub use credentials::{Credentials, Kind};
 use health::Health;
 use quota::Quota;
+use store::{Store, StoreError, Stored};
 
 /// A profile in use.
 #[derive(Debug)]
@@ -64,6 +65,25 @@ impl Profile {
             origin: origin::Flight::default(),
             prober: quota::probe::Prober::default(),
         }
+    }
+
+    /// A profile of the store, with what was last known of its quota.
+    #[must_use]
+    pub fn stored(store: &Store, stored: Stored) -> Self {
+        let profile = Self::new(&stored.name, stored.credentials);
+        if let Some(record) = store.quota(&stored.name) {
+            *profile.quota() = Quota::from_record(record, Now::read());
+        }
+        profile
+    }
+
+    /// Keeps what is known of its quota for the next run. Blocks for the disk.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn keep_quota(&self, store: &Store) -> Result<(), StoreError> {
+        let record = self.quota().to_record();
+        store.keep_quota(&self.name, &record)
     }
 
     /// The credentials as they are now.

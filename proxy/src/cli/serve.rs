@@ -17,6 +17,7 @@ use crate::config::{Config, Overrides};
 use crate::control::Control;
 use crate::guard::Guard;
 use crate::pipeline::Proxy;
+use crate::profile::quota::probe::keep;
 use crate::profile::refresh::save_unsaved;
 use crate::profile::store::Store;
 use crate::profile::{Pool, Profile};
@@ -162,6 +163,9 @@ impl Serve {
             for profile in proxy.profiles.profiles() {
                 save_unsaved(&proxy.control, profile).await;
             }
+            for profile in proxy.profiles.profiles() {
+                keep(&proxy.control, profile).await;
+            }
         };
         // A disk that is still full was told of when it was.
         let _ = tokio::time::timeout(SAVE, saving).await;
@@ -281,7 +285,7 @@ pub(super) fn load_profiles(config: &Config) -> Result<Pool, Failure> {
     let mut failures = Vec::new();
     for name in store.names()? {
         match store.read(&name) {
-            Ok(stored) => profiles.push(Profile::new(&stored.name, stored.credentials)),
+            Ok(stored) => profiles.push(Profile::stored(&store, stored)),
             Err(error) => failures.push(Failure::from(error).message),
         }
     }

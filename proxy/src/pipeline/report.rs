@@ -9,6 +9,7 @@ use super::{Proxy, milliseconds};
 use crate::error::{ConnectStep, Error};
 use crate::exchange::Exchange;
 use crate::profile::{Now, Profile};
+use crate::route::Lane;
 use crate::selection::{Choice, NoChoice, Owner, Reason, Snapshot, State};
 use crate::state::Tie;
 
@@ -75,6 +76,36 @@ impl Proxy {
                 let reason = reason.name().into();
                 RunEvent::SelectionPick { request, route, profile, reason, candidates }
             }
+        });
+    }
+
+    /// Says so when a fresh request leaves the profile that served last because there is all but nothing
+    /// left of its quota.
+    pub(super) fn record_floor(
+        &self,
+        exchange: &Exchange,
+        request: u64,
+        snapshot: &Snapshot,
+        choice: &Choice,
+    ) {
+        let left = snapshot.current.as_deref().filter(|current| *current != &*choice.profile);
+        let Some(profile) = left.and_then(|left| self.profiles.get(left)) else { return };
+        let Some(floor) = profile.quota().floor(Now::read()) else { return };
+        let (name, reason) = (|| (&*profile.name).into(), || floor.band.name().into());
+        self.control.log.record(&RunEvent::QuotaCriticalFloorBeforeSend {
+            request,
+            route: exchange.routed.name().into(),
+            profile: name(),
+            reason: reason(),
+            window: floor.window.as_ref().map(|window| window.length.label().into()),
+            remaining: floor.remaining,
+            source: floor.source.name().into(),
+            age_s: floor.age.as_secs(),
+        });
+        self.control.log.record(&if exchange.routed.lane == Lane::Websocket {
+            RunEvent::WebsocketPreSendSkip { request, profile: name(), reason: reason() }
+        } else {
+            RunEvent::ResponsesPreSendSkip { request, profile: name(), reason: reason() }
         });
     }
 

@@ -18,6 +18,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::credentials::{Credentials, CredentialsError};
+use super::quota;
 
 mod lease;
 
@@ -33,6 +34,7 @@ const UNFINISHED_AGE: Duration = Duration::from_secs(3600);
 const PROFILE_FILE: &str = "profile.toml";
 const AUTH_FILE: &str = "auth.json";
 const LOCK_FILE: &str = "auth.json.lock";
+const QUOTA_FILE: &str = "quota.json";
 const CURRENT_FILE: &str = "current";
 
 /// What went wrong with a profile's files. Each says which, and what to do.
@@ -273,6 +275,24 @@ impl Store {
         replace(&self.directory(name)?.join(AUTH_FILE), text.as_bytes())
     }
 
+    /// What was last known of a profile's quota; nothing if that cannot be read: it is found out again.
+    #[must_use]
+    pub fn quota(&self, name: &str) -> Option<quota::Record> {
+        let text = fs::read_to_string(self.directory(name).ok()?.join(QUOTA_FILE)).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// Keeps what is known of a profile's quota.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn keep_quota(&self, name: &str, record: &quota::Record) -> Result<(), StoreError> {
+        let path = self.directory(name)?.join(QUOTA_FILE);
+        let text = serde_json::to_string(record)
+            .map_err(|error| StoreError::Broken { path: path.clone(), problem: error.to_string() })?;
+        replace(&path, text.as_bytes())
+    }
+
     fn directory(&self, name: &str) -> Result<PathBuf, StoreError> {
         if is_name(name) {
             Ok(self.home.join("profiles").join(name))
@@ -322,7 +342,9 @@ fn remove_old(directory: &Path, prefix: &str, age: Duration) {
 /// Whether a profile's directory holds nothing of anybody else's.
 fn holds_only_ours(directory: &Path) -> Result<bool, StoreError> {
     let entries = fs::read_dir(directory).map_err(io_error("read", directory))?;
-    let is_ours = |name: &str| [PROFILE_FILE, AUTH_FILE, LOCK_FILE].iter().any(|ours| name.starts_with(ours));
+    let is_ours = |name: &str| {
+        [PROFILE_FILE, AUTH_FILE, LOCK_FILE, QUOTA_FILE].iter().any(|ours| name.starts_with(ours))
+    };
     Ok(entries.flatten().all(|entry| is_ours(&entry.file_name().to_string_lossy())))
 }
 

@@ -24,6 +24,7 @@ async fn help_is_as_it_was_reviewed() {
         "profile use",
         "profile import",
         "profile remove",
+        "quota",
         "completions",
     ] {
         let mut arguments: Vec<&str> = command.split_whitespace().collect();
@@ -49,7 +50,7 @@ async fn the_version_is_that_of_the_package() {
 async fn completions_know_every_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = printed(&["completions", shell]).await;
-        for word in ["serve", "run", "profile", "import", "completions", "no-auth"] {
+        for word in ["serve", "run", "profile", "import", "quota", "completions", "no-auth"] {
             assert!(script.contains(word), "{word} in the script for {shell}");
         }
     }

@@ -35,6 +35,8 @@ mod tokens;
 
 mod renewals;
 
+mod quota;
+
 mod websocket;
 
 mod turns;

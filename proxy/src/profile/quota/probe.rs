@@ -149,6 +149,9 @@ async fn probe(control: &Arc<Control>, profile: &Arc<Profile>) {
         rest.until = Some(now + pause);
         pause
     };
+    if result.is_ok() {
+        keep(control, profile).await;
+    }
     control.log.record(&match result {
         Ok(usage) => RunEvent::ProfileProbeRefreshOk {
             profile: name(),
@@ -162,6 +165,16 @@ async fn probe(control: &Arc<Control>, profile: &Arc<Profile>) {
             retry_s: rest.as_secs(),
         },
     });
+}
+
+/// Keeps what is known of a profile's quota for the next run, if anything is. What the disk does not take is
+/// found out again.
+pub async fn keep(control: &Arc<Control>, profile: &Arc<Profile>) {
+    if profile.quota().age(Now::read()).is_none() {
+        return;
+    }
+    let (control, profile) = (Arc::clone(control), Arc::clone(profile));
+    let _ = tokio::task::spawn_blocking(move || profile.keep_quota(&control.store)).await;
 }
 
 /// Between one and `most` times as long, at random, so that those who begin together do not go on so.
