@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use wire::responses::RequestView;
-use wire::route::Call;
+use wire::route::{Api, Call};
 use wire::run_event::RunEvent;
 
 use crate::accounting::Account;
@@ -213,12 +213,10 @@ impl Proxy {
 
     /// Selects the profile for the next attempt.
     async fn select(&self, exchange: &Exchange, tries: &Tries) -> Result<Arc<Profile>, NoChoice> {
-        let now = Now::read();
         for profile in self.profiles.of(exchange.routed.api) {
             refresh::look_again(&self.control, profile).await;
-            refresh::renew_ahead(&self.control, profile, now);
-            probe::consider(&self.control, profile, now);
         }
+        self.look_after(exchange.routed.api);
         let snapshot = Snapshot::take(&self.profiles, exchange.routed.api, Now::read());
         let owner = affinity::owner(&self.bindings, &exchange.ties);
         let blocked = owner.as_ref().filter(|owner| {
@@ -232,6 +230,15 @@ impl Proxy {
             None => true,
         };
         self.choose(exchange, exchange.id, &snapshot, owner.as_ref(), may_move, tries)
+    }
+
+    /// Sees to it that tokens stay good and quotas known while there is traffic. Waits for nothing.
+    pub(crate) fn look_after(&self, api: Api) {
+        let now = Now::read();
+        for profile in self.profiles.of(api) {
+            refresh::renew_ahead(&self.control, profile, now);
+            probe::consider(&self.control, profile, now);
+        }
     }
 
     /// Chooses from a snapshot and logs the choice.

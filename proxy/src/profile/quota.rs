@@ -42,6 +42,10 @@ const LONGEST_RESET: i64 = 32 * 24 * 3600;
 /// How old a reading is that gives way to a newer one of lower rank even if that says that less is used.
 pub const STALE: Duration = Duration::from_secs(5 * 60);
 
+/// By how many percentage points more is used when a reading of lower rank says so: the usage endpoint rounds
+/// to whole ones.
+const ROUNDING: f64 = 1.0;
+
 /// How long a reading counts that says neither when its window resets nor how long that is.
 const UNKNOWN_LENGTH: i64 = 3600;
 
@@ -181,7 +185,7 @@ impl Reading {
         !self.is_current(length, now)
             || new.source >= self.source
             || self.source < Source::Refusal
-                && (new.used_percent > self.used_percent || self.observed.age(now) > STALE)
+                && (new.used_percent >= self.used_percent + ROUNDING || self.observed.age(now) > STALE)
     }
 }
 

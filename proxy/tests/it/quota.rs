@@ -10,10 +10,11 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::connection::{turn, user};
-use crate::rig::{LIMIT, Setting, add_profile, asked, code, prodex, program, sandbox};
+use crate::rig::{LIMIT, Proxy, Setting, add_profile, asked, code, prodex, program, sandbox, until};
+use crate::socket::{Socket, create};
 
-/// So that what is old after five minutes by default is so after a few milliseconds.
-const AT_ONCE: (&str, &str) = ("PRODEX_QUOTA_REFRESH", "300ms");
+/// How soon evidence is old. The pauses before and between questions go with it.
+const REFRESH: &str = "PRODEX_QUOTA_REFRESH";
 
 fn questions(mock: &Mock) -> Vec<String> {
     let asked = mock.journal().of(CallName::Usage);
@@ -26,13 +27,9 @@ fn used(id: &str, five_hours: f64, week: f64) -> Account {
     Account { windows: vec![window(5 * 3600, five_hours), window(7 * 24 * 3600, week)], ..Account::new(id) }
 }
 
-async fn until_asked(mock: &Mock, account: &str) {
-    let is_asked = |all: &[Exchange]| {
-        let mut answered =
-            all.iter().filter(|exchange| exchange.call == CallName::Usage && exchange.end.is_some());
-        answered.any(|exchange| exchange.account.as_deref() == Some(account))
-    };
-    mock.journal().wait_for("the question about an account", LIMIT, is_asked).await.unwrap();
+/// Waits for what came of a question: an exit would not.
+async fn until_told(proxy: &Proxy, event: &str) {
+    until(event, || proxy.log().events(event).next().is_some()).await;
 }
 
 fn names(log: &RunLog, event: &str) -> Vec<String> {
@@ -42,11 +39,11 @@ fn names(log: &RunLog, event: &str) -> Vec<String> {
 #[tokio::test]
 async fn only_who_is_unknown_is_asked_about_and_an_idle_proxy_asks_nothing() {
     // The first response tells about `a`; nobody tells about `b`.
-    let setting = Setting::new(&["a", "b"], Script::default()).set("PRODEX_QUOTA_REFRESH", "60s");
+    let setting = Setting::new(&["a", "b"], Script::default()).set(REFRESH, "60s");
     let (mock, proxy) = setting.start().await;
     assert!(questions(&mock).is_empty());
     assert_eq!(turn(&proxy, "", &user("x")).await.status(), 200);
-    until_asked(&mock, "b").await;
+    until_told(&proxy, "profile_probe_refresh_ok").await;
     assert_eq!(turn(&proxy, "", &user("x")).await.status(), 200);
     let log = proxy.stop().await;
     assert_eq!((questions(&mock), asked(&mock)), (vec!["b".to_owned()], vec!["a".to_owned(); 2]));
@@ -56,12 +53,26 @@ async fn only_who_is_unknown_is_asked_about_and_an_idle_proxy_asks_nothing() {
 }
 
 #[tokio::test]
+async fn the_turns_of_a_websocket_are_traffic_too() {
+    let setting = Setting::new(&["a", "b"], Script::default()).set(REFRESH, "1s");
+    let (mock, proxy) = setting.start().await;
+    let mut socket = Socket::open(&proxy, &[]).await.unwrap();
+    // Nothing but turns on this one WebSocket lets it be considered again.
+    let turns = async {
+        while questions(&mock).len() < 3 {
+            socket.turn(&create("x")).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, turns).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_usage_endpoint_that_fails_costs_a_request_nothing() {
     let failing = Rule::new(Http::text(500, "oops")).call(CallName::Usage);
-    let setting = Setting::new(&["a", "b"], Script::rules([failing])).set(AT_ONCE.0, "6s");
+    let setting = Setting::new(&["a", "b"], Script::rules([failing])).set(REFRESH, "6s");
     let (mock, proxy) = setting.start().await;
     assert_eq!(turn(&proxy, "", &user("x")).await.status(), 200);
-    until_asked(&mock, "b").await;
+    until_told(&proxy, "profile_probe_refresh_error").await;
     for _ in 0..5 {
         assert_eq!(turn(&proxy, "", &user("x")).await.status(), 200);
     }
@@ -74,7 +85,7 @@ async fn a_usage_endpoint_that_fails_costs_a_request_nothing() {
 #[tokio::test]
 async fn a_fresh_request_leaves_a_profile_of_which_all_but_nothing_is_left() {
     let script = Script::default().account(used("a", 10.0, 96.5)).account(used("b", 50.0, 50.0));
-    let (mock, proxy) = Setting::new(&["a", "b"], script).set(AT_ONCE.0, AT_ONCE.1).start().await;
+    let (mock, proxy) = Setting::new(&["a", "b"], script).start().await;
     assert_eq!(turn(&proxy, "session-id: s\r\n", &user("x")).await.status(), 200);
     assert_eq!(turn(&proxy, "", &user("x")).await.status(), 200);
     // Advice is for fresh requests: the owner of a conversation is asked all the same.
@@ -99,7 +110,7 @@ async fn what_was_known_is_known_to_the_next_run() {
     let sandbox = std::sync::Arc::clone(&proxy.sandbox);
     proxy.stop().await;
     let arguments = vec!["--upstream".to_owned(), mock.base_url().to_owned()];
-    let proxy = crate::rig::Proxy::start(sandbox, arguments).await;
+    let proxy = Proxy::start(sandbox, arguments).await;
     assert_eq!(turn(&proxy, "", &user("x")).await.status(), 200);
     assert_eq!(asked(&mock), ["a", "b", "b"], "that `a` is used up until its reset is not forgotten");
 }

@@ -93,6 +93,7 @@ fn higher_rank_wins_until_it_is_stale_or_less_than_what_is_used() {
     };
     assert_eq!(read(50.0, Source::Response, now), 50.0);
     assert_eq!(read(30.0, Source::Usage, later(now, 10)), 50.0, "the endpoint lags behind");
+    assert_eq!(read(50.9, Source::Usage, later(now, 15)), 50.0, "it rounds");
     assert_eq!(read(60.0, Source::Usage, later(now, 20)), 40.0, "use only grows");
     assert_eq!(read(55.0, Source::Response, later(now, 30)), 45.0, "its word counts more");
     assert_eq!(read(20.0, Source::Usage, later(now, 330)), 45.0, "exactly at the limit");
