@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use wire::http1::ResponseHead;
-use wire::limits::{windows_of_event, windows_of_headers};
+use wire::limits::{limits_of_headers, windows_of_event};
 use wire::responses::{EventKind, EventView, TURN_STATE};
 use wire::run_event::RunEvent;
 use wire::sse;
@@ -15,6 +15,7 @@ use wire::sse;
 use crate::admission::Permit;
 use crate::commit::refusal::{Refusal, refusal_of_event};
 use crate::pipeline::Proxy;
+use crate::profile::quota::Source;
 use crate::profile::{InFlight, Now};
 use crate::state::{Gate, Ticket, Tie};
 
@@ -136,7 +137,15 @@ impl Account {
         if let Some(turn_state) = head.get_str(TURN_STATE) {
             self.bind(Tie::TurnState, turn_state);
         }
-        self.observe_windows(windows_of_headers(head.fields()));
+        self.observe_limits(head, Source::Response);
+    }
+
+    /// Takes what the head of a response says about the account's quota.
+    pub fn observe_limits(&self, head: &ResponseHead, source: Source) {
+        let limits = limits_of_headers(head.fields());
+        if !limits.is_empty() {
+            self.in_flight.profile().quota().observe(&limits, source, Now::read());
+        }
     }
 
     /// Makes the profile the owner of the session, and the one that fresh requests stay with: a turn of
@@ -164,7 +173,10 @@ impl Account {
                     self.bind(Tie::TurnState, &turn_state);
                 }
             }
-            EventKind::RateLimits => self.observe_windows(windows_of_event(event.value())),
+            EventKind::RateLimits => {
+                let windows = windows_of_event(event.value());
+                self.in_flight.profile().quota().observe_own(windows, Source::Response, Now::read());
+            }
             EventKind::Failed | EventKind::Error => self.observe_failure(event),
             EventKind::Completed => {
                 self.in_flight.profile().quota().serve(self.started);
@@ -234,10 +246,6 @@ impl Account {
             profile: (&**self.profile()).into(),
             error: error.into(),
         });
-    }
-
-    fn observe_windows(&self, windows: Vec<wire::limits::Window>) {
-        self.in_flight.profile().quota().observe(windows);
     }
 
     /// A failure that came too late to rotate still says that the account is used up.

@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::exchange::Exchange;
 use crate::pipeline::Proxy;
 use crate::profile::Now;
+use crate::profile::quota::Source;
 use crate::stream::poll_read_scratch;
 
 pub mod refusal;
@@ -161,7 +162,12 @@ async fn judge_error(exchange: &Exchange, mut committed: Box<Committed>, now: i6
     match refusal_of_response(&committed.head, &body, now) {
         // Nobody's token was refused if none was sent.
         Some(Refusal::Auth) if !exchange.is_authorised() => Judged::Accepted(committed),
-        Some(refusal) => Judged::Refused(refusal, committed),
+        Some(refusal) => {
+            if matches!(refusal, Refusal::Quota { .. }) {
+                committed.account.observe_limits(&committed.head, Source::Refusal);
+            }
+            Judged::Refused(refusal, committed)
+        }
         None => Judged::Accepted(committed),
     }
 }

@@ -22,6 +22,7 @@ use crate::control::Control;
 use crate::error::Error;
 use crate::exchange::{Exchange, Ties, readable};
 use crate::guard::Guard;
+use crate::profile::quota::probe;
 use crate::profile::{Credentials, Now, Pool, Profile, origin, refresh};
 use crate::recording::Recorder;
 use crate::reply::Reply;
@@ -235,6 +236,7 @@ impl Proxy {
         for profile in self.profiles.of(exchange.routed.api) {
             refresh::look_again(&self.control, profile).await;
         }
+        self.look_after(exchange.routed.api);
         let snapshot = self.snapshot(exchange.routed.api);
         let owner = affinity::owner(&self.control.state, &exchange.ties);
         let route = CircuitOf::route(exchange.routed.name());
@@ -266,6 +268,15 @@ impl Proxy {
         snapshot
     }
 
+    /// Sees to it that tokens stay good and quotas known while there is traffic. Waits for nothing.
+    pub(crate) fn look_after(&self, api: Api) {
+        let now = Now::read();
+        for profile in self.profiles.of(api) {
+            refresh::renew_ahead(&self.control, profile, now);
+            probe::consider(&self.control, profile, now);
+        }
+    }
+
     /// Chooses from a snapshot and logs the choice.
     pub(crate) fn choose(
         &self,
@@ -291,6 +302,13 @@ impl Proxy {
                 turns -= 1;
                 snapshot = Snapshot { here: snapshot.here, ..self.snapshot(exchange.routed.api) };
                 continue;
+            }
+            if let Ok(choice) = &result
+                && choice.reason == Reason::Ranked
+                && owner.is_none()
+                && tries.tried().is_empty()
+            {
+                self.record_floor(exchange, request, &snapshot, choice);
             }
             self.record_choice(exchange, request, &snapshot, &wanted, &result);
             // Snapshots are taken of this pool, whose profiles stay.

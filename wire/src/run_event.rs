@@ -93,6 +93,30 @@ pub enum RunEvent<'a> {
     ProfileTransportBackoff { request: u64, profile: Text<'a>, origin: Text<'a>, ms: u64 },
     /// The profile's account is used up until a time.
     ProfileQuotaQuarantine { request: u64, profile: Text<'a>, code: Text<'a>, until: i64 },
+    /// A fresh request was not sent to the profile that served last: by `source`, its account has all but
+    /// nothing left. `reason` is `critical` or `exhausted`, `remaining` percent, `age_s` that of the evidence.
+    QuotaCriticalFloorBeforeSend {
+        request: u64,
+        route: Text<'a>,
+        profile: Text<'a>,
+        reason: Text<'a>,
+        window: Option<Text<'a>>,
+        remaining: f64,
+        source: Text<'a>,
+        age_s: u64,
+    },
+    /// A profile was left out before a request was sent over HTTP.
+    ResponsesPreSendSkip { request: u64, profile: Text<'a>, reason: Text<'a> },
+    /// A profile was left out before a turn was sent on a WebSocket.
+    WebsocketPreSendSkip { request: u64, profile: Text<'a>, reason: Text<'a> },
+    /// The usage endpoint is to be asked about a profile. `reason` is `unknown`, `reset` or `stale`.
+    ProfileProbeRefreshQueued { profile: Text<'a>, reason: Text<'a> },
+    /// The usage endpoint is asked about a profile.
+    ProfileProbeRefreshStart { profile: Text<'a> },
+    /// The usage endpoint answered. `remaining` is that of the tightest window, in percent.
+    ProfileProbeRefreshOk { profile: Text<'a>, windows: usize, remaining: Option<f64>, ms: u64 },
+    /// The usage endpoint gave no answer, and is left alone for `retry_s` seconds.
+    ProfileProbeRefreshError { profile: Text<'a>, error: Text<'a>, retry_s: u64 },
     /// The refusal of an account goes to the client, because no other profile may serve.
     UpstreamUsageLimitPassthrough { request: u64, profile: Text<'a>, status: u16 },
     /// A profile's token was renewed, or someone else had already done it.

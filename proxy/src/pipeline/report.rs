@@ -11,6 +11,7 @@ use crate::commit::refusal::Refusal;
 use crate::error::{ConnectStep, Error};
 use crate::exchange::Exchange;
 use crate::profile::{Now, Profile};
+use crate::route::Lane;
 use crate::selection::{Candidate, Choice, NoChoice, Reason, Snapshot, State, Wanted, trace, why_not_kept};
 use crate::state::Tie;
 
@@ -140,6 +141,8 @@ impl Proxy {
             // Says nothing about the account.
             Refusal::Overload => profile.health().release(request),
         }
+        // A killed proxy does not forget who refused.
+        profile.keep(&self.control.state);
     }
 
     /// Takes note that a profile served a call that began at `started`.
@@ -150,6 +153,36 @@ impl Proxy {
             let state = "closed".into();
             self.control.log.record(&RunEvent::ProfileHealth { request, profile, route, state });
         }
+    }
+
+    /// Says so when a fresh request leaves the profile that served last because there is all but nothing
+    /// left of its quota.
+    pub(super) fn record_floor(
+        &self,
+        exchange: &Exchange,
+        request: u64,
+        snapshot: &Snapshot,
+        choice: &Choice,
+    ) {
+        let left = snapshot.current.as_deref().filter(|current| *current != &*choice.profile);
+        let Some(profile) = left.and_then(|left| self.profiles.get(left)) else { return };
+        let Some(floor) = profile.quota().floor(Now::read()) else { return };
+        let (name, reason) = (|| (&*profile.name).into(), || floor.band.name().into());
+        self.control.log.record(&RunEvent::QuotaCriticalFloorBeforeSend {
+            request,
+            route: exchange.routed.name().into(),
+            profile: name(),
+            reason: reason(),
+            window: floor.window.as_ref().map(|window| window.length.label().into()),
+            remaining: floor.remaining,
+            source: floor.source.name().into(),
+            age_s: floor.age.as_secs(),
+        });
+        self.control.log.record(&if exchange.routed.lane == Lane::Websocket {
+            RunEvent::WebsocketPreSendSkip { request, profile: name(), reason: reason() }
+        } else {
+            RunEvent::ResponsesPreSendSkip { request, profile: name(), reason: reason() }
+        });
     }
 
     /// Says so when a conversation moves to another account.

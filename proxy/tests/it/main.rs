@@ -39,6 +39,10 @@ mod crashes;
 
 mod tokens;
 
+mod renewals;
+
+mod quota;
+
 mod websocket;
 
 mod turns;

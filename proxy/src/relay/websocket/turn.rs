@@ -48,6 +48,7 @@ impl Socket<'_> {
         let mut tries = Tries::of_turn(&self.proxy.control.config);
         let is_warm_up = view.is_warm_up();
         let mut request = Request { id, raw, ties, may_move };
+        self.proxy.look_after(self.exchange.routed.api);
         self.move_to_owner(&request, is_warm_up, &mut tries).await?;
         let profile = Arc::clone(&self.upstream.profile);
         if let Some(turn_state) = &request.ties.turn_state
