@@ -3,6 +3,7 @@
 //! A tap looks at the bytes as they pass and never delays or changes them. What it cannot read, a stream
 //! with an overlong event or an unknown encoding, passes all the same.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,8 +15,10 @@ use wire::sse;
 
 use crate::admission::Permit;
 use crate::commit::refusal::{Refusal, refusal_of_event};
+use crate::exchange::Ties;
 use crate::pipeline::Proxy;
 use crate::profile::{InFlight, Now};
+use crate::selection::affinity;
 use crate::state::Tie;
 
 /// Longest event that is looked at: as much as Codex takes, and twice that. Completed events repeat the
@@ -65,6 +68,8 @@ pub struct Account {
     terminal: Option<EventKind>,
     /// The response whose owner was recorded last, so that each is recorded once.
     bound: Option<Box<str>>,
+    /// Whether something was put out that only the account can read.
+    has_sealed: bool,
     is_committed: bool,
     /// That the account is used up, said by an event that came before the response was committed.
     failure: Option<Refusal>,
@@ -93,6 +98,7 @@ impl Account {
             outcome: Outcome::ClientGone,
             terminal: None,
             bound: None,
+            has_sealed: false,
             is_committed: false,
             failure: None,
         }
@@ -136,13 +142,10 @@ impl Account {
         self.observe_windows(windows_of_headers(head.fields()));
     }
 
-    /// Makes the profile the owner of the session, and the one that fresh requests stay with: a turn of
-    /// the conversation is its own.
-    pub fn bind_session(&self, session: Option<&str>) {
-        let profile = self.profile();
-        if let Some(session) = session {
-            self.proxy.bindings.bind(Tie::Session, session, profile);
-        }
+    /// Makes the profile the owner of the thread and the session, and the one that fresh requests stay
+    /// with: a turn of the conversation is its own.
+    pub fn bind_conversation(&self, ties: &Ties) {
+        affinity::bind(&self.proxy.bindings, ties, self.profile());
         self.proxy.profiles.set_current(self.in_flight.profile());
         self.in_flight.profile().health().serve(self.started);
     }
@@ -152,6 +155,7 @@ impl Account {
         self.events += 1;
         match event.kind {
             EventKind::Other => return,
+            EventKind::ItemDone => return self.bind_contents(event.encrypted_contents()),
             EventKind::Metadata => {
                 if let Some(turn_state) = event.header(TURN_STATE) {
                     self.proxy.bindings.bind(Tie::TurnState, &turn_state, self.profile());
@@ -174,6 +178,29 @@ impl Account {
             self.proxy.bindings.bind(Tie::Response, &id, self.profile());
             self.bound = Some(id.into());
         }
+    }
+
+    /// Looks at a response that is one JSON text.
+    pub fn document(&mut self, text: &[u8]) {
+        self.bind_contents(wire::responses::encrypted_contents(text));
+        let id = wire::json::Value::new(text).get("id").and_then(wire::json::Value::as_str);
+        if let Some(id) = id {
+            self.proxy.bindings.bind(Tie::Response, &id, self.profile());
+        }
+    }
+
+    /// Makes the profile the owner of what only its account can read.
+    fn bind_contents<'a>(&mut self, contents: impl Iterator<Item = Cow<'a, str>>) {
+        for content in contents {
+            self.proxy.bindings.bind(Tie::Content, &content, self.profile());
+            self.has_sealed = true;
+        }
+    }
+
+    /// Whether the response has put out something that only its account can read.
+    #[must_use]
+    pub fn has_sealed(&self) -> bool {
+        self.has_sealed
     }
 
     /// The event that ended the response, if one has.

@@ -20,18 +20,21 @@ use crate::commit::refusal::Refusal;
 use crate::commit::{self, Committed, Judged};
 use crate::control::Control;
 use crate::error::Error;
-use crate::exchange::{Exchange, Ties, readable};
+use crate::exchange::{Exchange, Ties, contents, readable};
 use crate::guard::Guard;
 use crate::profile::{Credentials, Now, Pool, Profile, origin, refresh};
 use crate::recording::Recorder;
 use crate::reply::Reply;
-use crate::selection::{NoChoice, Owner, Snapshot, State, Wanted, affinity, choose};
+use crate::selection::{NoChoice, Owner, Snapshot, Wanted, affinity, choose};
 use crate::state::{Bindings, Tie};
+
+pub mod gone;
 
 mod report;
 
-mod tries;
+pub mod tries;
 
+use gone::Gone;
 pub use tries::Tries;
 
 /// What all requests of a run share.
@@ -45,6 +48,8 @@ pub struct Proxy {
     pub profiles: Pool,
     /// Who owns which conversation.
     pub bindings: Bindings,
+    /// Responses that their owner has just said to be gone.
+    pub gone: Gone,
     /// How many requests may be in flight.
     pub admission: Admission,
     /// Whether clients come over TLS.
@@ -87,6 +92,7 @@ impl Proxy {
             guard,
             profiles,
             bindings,
+            gone: Gone::default(),
             admission,
             is_tls,
             draining,
@@ -120,8 +126,13 @@ impl Proxy {
             return Ties::read(&exchange.head, None);
         }
         let limit = self.control.config.max_request_body.bytes();
-        let text = readable(&exchange.head, &exchange.body, limit).await;
-        Ties::read(&exchange.head, text.as_deref().map(RequestView::new))
+        let Some(text) = readable(&exchange.head, &exchange.body, limit).await else {
+            return Ties { is_opaque: true, ..Ties::read(&exchange.head, None) };
+        };
+        let mut ties = Ties::read(&exchange.head, Some(RequestView::new(&text)));
+        ties.contents = contents(&text).await;
+        ties.is_compaction |= exchange.routed.call == Call::Compact;
+        ties
     }
 
     /// Has a request answered.
@@ -149,6 +160,17 @@ impl Proxy {
                 Ok(Judged::Accepted(committed)) => {
                     return Answer::Upstream(self.commit(exchange, committed, &mut tries));
                 }
+                Ok(Judged::Refused(Refusal::NotFound, committed)) => {
+                    match self.pause_for_owner(exchange.id, &exchange.ties, &profile, &mut tries) {
+                        Some(time) => tries::pause(time).await,
+                        None => return self.pass(exchange.id, &Refusal::NotFound, committed, tries),
+                    }
+                }
+                Ok(Judged::Refused(Refusal::Unreadable, committed))
+                    if !self.has_another_owner(&exchange.ties, &profile, &tries) =>
+                {
+                    return self.pass(exchange.id, &Refusal::Unreadable, committed, tries);
+                }
                 Ok(Judged::Refused(refusal, committed)) => {
                     self.refused(exchange.id, &profile, &identity.credentials, &refusal, &mut tries).await;
                     tries.keep(&profile, refusal, committed);
@@ -173,8 +195,7 @@ impl Proxy {
         exchange: &Exchange,
         tries: &mut Tries,
     ) -> Upgraded {
-        let session = exchange.ties.session.as_deref();
-        let unowned = session.filter(|_| affinity::owner(&self.bindings, &exchange.ties).is_none());
+        let is_unowned = affinity::owner(&self.bindings, &exchange.ties).is_none();
         loop {
             let profile = match self.select(exchange, tries).await {
                 Ok(profile) => profile,
@@ -182,8 +203,8 @@ impl Proxy {
             };
             // Before any turn has told whose the conversation is: another socket of it that is opened
             // meanwhile must not go to a stranger.
-            if let Some(session) = unowned {
-                self.bindings.bind(Tie::Session, session, &profile.name);
+            if is_unowned {
+                affinity::bind(&self.bindings, &exchange.ties, &profile.name);
             }
             tries.begin();
             match self.attempt_upgrade(connections, exchange, &profile).await {
@@ -217,16 +238,8 @@ impl Proxy {
         }
         let snapshot = Snapshot::take(&self.profiles, exchange.routed.api, Now::read());
         let owner = affinity::owner(&self.bindings, &exchange.ties);
-        let blocked = owner.as_ref().filter(|owner| {
-            let state = snapshot.get(&owner.profile).map(|candidate| candidate.state);
-            state != Some(State::Ready) || tries.tried().contains(&owner.profile)
-        });
-        let may_move = match blocked {
-            // An upgrade has no body yet; each turn on it is looked at when it comes.
-            Some(_) if exchange.routed.lane == crate::route::Lane::Websocket => true,
-            Some(_) => exchange.is_account_neutral(self.control.config.max_request_body.bytes()).await,
-            None => true,
-        };
+        // Of an upgrade nothing is known but its head; each turn on it is looked at when it comes.
+        let may_move = affinity::may_move(&exchange.ties, owner.as_ref());
         self.choose(exchange, exchange.id, &snapshot, owner.as_ref(), may_move, tries)
     }
 
@@ -258,6 +271,9 @@ impl Proxy {
         let config = &self.control.config;
         let is_model_call = exchange.routed.call.is_model_call();
         let limit = if is_model_call { config.response_timeout } else { config.side_response_timeout };
+        if !identity.sees_turn_state {
+            exchange.strip_turn_state(config.max_request_body.bytes()).await;
+        }
         let response = http::send(connections, exchange, identity, limit).await?;
         let account = self.open_account(exchange, profile);
         commit::judge(self, exchange, account, response).await
@@ -306,10 +322,7 @@ impl Proxy {
             return None;
         }
         let credentials = profile.credentials();
-        let sees_turn_state =
-            exchange.ties.turn_state.as_deref().is_none_or(|turn_state| {
-                affinity::may_see_turn_state(&self.bindings, turn_state, &profile.name)
-            });
+        let sees_turn_state = affinity::may_see_turn_state(&self.bindings, &exchange.ties, &profile.name);
         let common = self.control.origin(exchange.routed.api);
         Some(Identity::new(credentials, routing, common, sees_turn_state))
     }
@@ -352,8 +365,41 @@ impl Proxy {
                 let (profile, reason) = (name.into(), reason.into());
                 self.control.log.record(&RunEvent::ProfileRetryBackoff { request, profile, reason, until });
             }
-            Refusal::Overload => {}
+            Refusal::Overload | Refusal::NotFound | Refusal::Unreadable => {}
         }
+    }
+
+    /// What to do when a profile says that the response which a request continues is not there: its owner
+    /// is asked again after a pause. Without one the client is told what the upstream said.
+    pub(crate) fn pause_for_owner(
+        &self,
+        request: u64,
+        ties: &Ties,
+        profile: &Profile,
+        tries: &mut Tries,
+    ) -> Option<Duration> {
+        let response = ties.response.as_deref()?;
+        let owner = self.bindings.owner(Tie::Response, response)?;
+        if owner != profile.name {
+            return None;
+        }
+        let profile = || (&*profile.name).into();
+        if self.gone.contains(response, std::time::Instant::now()) {
+            let profile = profile();
+            self.control.log.record(&RunEvent::PreviousResponseNegativeCache { request, profile });
+            return None;
+        }
+        let pause = tries.owner_pause();
+        if pause.is_none() {
+            self.gone.insert(response, std::time::Instant::now());
+        }
+        pause
+    }
+
+    /// Whether what a profile cannot read is known to be another's, that has not been asked.
+    pub(crate) fn has_another_owner(&self, ties: &Ties, profile: &Profile, tries: &Tries) -> bool {
+        let owner = affinity::owner(&self.bindings, ties);
+        owner.is_some_and(|owner| owner.profile != profile.name && !tries.tried().contains(&owner.profile))
     }
 
     /// The response is the client's from here on.
@@ -366,11 +412,9 @@ impl Proxy {
         let head = &committed.head;
         if exchange.routed.call.is_model_call() && (200..300).contains(&head.status()) {
             committed.account.observe_head(head);
-            let session = exchange.ties.session.as_deref();
-            if let Some(session) = session {
-                self.record_migration(exchange.id, session, committed.account.profile());
-            }
-            committed.account.bind_session(session);
+            self.record_migration(exchange.id, &exchange.ties, committed.account.profile());
+            self.record_compaction(exchange.id, &exchange.ties, committed.account.profile());
+            committed.account.bind_conversation(&exchange.ties);
         }
         committed.account.commit(head.status(), tries.count(), tries.take_permit());
         committed
@@ -386,20 +430,21 @@ impl Proxy {
                 ms,
             });
         }
-        match tries.best() {
-            Some(mut refused) => {
-                let (request, status) = (exchange.id, refused.head.status());
-                let profile = (&**refused.account.profile()).into();
-                self.control.log.record(&RunEvent::UpstreamUsageLimitPassthrough {
-                    request,
-                    profile,
-                    status,
-                });
-                refused.account.commit(status, tries.count(), tries.take_permit());
-                Answer::Upstream(refused)
-            }
-            None => Answer::Local(Reply::of(&Error::NoProfile(self.explain(exchange, none)))),
+        if let NoChoice::Owner(owner) = none {
+            self.record_blocked_compaction(exchange.id, &exchange.ties, owner);
         }
+        match tries.best() {
+            Some((refusal, refused)) => self.pass(exchange.id, &refusal, refused, tries),
+            None => Answer::Local(Reply::of(&self.nobody(exchange, none))),
+        }
+    }
+
+    /// The client gets a refusal as it came.
+    fn pass(&self, request: u64, refusal: &Refusal, mut refused: Box<Committed>, mut tries: Tries) -> Answer {
+        let status = refused.head.status();
+        self.record_passed(request, refused.account.profile(), refusal, status);
+        refused.account.commit(status, tries.count(), tries.take_permit());
+        Answer::Upstream(refused)
     }
 
     fn give_up_upgrade(&self, exchange: &Exchange, tries: &mut Tries, none: &NoChoice) -> Upgraded {

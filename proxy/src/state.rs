@@ -15,14 +15,24 @@ const RESPONSES: usize = 16_384;
 /// Most sessions that are remembered.
 const SESSIONS: usize = 2_048;
 
+/// Most threads that are remembered: a session has one, and one more for each of its sub-agents.
+const THREADS: usize = 4_096;
+
+/// Most encrypted items that are remembered: every step of a turn may leave one.
+const CONTENTS: usize = 65_536;
+
 /// What ties a request to the profile that served an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Tie {
     /// The response it continues.
     Response,
+    /// An item of its input that only its account can read.
+    Content,
     /// The turn state it carries.
     TurnState,
-    /// The session it belongs to.
+    /// The thread it belongs to: a conversation of its own.
+    Thread,
+    /// The session it belongs to: a thread and those of its sub-agents.
     Session,
 }
 
@@ -32,20 +42,27 @@ impl Tie {
     pub fn name(self) -> &'static str {
         match self {
             Self::Response => "response_id",
+            Self::Content => "encrypted_content",
             Self::TurnState => "turn_state",
+            Self::Thread => "thread",
             Self::Session => "session",
         }
     }
 }
 
 /// What stands for an id: half of its SHA-256, which nobody can make two ids share.
-type Digest = [u8; 16];
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest([u8; 16]);
 
-fn digest(id: &str) -> Digest {
-    let whole = ring::digest::digest(&ring::digest::SHA256, id.as_bytes());
-    let mut half = [0; 16];
-    half.iter_mut().zip(whole.as_ref()).for_each(|(to, from)| *to = *from);
-    half
+impl Digest {
+    /// The digest of an id.
+    #[must_use]
+    pub fn of(id: &str) -> Self {
+        let whole = ring::digest::digest(&ring::digest::SHA256, id.as_bytes());
+        let mut half = [0; 16];
+        half.iter_mut().zip(whole.as_ref()).for_each(|(to, from)| *to = *from);
+        Self(half)
+    }
 }
 
 /// Profiles' names by what they own.
@@ -55,7 +72,9 @@ type Owners = Recent<Digest, Arc<str>>;
 #[derive(Debug)]
 pub struct Bindings {
     responses: Mutex<Owners>,
+    contents: Mutex<Owners>,
     turn_states: Mutex<Owners>,
+    threads: Mutex<Owners>,
     sessions: Mutex<Owners>,
 }
 
@@ -63,7 +82,9 @@ impl Default for Bindings {
     fn default() -> Self {
         Self {
             responses: Mutex::new(Recent::new(RESPONSES)),
+            contents: Mutex::new(Recent::new(CONTENTS)),
             turn_states: Mutex::new(Recent::new(RESPONSES)),
+            threads: Mutex::new(Recent::new(THREADS)),
             sessions: Mutex::new(Recent::new(SESSIONS)),
         }
     }
@@ -73,13 +94,18 @@ impl Bindings {
     /// The profile that owns what `id` names.
     #[must_use]
     pub fn owner(&self, tie: Tie, id: &str) -> Option<Arc<str>> {
-        let id = digest(id);
+        self.owner_of(tie, Digest::of(id))
+    }
+
+    /// The same for an id whose digest is known.
+    #[must_use]
+    pub fn owner_of(&self, tie: Tie, id: Digest) -> Option<Arc<str>> {
         self.owners(tie).get(&id)
     }
 
     /// Makes `profile` the owner of what `id` names.
     pub fn bind(&self, tie: Tie, id: &str, profile: &Arc<str>) {
-        let id = digest(id);
+        let id = Digest::of(id);
         let mut owners = self.owners(tie);
         // Most of what is bound is bound already, and then nothing changes.
         if owners.get(&id).as_ref() != Some(profile) {
@@ -90,7 +116,9 @@ impl Bindings {
     fn owners(&self, tie: Tie) -> MutexGuard<'_, Owners> {
         lock(match tie {
             Tie::Response => &self.responses,
+            Tie::Content => &self.contents,
             Tie::TurnState => &self.turn_states,
+            Tie::Thread => &self.threads,
             Tie::Session => &self.sessions,
         })
     }

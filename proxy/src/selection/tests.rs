@@ -108,6 +108,11 @@ proptest! {
         let wanted = wanted(owner.as_ref(), may_move, &tried);
         let result = choose(&snapshot, &wanted);
         prop_assert_eq!(&choose(&snapshot, &wanted), &result, "the same snapshot gives the same choice");
+        if !may_move && let Some(owner) = &owner && snapshot.get(&owner.profile).is_none() {
+            let is_named = result == Err(NoChoice::Owner(Arc::clone(&owner.profile)));
+            prop_assert!(is_named, "what only a removed profile can read goes to nobody else");
+            return Ok(());
+        }
         let owner = owner.as_ref().and_then(|owner| snapshot.get(&owner.profile));
         if let Ok(choice) = &result {
             let chosen = snapshot.get(&choice.profile).unwrap();
