@@ -19,7 +19,7 @@ use crate::exchange::Ties;
 use crate::pipeline::Proxy;
 use crate::profile::{InFlight, Now};
 use crate::selection::affinity;
-use crate::state::Tie;
+use crate::state::{Gate, Ticket, Tie};
 
 /// Longest event that is looked at: as much as Codex takes, and twice that. Completed events repeat the
 /// whole output before they say what it cost. Memory is used for one that is not in one piece, while it comes.
@@ -70,6 +70,8 @@ pub struct Account {
     bound: Option<Box<str>>,
     /// Whether something was put out that only the account can read.
     has_sealed: bool,
+    /// When the last of the bindings that were made for it is durable.
+    ticket: Ticket,
     is_committed: bool,
     /// That the account is used up, said by an event that came before the response was committed.
     failure: Option<Refusal>,
@@ -99,6 +101,7 @@ impl Account {
             terminal: None,
             bound: None,
             has_sealed: false,
+            ticket: Ticket::DURABLE,
             is_committed: false,
             failure: None,
         }
@@ -135,17 +138,18 @@ impl Account {
     }
 
     /// Takes what the head of a successful response says about the account and the turn.
-    pub fn observe_head(&self, head: &ResponseHead) {
+    pub fn observe_head(&mut self, head: &ResponseHead) {
         if let Some(turn_state) = head.get_str(TURN_STATE) {
-            self.proxy.bindings.bind(Tie::TurnState, turn_state, self.profile());
+            self.bind(Tie::TurnState, turn_state);
         }
         self.observe_windows(windows_of_headers(head.fields()));
     }
 
     /// Makes the profile the owner of the thread and the session, and the one that fresh requests stay
     /// with: a turn of the conversation is its own.
-    pub fn bind_conversation(&self, ties: &Ties) {
-        affinity::bind(&self.proxy.bindings, ties, self.profile());
+    pub fn bind_conversation(&mut self, ties: &Ties) {
+        let ticket = affinity::bind(&self.proxy.control.state, ties, self.profile());
+        self.ticket = self.ticket.max(ticket);
         self.proxy.profiles.set_current(self.in_flight.profile());
         self.in_flight.profile().health().serve(self.started);
     }
@@ -158,7 +162,7 @@ impl Account {
             EventKind::ItemDone => return self.bind_contents(event.encrypted_contents()),
             EventKind::Metadata => {
                 if let Some(turn_state) = event.header(TURN_STATE) {
-                    self.proxy.bindings.bind(Tie::TurnState, &turn_state, self.profile());
+                    self.bind(Tie::TurnState, &turn_state);
                 }
             }
             EventKind::RateLimits => self.observe_windows(windows_of_event(event.value())),
@@ -175,7 +179,7 @@ impl Account {
         if let Some(id) = event.response_id()
             && self.bound.as_deref() != Some(&*id)
         {
-            self.proxy.bindings.bind(Tie::Response, &id, self.profile());
+            self.bind(Tie::Response, &id);
             self.bound = Some(id.into());
         }
     }
@@ -185,14 +189,14 @@ impl Account {
         self.bind_contents(wire::responses::encrypted_contents(text));
         let id = wire::json::Value::new(text).get("id").and_then(wire::json::Value::as_str);
         if let Some(id) = id {
-            self.proxy.bindings.bind(Tie::Response, &id, self.profile());
+            self.bind(Tie::Response, &id);
         }
     }
 
     /// Makes the profile the owner of what only its account can read.
     fn bind_contents<'a>(&mut self, contents: impl Iterator<Item = Cow<'a, str>>) {
         for content in contents {
-            self.proxy.bindings.bind(Tie::Content, &content, self.profile());
+            self.bind(Tie::Content, &content);
             self.has_sealed = true;
         }
     }
@@ -201,6 +205,25 @@ impl Account {
     #[must_use]
     pub fn has_sealed(&self) -> bool {
         self.has_sealed
+    }
+
+    fn bind(&mut self, tie: Tie, id: &str) {
+        self.ticket = self.ticket.max(self.proxy.control.state.bind(tie, id, self.profile()));
+    }
+
+    /// What bytes that carry the ids seen so far must wait for, if these are not durable yet.
+    pub fn gate(&mut self) -> Option<Gate> {
+        match std::mem::take(&mut self.ticket) {
+            Ticket::DURABLE => None,
+            ticket => self.proxy.control.state.gate(ticket),
+        }
+    }
+
+    /// Waits until the ids seen so far are durable.
+    pub async fn settle(&mut self) {
+        if let Some(gate) = self.gate() {
+            std::future::poll_fn(|context| gate.poll_open(context)).await;
+        }
     }
 
     /// The event that ended the response, if one has.

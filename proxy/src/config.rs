@@ -9,6 +9,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::state::Durability;
+
 mod value;
 
 pub use value::{ByteSize, Origin};
@@ -169,6 +171,10 @@ settings! {
     continuation_window: Duration = "12s", "PRODEX_CONTINUATION_WINDOW", "0s..=5m";
     /// How long renewing a token, or asking where a profile's traffic goes, may take.
     control_timeout: Duration = "20s", "PRODEX_CONTROL_TIMEOUT", "10ms..=5m";
+    /// Whether what the state has committed is on the disk, or with the operating system. With `normal` a
+    /// killed process loses nothing, but a loss of power may take the last bindings; `full` waits for
+    /// the disk at each commit.
+    state_sync: Durability = "normal", "PRODEX_STATE_SYNC", "normal or full";
     /// How long a drain waits for requests in flight.
     drain_timeout: Duration = "30s", "PRODEX_DRAIN_TIMEOUT", "0s..=1h";
 }
@@ -211,6 +217,12 @@ impl Config {
     #[must_use]
     pub fn log_directory(&self) -> PathBuf {
         self.log_dir.clone().unwrap_or_else(|| self.home.join("logs"))
+    }
+
+    /// Where the database of bindings and facts is.
+    #[must_use]
+    pub fn state_directory(&self) -> PathBuf {
+        self.home.join("state")
     }
 
     /// How many threads serve connections.

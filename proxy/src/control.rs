@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, Origin};
 use crate::profile::store::Store;
+use crate::state::State;
 use crate::telemetry::RunLog;
 
 mod flight;
@@ -22,6 +23,8 @@ pub struct Control {
     pub config: Config,
     /// The profiles on disk.
     pub store: Store,
+    /// What outlives a run.
+    pub state: State,
     /// The run log.
     pub log: Arc<RunLog>,
     /// Trusts what upstream connections trust.
@@ -34,9 +37,15 @@ pub struct Control {
 impl Control {
     /// The control path of a run; its tasks belong to `runtime`, which must be the one that ends last.
     #[must_use]
-    pub fn new(config: Config, log: Arc<RunLog>, tls: Arc<rustls::ClientConfig>, runtime: Handle) -> Self {
+    pub fn new(
+        config: Config,
+        state: State,
+        log: Arc<RunLog>,
+        tls: Arc<rustls::ClientConfig>,
+        runtime: Handle,
+    ) -> Self {
         let (store, tasks) = (Store::new(&config.home), Tasks::new(runtime));
-        Self { config, store, log, tls, tasks, client: OnceLock::new() }
+        Self { config, store, state, log, tls, tasks, client: OnceLock::new() }
     }
 
     /// The HTTP client, made when it is first needed. It follows no redirects and knows no proxies: a

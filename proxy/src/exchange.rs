@@ -4,6 +4,7 @@
 //! that is decoded aside; the bytes that are forwarded are never touched.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::io::Read as _;
 use std::time::Instant;
 
@@ -13,7 +14,7 @@ use wire::http1::RequestHead;
 use wire::responses::{RequestView, TURN_STATE};
 
 use crate::route::Routed;
-use crate::state::Digest;
+use crate::state::{Digest, digest};
 
 /// A request that passed the guard, with all of its body.
 #[derive(Debug)]
@@ -41,7 +42,7 @@ pub struct Exchange {
 pub struct Ties {
     /// The response that it continues.
     pub response: Option<String>,
-    /// The items of its input that only the account which made them can read, the newest last.
+    /// Items of its input that only the account which made them can read: the newest few, in their order.
     pub contents: Vec<Digest>,
     /// The turn state that an upstream gave out in this turn, from the head.
     pub turn_state: Option<String>,
@@ -106,11 +107,22 @@ fn own(text: Cow<'_, str>) -> String {
     text.into_owned()
 }
 
-/// The items of a request that only their account can read, each hashed once. A long text is gone through
-/// off the runtime's threads.
+/// How many of the encrypted items of a request are asked whose they are: its newest ones. Those of one
+/// conversation are one account's, and a request that holds any does not move.
+const CONTENTS: usize = 4;
+
+/// The newest items of a request that only their account can read, each hashed once. A long text is gone
+/// through off the runtime's threads.
 pub async fn contents(text: &Bytes) -> Vec<Digest> {
     let find = |text: &[u8]| {
-        RequestView::new(text).encrypted_contents().map(|content| Digest::of(&content)).collect()
+        let mut newest = VecDeque::with_capacity(CONTENTS + 1);
+        for content in RequestView::new(text).encrypted_contents() {
+            newest.push_back(content);
+            if newest.len() > CONTENTS {
+                newest.pop_front();
+            }
+        }
+        newest.into_iter().map(|content| digest(&content)).collect()
     };
     if text.len() <= INLINE_TEXT {
         return find(text);
@@ -227,12 +239,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_encrypted_item_is_found_in_texts_of_any_length() {
+    async fn encrypted_items_are_found_in_texts_of_any_length() {
         let text = br#"{"input":[{"encrypted_content":"one"},{"encrypted_content":"two"}],"x":""#;
-        let digests = [Digest::of("one"), Digest::of("two")];
+        let digests = ["one", "two"].map(digest);
         assert_eq!(contents(&Bytes::from_static(text)).await, digests);
         let long = [&text[..], &vec![b' '; 2 * INLINE_TEXT]].concat();
         assert_eq!(contents(&long.into()).await, digests);
+        let many: String = (0..9).map(|n| format!(r#"{{"encrypted_content":"{n}"}},"#)).collect();
+        assert_eq!(contents(&many.into()).await, ["5", "6", "7", "8"].map(digest));
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use wire::responses::RequestView;
+use wire::responses::{RequestView, TURN_STATE};
 use wire::route::Call;
 use wire::run_event::RunEvent;
 
@@ -26,7 +26,7 @@ use crate::profile::{Credentials, Now, Pool, Profile, origin, refresh};
 use crate::recording::Recorder;
 use crate::reply::Reply;
 use crate::selection::{NoChoice, Owner, Snapshot, Wanted, affinity, choose};
-use crate::state::{Bindings, Tie};
+use crate::state::{Ticket, Tie};
 
 pub mod gone;
 
@@ -46,8 +46,6 @@ pub struct Proxy {
     pub guard: Guard,
     /// The profiles.
     pub profiles: Pool,
-    /// Who owns which conversation.
-    pub bindings: Bindings,
     /// Responses that their owner has just said to be gone.
     pub gone: Gone,
     /// How many requests may be in flight.
@@ -86,12 +84,11 @@ impl Proxy {
     #[must_use]
     pub fn new(control: Arc<Control>, guard: Guard, profiles: Pool, is_tls: bool) -> Self {
         let admission = Admission::new(control.config.max_active);
-        let (bindings, draining) = (Bindings::default(), CancellationToken::new());
+        let draining = CancellationToken::new();
         Self {
             control,
             guard,
             profiles,
-            bindings,
             gone: Gone::default(),
             admission,
             is_tls,
@@ -122,16 +119,19 @@ impl Proxy {
 
     /// What ties a request to a conversation.
     pub async fn ties(&self, exchange: &Exchange) -> Ties {
-        if !exchange.routed.call.is_model_call() || exchange.body.is_empty() {
+        if !exchange.routed.call.is_model_call() {
             return Ties::read(&exchange.head, None);
         }
         let limit = self.control.config.max_request_body.bytes();
         let Some(text) = readable(&exchange.head, &exchange.body, limit).await else {
-            return Ties { is_opaque: true, ..Ties::read(&exchange.head, None) };
+            let ties = Ties { is_opaque: true, ..Ties::read(&exchange.head, None) };
+            affinity::recall(&self.control.state, &ties).await;
+            return ties;
         };
         let mut ties = Ties::read(&exchange.head, Some(RequestView::new(&text)));
         ties.contents = contents(&text).await;
         ties.is_compaction |= exchange.routed.call == Call::Compact;
+        affinity::recall(&self.control.state, &ties).await;
         ties
     }
 
@@ -166,10 +166,9 @@ impl Proxy {
                         None => return self.pass(exchange.id, &Refusal::NotFound, committed, tries),
                     }
                 }
-                Ok(Judged::Refused(Refusal::Unreadable, committed))
-                    if !self.has_another_owner(&exchange.ties, &profile, &tries) =>
-                {
-                    return self.pass(exchange.id, &Refusal::Unreadable, committed, tries);
+                // Its owner was asked, or nobody knows whose the item is.
+                Ok(Judged::Refused(refusal @ Refusal::Unreadable, committed)) => {
+                    return self.pass(exchange.id, &refusal, committed, tries);
                 }
                 Ok(Judged::Refused(refusal, committed)) => {
                     self.refused(exchange.id, &profile, &identity.credentials, &refusal, &mut tries).await;
@@ -195,7 +194,7 @@ impl Proxy {
         exchange: &Exchange,
         tries: &mut Tries,
     ) -> Upgraded {
-        let is_unowned = affinity::owner(&self.bindings, &exchange.ties).is_none();
+        let is_unowned = affinity::owner(&self.control.state, &exchange.ties).is_none();
         loop {
             let profile = match self.select(exchange, tries).await {
                 Ok(profile) => profile,
@@ -203,12 +202,17 @@ impl Proxy {
             };
             // Before any turn has told whose the conversation is: another socket of it that is opened
             // meanwhile must not go to a stranger.
-            if is_unowned {
-                affinity::bind(&self.bindings, &exchange.ties, &profile.name);
-            }
+            let bound = if is_unowned {
+                affinity::bind(&self.control.state, &exchange.ties, &profile.name)
+            } else {
+                Ticket::DURABLE
+            };
             tries.begin();
             match self.attempt_upgrade(connections, exchange, &profile).await {
-                Ok(Upgrade::Opened(opened)) => return Upgraded::Opened(opened, profile),
+                Ok(Upgrade::Opened(opened)) => {
+                    self.bind_upgrade(&opened, bound, &profile).await;
+                    return Upgraded::Opened(opened, profile);
+                }
                 Ok(Upgrade::Parked) => tries.refuse(&profile, &Refusal::Auth),
                 Ok(Upgrade::Refused(refusal, used, committed)) => {
                     self.refused(exchange.id, &profile, &used, &refusal, tries).await;
@@ -231,13 +235,24 @@ impl Proxy {
         }
     }
 
+    /// Binds what the head of an agreement to an upgrade tells the client, who is let know once that and what
+    /// was `bound` before are durable.
+    async fn bind_upgrade(&self, opened: &websocket::Opened, bound: Ticket, profile: &Profile) {
+        let state = &self.control.state;
+        let turn_state = opened.head.get_str(TURN_STATE);
+        let turn_state = turn_state.map(|turn_state| state.bind(Tie::TurnState, turn_state, &profile.name));
+        if let Some(gate) = state.gate(bound.max(turn_state.unwrap_or(Ticket::DURABLE))) {
+            std::future::poll_fn(|context| gate.poll_open(context)).await;
+        }
+    }
+
     /// Selects the profile for the next attempt.
     async fn select(&self, exchange: &Exchange, tries: &Tries) -> Result<Arc<Profile>, NoChoice> {
         for profile in self.profiles.of(exchange.routed.api) {
             refresh::look_again(&self.control, profile).await;
         }
         let snapshot = Snapshot::take(&self.profiles, exchange.routed.api, Now::read());
-        let owner = affinity::owner(&self.bindings, &exchange.ties);
+        let owner = affinity::owner(&self.control.state, &exchange.ties);
         // Of an upgrade nothing is known but its head; each turn on it is looked at when it comes.
         let may_move = affinity::may_move(&exchange.ties, owner.as_ref());
         self.choose(exchange, exchange.id, &snapshot, owner.as_ref(), may_move, tries)
@@ -322,7 +337,8 @@ impl Proxy {
             return None;
         }
         let credentials = profile.credentials();
-        let sees_turn_state = affinity::may_see_turn_state(&self.bindings, &exchange.ties, &profile.name);
+        let state = &self.control.state;
+        let sees_turn_state = affinity::may_see_turn_state(state, &exchange.ties, &profile.name);
         let common = self.control.origin(exchange.routed.api);
         Some(Identity::new(credentials, routing, common, sees_turn_state))
     }
@@ -379,7 +395,7 @@ impl Proxy {
         tries: &mut Tries,
     ) -> Option<Duration> {
         let response = ties.response.as_deref()?;
-        let owner = self.bindings.owner(Tie::Response, response)?;
+        let owner = self.control.state.owner(Tie::Response, response)?;
         if owner != profile.name {
             return None;
         }
@@ -394,12 +410,6 @@ impl Proxy {
             self.gone.insert(response, std::time::Instant::now());
         }
         pause
-    }
-
-    /// Whether what a profile cannot read is known to be another's, that has not been asked.
-    pub(crate) fn has_another_owner(&self, ties: &Ties, profile: &Profile, tries: &Tries) -> bool {
-        let owner = affinity::owner(&self.bindings, ties);
-        owner.is_some_and(|owner| owner.profile != profile.name && !tries.tried().contains(&owner.profile))
     }
 
     /// The response is the client's from here on.

@@ -50,11 +50,12 @@ pub async fn run(
     committed: Committed,
     keep_alive: bool,
 ) -> Ended {
-    let Committed { head, body, held, tap, account } = committed;
+    let Committed { head, body, held, tap, mut account } = committed;
     let config = &account.proxy().control.config;
     let (idle, write) = (config.stream_idle_timeout, config.write_timeout);
     let length = body.length;
-    let outbox = Outbox::new(headers::response(&head, length, keep_alive), held);
+    let mut outbox = Outbox::new(headers::response(&head, length, keep_alive), held);
+    outbox.close_until(account.gate());
     drop(head);
     let is_done = body.decoder.is_done();
     let mut relay = Relay { client, input, body, tap, account, outbox, is_done, progress: 0 };
@@ -146,6 +147,7 @@ impl Relay<'_> {
             let decoded = decoder.decode(bytes, look).map_err(|error| error.to_string())?;
             *keeps_alive &= decoded.consumed == bytes.len();
             *is_done = decoded.is_done;
+            outbox.close_until(account.gate());
             match outbox.write(client, &mut writing, &bytes[..decoded.consumed]) {
                 Ok(count) => account.forwarded(count),
                 Err(_) => return Ok(Some(Outcome::ClientGone)),

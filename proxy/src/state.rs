@@ -1,25 +1,39 @@
-//! Which profile owns which conversation.
+//! What outlives a run: which profile owns which conversation, and what is known of each profile.
 //!
-//! In memory for now, behind the interface that will be durable: a binding is made before the id it is
-//! about reaches the client. Bounded: the ids used longest ago are forgotten first, and of an id, which may
-//! be as long as a body, only a digest is kept.
+//! Requests read memory. What they change goes to a database in the home by one thread (`writer`), many
+//! changes to a commit, and a [`Ticket`] tells when a change is durable: before that, no byte that carries
+//! an id reaches a client. A database that cannot be written stops nothing: requests go on from memory, the
+//! log says so, and it is tried again. Of an id, which may be as long as a body, only a digest is kept.
 
-use std::borrow::Borrow;
 use std::collections::HashMap;
-use std::hash::Hash;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Most response ids and turn states that are remembered.
-const RESPONSES: usize = 16_384;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use wire::run_event::RunEvent;
 
-/// Most sessions that are remembered.
-const SESSIONS: usize = 2_048;
+use crate::profile::Now;
+use crate::telemetry::RunLog;
 
-/// Most threads that are remembered: a session has one, and one more for each of its sub-agents.
-const THREADS: usize = 4_096;
+pub mod crash;
 
-/// Most encrypted items that are remembered: every step of a turn may leave one.
-const CONTENTS: usize = 65_536;
+pub mod database;
+
+mod memory;
+
+mod schema;
+
+mod ticket;
+
+mod writer;
+
+use database::{Database, Row};
+pub use database::{Durability, Recovery, StateError};
+pub use memory::{Digest, digest};
+use memory::{Known, Memory};
+pub use ticket::{Gate, Ticket};
+use writer::Writer;
 
 /// What ties a request to the profile that served an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,7 +51,10 @@ pub enum Tie {
 }
 
 impl Tie {
-    /// Its name in logs.
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Response, Self::Content, Self::TurnState, Self::Thread, Self::Session];
+
+    /// Its name in logs and in the database.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -48,149 +65,207 @@ impl Tie {
             Self::Session => "session",
         }
     }
-}
 
-/// What stands for an id: half of its SHA-256, which nobody can make two ids share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Digest([u8; 16]);
-
-impl Digest {
-    /// The digest of an id.
+    /// How many bindings of this kind are kept: those made or used last.
     #[must_use]
-    pub fn of(id: &str) -> Self {
-        let whole = ring::digest::digest(&ring::digest::SHA256, id.as_bytes());
-        let mut half = [0; 16];
-        half.iter_mut().zip(whole.as_ref()).for_each(|(to, from)| *to = *from);
-        Self(half)
-    }
-}
-
-/// Profiles' names by what they own.
-type Owners = Recent<Digest, Arc<str>>;
-
-/// The owners of conversations.
-#[derive(Debug)]
-pub struct Bindings {
-    responses: Mutex<Owners>,
-    contents: Mutex<Owners>,
-    turn_states: Mutex<Owners>,
-    threads: Mutex<Owners>,
-    sessions: Mutex<Owners>,
-}
-
-impl Default for Bindings {
-    fn default() -> Self {
-        Self {
-            responses: Mutex::new(Recent::new(RESPONSES)),
-            contents: Mutex::new(Recent::new(CONTENTS)),
-            turn_states: Mutex::new(Recent::new(RESPONSES)),
-            threads: Mutex::new(Recent::new(THREADS)),
-            sessions: Mutex::new(Recent::new(SESSIONS)),
+    pub fn capacity(self) -> usize {
+        match self {
+            Self::Response | Self::TurnState => 16_384,
+            // Every step of a turn may leave one.
+            Self::Content => 32_768,
+            Self::Thread => 4_096,
+            Self::Session => 2_048,
         }
     }
 }
 
-impl Bindings {
-    /// The profile that owns what `id` names.
+/// Something that is known of a profile and outlives a run. One of each kind per profile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fact {
+    /// What is known of the account's quota.
+    Quota,
+    /// What is known of the account's health.
+    Health,
+}
+
+impl Fact {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Quota, Self::Health];
+
+    /// Its name in the database.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Quota => "quota",
+            Self::Health => "health",
+        }
+    }
+}
+
+/// A binding that comes from elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    /// What kind of id it is about.
+    pub tie: Tie,
+    /// The id.
+    pub id: String,
+    /// The owner's name.
+    pub profile: Arc<str>,
+    /// When it was made or used, in seconds since the epoch.
+    pub at: i64,
+}
+
+/// Adds bindings to the state in `directory`, but none that it has, and none that is too old. Says how many
+/// were added. Proxies that run take them up.
+///
+/// # Errors
+/// When the database cannot be opened or written.
+pub fn import(directory: &Path, durability: Durability, bindings: Vec<Binding>) -> Result<usize, StateError> {
+    let (mut database, _) = Database::open(directory, durability)?;
+    let now = Now::read().unix;
+    let fresh = bindings.into_iter().filter(|binding| binding.at > now - database::KEPT);
+    let rows = fresh.map(|Binding { tie, id, profile, at }| {
+        let id = memory::digest(&id);
+        Row { tie, id, profile, at: at.min(now) }
+    });
+    database.import(&rows.collect::<Vec<_>>())
+}
+
+/// A binding that is used is written again after this time, so that age and number forget those that are
+/// not: in seconds.
+const REFRESH: i64 = 3600;
+
+/// Profiles' facts as JSON.
+type Facts = HashMap<(Fact, Arc<str>), Arc<str>>;
+
+/// The state of a run, shared by its threads.
+#[derive(Debug)]
+pub struct State {
+    memory: Arc<Memory>,
+    facts: Mutex<Facts>,
+    /// The way to the disk; none for a state that lives in memory alone.
+    writer: Option<Writer>,
+}
+
+impl State {
+    /// A state that ends with the process, for tests. Whatever is bound counts as durable.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        Self { memory: Arc::default(), facts: Mutex::default(), writer: None }
+    }
+
+    /// Opens the state in `directory`, which is made if it is missing, and reads what is there. Says what
+    /// was found behind a run that did not end by itself. Blocks on the disk: called before anything listens.
+    ///
+    /// # Errors
+    /// When the database cannot be opened, is none, is damaged, or is a newer version's. It is left as it is.
+    pub fn open(
+        directory: &Path,
+        durability: Durability,
+        log: &Arc<RunLog>,
+    ) -> Result<(Self, Recovery), StateError> {
+        let (mut database, recovery) = Database::open(directory, durability)?;
+        let (memory, facts) = (Arc::new(Memory::default()), database.facts()?);
+        let seen = database.rows_after(0, |row| memory.learn(row))?;
+        if recovery.frames > 0 {
+            let Recovery { frames, bindings, pruned } = recovery;
+            log.record(&RunEvent::StateRecovered { frames, bindings, pruned });
+        }
+        let writer = Writer::start(database, seen, Arc::clone(&memory), Arc::clone(log))?;
+        Ok((Self { memory, facts: Mutex::new(facts), writer: Some(writer) }, recovery))
+    }
+
+    /// The profile that owns what `id` names, as far as memory knows.
     #[must_use]
     pub fn owner(&self, tie: Tie, id: &str) -> Option<Arc<str>> {
-        self.owner_of(tie, Digest::of(id))
+        self.owner_of(tie, &digest(id))
     }
 
     /// The same for an id whose digest is known.
     #[must_use]
-    pub fn owner_of(&self, tie: Tie, id: Digest) -> Option<Arc<str>> {
-        self.owners(tie).get(&id)
+    pub fn owner_of(&self, tie: Tie, id: &Digest) -> Option<Arc<str>> {
+        self.memory.get(tie, id).map(|known| known.profile)
     }
 
-    /// Makes `profile` the owner of what `id` names.
-    pub fn bind(&self, tie: Tie, id: &str, profile: &Arc<str>) {
-        let id = Digest::of(id);
-        let mut owners = self.owners(tie);
-        // Most of what is bound is bound already, and then nothing changes.
-        if owners.get(&id).as_ref() != Some(profile) {
-            owners.insert(id, Arc::clone(profile));
+    /// Brings into memory what other processes know about these ids, so that [`State::owner`] knows it.
+    /// Ids that are in memory cost nothing but a look.
+    pub async fn recall(&self, ids: impl IntoIterator<Item = (Tie, Digest)>) {
+        let Some(writer) = &self.writer else { return };
+        let is_missing = |(tie, id): &(Tie, Digest)| self.memory.get(*tie, id).is_none();
+        let missing: Vec<_> = ids.into_iter().filter(is_missing).collect();
+        writer.look();
+        if !missing.is_empty() {
+            writer.find(missing).await;
         }
     }
 
-    fn owners(&self, tie: Tie) -> MutexGuard<'_, Owners> {
-        lock(match tie {
-            Tie::Response => &self.responses,
-            Tie::Content => &self.contents,
-            Tie::TurnState => &self.turn_states,
-            Tie::Thread => &self.threads,
-            Tie::Session => &self.sessions,
-        })
+    /// Makes `profile` the owner of what `id` names. The ticket tells when that is durable.
+    pub fn bind(&self, tie: Tie, id: &str, profile: &Arc<str>) -> Ticket {
+        let id = digest(id);
+        let at = Now::read().unix;
+        let mut owners = self.memory.owners(tie);
+        let known = owners.get(&id).filter(|known| known.profile == *profile);
+        // Most of what is bound is bound already, and then nothing changes.
+        if let Some(known) = &known
+            && at - known.at < REFRESH
+        {
+            return known.ticket;
+        }
+        let Some(writer) = &self.writer else {
+            owners.insert(id, Known { profile: Arc::clone(profile), at, ticket: Ticket::DURABLE });
+            return Ticket::DURABLE;
+        };
+        // Under the lock of the map: rows are written in the order in which memory changed.
+        let queued = writer.queue(Row { tie, id, profile: Arc::clone(profile), at });
+        // What is only written again is durable already.
+        let ticket = known.map_or(queued, |known| known.ticket);
+        owners.insert(id, Known { profile: Arc::clone(profile), at, ticket });
+        ticket
+    }
+
+    /// What to wait for until the change of this ticket is durable; nothing if it is.
+    #[must_use]
+    pub fn gate(&self, ticket: Ticket) -> Option<Gate> {
+        self.writer.as_ref()?.gate(ticket)
+    }
+
+    /// Keeps what is known of a profile. It is written soon, with the next bindings, and nobody waits for it.
+    /// What is as it was costs no write.
+    pub fn put(&self, fact: Fact, profile: &Arc<str>, value: &impl Serialize) {
+        // A value that is no JSON is a mistake of the program, which the caller's tests find.
+        let Ok(text) = serde_json::to_string(value) else { return };
+        let text: Arc<str> = text.into();
+        let key = (fact, Arc::clone(profile));
+        let mut facts = lock(&self.facts);
+        if facts.get(&key) == Some(&text) {
+            return;
+        }
+        facts.insert(key.clone(), Arc::clone(&text));
+        if let Some(writer) = &self.writer {
+            writer.queue_fact(key, text);
+        }
+    }
+
+    /// What was known of a profile when this run began, or was put since. None as well if it was written in
+    /// a form that `T` does not read.
+    #[must_use]
+    pub fn get<T: DeserializeOwned>(&self, fact: Fact, profile: &Arc<str>) -> Option<T> {
+        let text = lock(&self.facts).get(&(fact, Arc::clone(profile))).cloned()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// Writes what is waiting and closes the database. From then on nothing is durable, and nobody waits.
+    pub fn close(&self) {
+        if let Some(writer) = &self.writer {
+            writer.close();
+        }
     }
 }
 
-/// A panic while a map was changed leaves it usable: each change is one insertion.
+/// A panic while one of our maps or queues was changed leaves it usable: each change is one step.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A map that forgets what was used longest ago, in two generations: when the young one is full it
-/// becomes the old one, and the old one is forgotten. At least `capacity` of the last used are kept, at
-/// most twice as many.
-#[derive(Debug)]
-struct Recent<K, V> {
-    capacity: usize,
-    young: HashMap<K, V>,
-    old: HashMap<K, V>,
-}
-
-impl<K: Eq + Hash, V: Clone> Recent<K, V> {
-    fn new(capacity: usize) -> Self {
-        Self { capacity, young: HashMap::new(), old: HashMap::new() }
-    }
-
-    fn get<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<V>
-    where
-        K: Borrow<Q>,
-    {
-        if let Some(value) = self.young.get(key) {
-            return Some(value.clone());
-        }
-        let (key, value) = self.old.remove_entry(key)?;
-        self.insert(key, value.clone());
-        Some(value)
-    }
-
-    fn insert(&mut self, key: K, value: V) {
-        if self.young.len() >= self.capacity && !self.young.contains_key(&key) {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(key, value);
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_id_is_owned_by_who_was_bound_last() {
-        let bindings = Bindings::default();
-        let (one, two): (Arc<str>, Arc<str>) = ("one".into(), "two".into());
-        bindings.bind(Tie::Response, "a", &one);
-        bindings.bind(Tie::Session, "a", &two);
-        assert_eq!(bindings.owner(Tie::Response, "a"), Some(Arc::clone(&one)));
-        assert_eq!(bindings.owner(Tie::Session, "a"), Some(Arc::clone(&two)));
-        assert_eq!(bindings.owner(Tie::TurnState, "a"), None);
-        bindings.bind(Tie::Response, "a", &two);
-        assert_eq!(bindings.owner(Tie::Response, "a"), Some(two));
-    }
-
-    #[test]
-    fn what_is_used_is_kept_and_the_rest_is_bounded() {
-        let mut recent = Recent::new(100);
-        recent.insert(u32::MAX, ());
-        for key in 0..10_000 {
-            recent.insert(key, ());
-            assert!(recent.get(&u32::MAX).is_some(), "in use at {key}");
-            assert!(recent.young.len() + recent.old.len() <= 200);
-        }
-        assert!((9_901..10_000).all(|key| recent.get(&key).is_some()));
-        assert!(recent.get(&0).is_none());
-    }
-}
+mod tests;

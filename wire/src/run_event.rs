@@ -86,6 +86,19 @@ pub enum RunEvent<'a> {
     TokenUsage { request: u64, profile: Text<'a>, input: i64, cached: i64, output: i64, total: i64 },
     /// Something about the traffic is not as this version knows it.
     CompatWarning { request: u64, warning: Text<'a>, detail: Text<'a> },
+    /// A run that was killed had left this many pages of its write-ahead log; they are part of the state
+    /// now, which has so many bindings. So many more were too old.
+    StateRecovered { frames: u64, bindings: u64, pruned: u64 },
+    /// So many bindings wait to be written, for longer or more of them than usual.
+    StateSaveQueued { backlog: usize },
+    /// What was written since this was said last: rows, in so many commits. `lag_ms` is the longest that
+    /// one of them waited.
+    StateSaveOk { rows: usize, commits: u64, backlog: usize, lag_ms: u64 },
+    /// So many bindings were given up, because the disk fails and more wait than may.
+    StateSaveSkipped { rows: usize, backlog: usize, lag_ms: u64 },
+    /// The state could not be written; it is tried again, and this cause is not told again. `cause` is
+    /// `busy`, `full`, `read_only`, `io`, `damaged` or `other`.
+    StateSaveError { cause: Text<'a>, error: Text<'a>, backlog: usize, lag_ms: u64 },
     /// Lines were lost because the disk did not keep up.
     LogDropped { lines: u64 },
 }

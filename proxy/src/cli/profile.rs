@@ -9,11 +9,12 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::{Exit, Failure, Home};
-use crate::config::process_environment;
+use crate::config::{Config, process_environment};
 use crate::profile::credentials::{Credentials, Kind};
-use crate::profile::import::{Outcome, find, import};
+use crate::profile::import::{Found, Outcome, find, find_bindings, import};
 use crate::profile::store::{Store, Stored};
 use crate::secret::Secret;
+use crate::state;
 
 /// Manage the accounts that are pooled
 ///
@@ -253,14 +254,15 @@ impl Import {
             }
         }
         let outcomes = import(&store, &found, self.dry_run)?;
+        let bindings = self.import_bindings(&config, &outcomes)?;
         if self.json {
             let rows: Vec<_> = outcomes
                 .iter()
                 .map(|(found, outcome)| json!({"name": found.name, "path": found.path, "result": result(outcome)}))
                 .collect();
-            println!("{}", json!({"dry_run": self.dry_run, "found": rows}));
+            println!("{}", json!({"dry_run": self.dry_run, "found": rows, "bindings": bindings}));
         } else {
-            self.print(&outcomes);
+            self.print(&outcomes, bindings);
         }
         let added = outcomes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Added));
         let chosen = added.clone().find(|(found, _)| found.is_current).or_else(|| added.clone().next());
@@ -273,7 +275,22 @@ impl Import {
         Ok(if outcomes.is_empty() || has_failed { Exit::Failure } else { Exit::Ok })
     }
 
-    fn print(&self, outcomes: &[(crate::profile::import::Found, Outcome)]) {
+    /// Takes over which account owns which conversation, from the places that say so. Says how many.
+    fn import_bindings(&self, config: &Config, outcomes: &[(Found, Outcome)]) -> Result<usize, Failure> {
+        let own = [config.home.clone()];
+        let places = if self.places.is_empty() { &own[..] } else { &self.places[..] };
+        let mut bindings = Vec::new();
+        for place in places {
+            bindings.extend(find_bindings(place, outcomes)?);
+        }
+        if bindings.is_empty() || self.dry_run {
+            return Ok(bindings.len());
+        }
+        let imported = state::import(&config.state_directory(), config.state_sync, bindings);
+        imported.map_err(|error| Failure::of(Exit::Environment, &error))
+    }
+
+    fn print(&self, outcomes: &[(Found, Outcome)], bindings: usize) {
         if outcomes.is_empty() {
             println!("Nothing was found. Log in with `codex login`, or say where the login is.");
         }
@@ -291,6 +308,10 @@ impl Import {
                 }
                 Outcome::Failed(error) => println!("left {path}: {}", crate::control::describe(error)),
             }
+        }
+        if bindings > 0 {
+            let verb = if self.dry_run { "would take over" } else { "took over" };
+            println!("{verb} which profile owns which conversation: {bindings} ids");
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::recording::Recorder;
 use crate::secret::Secret;
 use crate::server::authority::{Authority, TlsError, client_config};
 use crate::server::{Listeners, run};
+use crate::state::{Recovery, State};
 use crate::telemetry::RunLog;
 
 /// How long a token that was renewed may take to get to the disk.
@@ -106,7 +107,8 @@ impl Serve {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::of(Exit::Environment, &error))?;
         let handle = runtime.handle().clone();
-        let control = Arc::new(Control::new(config, Arc::clone(&log), upstream_tls, handle));
+        let state = open_state(&config, &log)?;
+        let control = Arc::new(Control::new(config, state, Arc::clone(&log), upstream_tls, handle));
         let result = runtime.block_on(self.serve(control, profiles, authority.as_ref()));
         // What must come to its end has; a read of standard input need not. With the tasks go the connections
         // that were cut off, and with the last of them the recorder.
@@ -165,6 +167,7 @@ impl Serve {
         };
         // A disk that is still full was told of when it was.
         let _ = tokio::time::timeout(SAVE, saving).await;
+        proxy.control.state.close();
         if aborted > 0 {
             eprintln!("prodex: {aborted} requests were cut off at the end of the drain");
         }
@@ -262,6 +265,20 @@ fn read_capability() -> Result<Secret, Failure> {
 pub(super) fn random_capability() -> Result<Secret, Failure> {
     Secret::random()
         .map_err(|error| Failure::new(Exit::Environment, format!("there is no randomness: {error}")))
+}
+
+/// Opens the state, and says what was found behind a run that was killed.
+fn open_state(config: &Config, log: &Arc<RunLog>) -> Result<State, Failure> {
+    let opened = State::open(&config.state_directory(), config.state_sync, log);
+    let (state, recovery) = opened.map_err(|error| Failure::of(Exit::Environment, &error))?;
+    if recovery.frames > 0 {
+        let Recovery { frames, bindings, pruned } = recovery;
+        eprintln!(
+            "prodex: the state of a run that was killed is recovered: {frames} pages of its log, {bindings} bindings \
+             in all, {pruned} too old"
+        );
+    }
+    Ok(state)
 }
 
 fn open_log(config: &Config) -> Result<Arc<RunLog>, Failure> {

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::state::Durability;
+
 /// A value that is written as text. `Err` says what is wrong with the text.
 pub(super) trait FromText: Sized {
     /// Reads a value; `range` is `least..=most` for those that have an order.
@@ -119,6 +121,16 @@ impl FromText for SocketAddr {
             Ok(address)
         } else {
             Err("it is not a loopback address".to_owned())
+        }
+    }
+}
+
+impl FromText for Durability {
+    fn from_text(text: &str) -> Result<Self, String> {
+        match text {
+            "normal" => Ok(Self::Normal),
+            "full" => Ok(Self::Full),
+            _ => Err("it is none of the two".to_owned()),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::state::Digest;
+use crate::state::{Digest, digest};
 
 /// How long a response counts as gone: longer than Codex repeats a failed turn (about 7 s on a WebSocket,
 /// 24 s over HTTP).
@@ -28,7 +28,7 @@ impl Gone {
             gone.retain(|_, until| *until > now);
         }
         if gone.len() < CAPACITY {
-            gone.insert(Digest::of(response), now + TIME);
+            gone.insert(digest(response), now + TIME);
         }
     }
 
@@ -36,7 +36,7 @@ impl Gone {
     #[must_use]
     pub fn contains(&self, response: &str, now: Instant) -> bool {
         let gone = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        !gone.is_empty() && gone.get(&Digest::of(response)).is_some_and(|until| *until > now)
+        !gone.is_empty() && gone.get(&digest(response)).is_some_and(|until| *until > now)
     }
 }
 

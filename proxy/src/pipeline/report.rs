@@ -128,7 +128,7 @@ impl Proxy {
 
     /// Says so when a conversation moves to another account.
     pub(crate) fn record_migration(&self, request: u64, ties: &Ties, to: &Arc<str>) {
-        let owner = |tie, id: &Option<String>| self.bindings.owner(tie, id.as_deref()?);
+        let owner = |tie, id: &Option<String>| self.control.state.owner(tie, id.as_deref()?);
         let from = owner(Tie::Thread, &ties.thread).or_else(|| owner(Tie::Session, &ties.session));
         if let Some(from) = from.filter(|from| from != to) {
             let (from, to) = ((&*from).into(), (&**to).into());

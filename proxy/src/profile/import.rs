@@ -16,6 +16,10 @@ use serde_json::Value;
 use super::Credentials;
 use super::store::{self, Store, StoreError};
 
+mod bindings;
+
+pub use bindings::find_bindings;
+
 /// How long a renewal that is under way is waited for: longer than one takes.
 const LEASE: Duration = Duration::from_secs(30);
 

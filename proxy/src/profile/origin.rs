@@ -189,6 +189,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::server::authority::client_config;
+    use crate::state::State;
     use crate::telemetry::RunLog;
     use serde_json::json;
     use wiremock::{Mock, MockServer, ResponseTemplate, matchers};
@@ -205,7 +206,7 @@ mod tests {
         let config = Config::load(Some(home.path()), &|_| None, &flags).unwrap();
         let (log, tls) = (Arc::new(RunLog::none()), Arc::new(client_config(None).unwrap()));
         let runtime = tokio::runtime::Handle::current();
-        let control = Arc::new(Control::new(config, log, tls, runtime));
+        let control = Arc::new(Control::new(config, State::in_memory(), log, tls, runtime));
         let login = json!({"tokens": {"access_token": "t", "account_id": "a"}}).to_string();
         let profile = Arc::new(Profile::new("work", Credentials::parse(&login).unwrap()));
         let first = of(&control, &profile).await;

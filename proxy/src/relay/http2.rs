@@ -18,6 +18,7 @@ use crate::accounting::{Account, Outcome, Tap};
 use crate::attempt::connection::Connections;
 use crate::attempt::http::Body;
 use crate::commit::Committed;
+use crate::state::Gate;
 use crate::stream::poll_read_scratch;
 
 /// A body of a response to an HTTP/2 client.
@@ -38,7 +39,7 @@ impl StreamBody {
         let held = Some(Bytes::from(payload)).filter(|held| !held.is_empty());
         let config = &account.proxy().control.config;
         let stall = Stall::new(config.stream_idle_timeout, config.write_timeout);
-        let relay = Relay { body, held, tap, account, connections };
+        let relay = Relay { body, held, gate: None, tap, account, connections };
         let state = State { relay: Some(relay), problem: None, progress: 0, waits: None };
         let shared = Arc::new(Shared(Mutex::new(state)));
         let watch = tokio::spawn(watch(Arc::downgrade(&shared), stall)).abort_handle();
@@ -147,8 +148,10 @@ impl State {
 #[derive(Debug)]
 struct Relay {
     body: Body,
-    /// What was read before the commitment.
+    /// What was read and not handed over: before the commitment, or before its gate is open.
     held: Option<Bytes>,
+    /// What `held` waits for: an id in it that is not durable yet.
+    gate: Option<Gate>,
     tap: Tap,
     account: Account,
     connections: Arc<Connections>,
@@ -160,12 +163,16 @@ impl Relay {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
-        let Self { body, held, tap, account, .. } = self;
-        if let Some(held) = held.take() {
-            account.forwarded(held.len());
-            return Poll::Ready(Ok(Some(held)));
-        }
+        let Self { body, held, gate, tap, account, .. } = self;
         loop {
+            if let Some(closed) = gate {
+                std::task::ready!(closed.poll_open(context));
+                *gate = None;
+            }
+            if let Some(held) = held.take() {
+                account.forwarded(held.len());
+                return Poll::Ready(Ok(Some(held)));
+            }
             let Body { stream, decoder, keeps_alive, .. } = &mut *body;
             if decoder.is_done() {
                 return Poll::Ready(Ok(None));
@@ -188,8 +195,8 @@ impl Relay {
             }
             // Framing alone is nothing to hand over.
             if !payload.is_empty() {
-                account.forwarded(payload.len());
-                return Poll::Ready(Ok(Some(payload.into())));
+                *held = Some(payload.into());
+                *gate = account.gate();
             }
         }
     }

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite as _;
 
+use crate::state::Gate;
 use crate::stream::Stream;
 
 /// Bytes on their way to a socket. Whoever fills it stops reading while it is not empty.
@@ -17,12 +18,14 @@ pub(super) struct Outbox {
     /// How much of the two has been taken.
     sent: usize,
     must_flush: bool,
+    /// What all of it waits for: an id in it that is not durable yet.
+    gate: Option<Gate>,
 }
 
 impl Outbox {
     /// A head and what follows it, to be sent in one piece.
     pub(super) fn new(head: Vec<u8>, bytes: Vec<u8>) -> Self {
-        Self { head, bytes, sent: 0, must_flush: false }
+        Self { head, bytes, sent: 0, must_flush: false, gate: None }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -34,14 +37,26 @@ impl Outbox {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Writes bytes straight to the socket, and keeps what it does not take. Nothing may wait. Says how
-    /// many bytes it took.
+    /// Nothing more is handed over until this gate is open.
+    pub(super) fn close_until(&mut self, gate: Option<Gate>) {
+        self.gate = match (self.gate.take(), gate) {
+            (Some(one), other) => Some(one.and(other)),
+            (None, gate) => gate,
+        };
+    }
+
+    /// Writes bytes straight to the socket, and keeps what it does not take. Nothing may wait but for the
+    /// gate. Says how many bytes it took.
     pub(super) fn write(
         &mut self,
         stream: &mut Stream,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> io::Result<usize> {
+        if self.gate.is_some() {
+            self.push(bytes);
+            return Ok(0);
+        }
         let written = match Pin::new(&mut *stream).poll_write(context, bytes) {
             Poll::Ready(written) => written?,
             Poll::Pending => 0,
@@ -58,6 +73,10 @@ impl Outbox {
         context: &mut Context<'_>,
         mut taken: impl FnMut(usize),
     ) -> Poll<io::Result<()>> {
+        if let Some(gate) = &self.gate {
+            ready!(gate.poll_open(context));
+            self.gate = None;
+        }
         while self.sent < self.head.len() + self.bytes.len() {
             let in_head = self.sent.min(self.head.len());
             let slices =

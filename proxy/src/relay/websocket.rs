@@ -349,7 +349,7 @@ impl Socket<'_> {
                 unread.extend_from_slice(bytes);
                 return None;
             }
-            if pass(frames, turn, is_sealed, bytes).is_err() {
+            if pass(frames, turn, is_sealed, to_client, bytes).is_err() {
                 return Some(Outcome::UpstreamCut);
             }
             to_client.write(client, &mut writing, bytes).is_err().then_some(Outcome::ClientGone)
@@ -385,6 +385,7 @@ impl Socket<'_> {
                     // It ends what came before it, so it does not overtake that.
                     let frames = std::mem::take(&mut held.frames);
                     held.frame_start = 0;
+                    self.to_client.close_until(held.account.gate());
                     self.to_client.push(&frames);
                 }
                 Verdict::Output { is_end } => {
@@ -399,7 +400,8 @@ impl Socket<'_> {
                 }
             }
         }
-        if pass(&mut self.upstream.frames, &mut self.turn, &mut self.is_sealed, rest).is_err() {
+        let Self { upstream, turn, is_sealed, to_client, .. } = self;
+        if pass(&mut upstream.frames, turn, is_sealed, to_client, rest).is_err() {
             return Some(Step::Ended(Outcome::UpstreamCut));
         }
         self.to_client.push(rest);
@@ -410,6 +412,7 @@ impl Socket<'_> {
     /// and what came is the client's.
     async fn show_held(&mut self) {
         let Turn::Held(held) = &mut self.turn else { return };
+        self.to_client.close_until(held.account.gate());
         self.to_client.push(&std::mem::take(&mut held.frames));
         let Self { to_client, client, .. } = self;
         let sending = std::future::poll_fn(|context| to_client.poll_send(client, context, |_| {}));
@@ -486,11 +489,13 @@ fn hear(
     Ok((taken, verdict))
 }
 
-/// Looks at frames that pass to the client; the event that ends the response ends the turn.
+/// Looks at frames that pass to the client, which wait there until the ids in them are durable; the event that
+/// ends the response ends the turn.
 fn pass(
     frames: &mut Assembler,
     turn: &mut Turn,
     is_sealed: &mut bool,
+    to_client: &mut Outbox,
     bytes: &[u8],
 ) -> Result<(), FrameError> {
     let mut rest = bytes;
@@ -503,6 +508,7 @@ fn pass(
             if let Some(Heard::Message { text, .. }) = heard {
                 let event = EventView::new(text);
                 account.event(event);
+                to_client.close_until(account.gate());
                 if event.kind.is_terminal() {
                     end(turn, is_sealed);
                 }

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use crate::exchange::Ties;
-use crate::state::{Bindings, Tie};
+use crate::state::{State, Ticket, Tie, digest};
 
 /// The owner of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,16 +20,29 @@ pub struct Owner {
     pub tie: Tie,
 }
 
+/// Brings what other processes know of these ids into memory, before the owner is asked for.
+pub async fn recall(state: &State, ties: &Ties) {
+    let ids = [
+        (Tie::Response, &ties.response),
+        (Tie::TurnState, &ties.turn_state),
+        (Tie::TurnState, &ties.turn_state_in_body),
+        (Tie::Thread, &ties.thread),
+        (Tie::Session, &ties.session),
+    ];
+    let ids = ids.into_iter().filter_map(|(tie, id)| Some((tie, digest(id.as_deref()?))));
+    state.recall(ids.chain(ties.contents.iter().map(|id| (Tie::Content, *id)))).await;
+}
+
 /// Finds the owner: by the response that is continued, then by the encrypted items, the newest first, then
 /// by the turn state, the thread and the session.
 #[must_use]
-pub fn owner(bindings: &Bindings, ties: &Ties) -> Option<Owner> {
+pub fn owner(state: &State, ties: &Ties) -> Option<Owner> {
     let by = |tie: Tie, id: &Option<String>| {
-        let profile = bindings.owner(tie, id.as_deref()?)?;
+        let profile = state.owner(tie, id.as_deref()?)?;
         Some(Owner { profile, tie })
     };
     let by_content = || {
-        let mut known = ties.contents.iter().rev().filter_map(|id| bindings.owner_of(Tie::Content, *id));
+        let mut known = ties.contents.iter().rev().filter_map(|id| state.owner_of(Tie::Content, id));
         known.next().map(|profile| Owner { profile, tie: Tie::Content })
     };
     by(Tie::Response, &ties.response)
@@ -41,12 +54,11 @@ pub fn owner(bindings: &Bindings, ties: &Ties) -> Option<Owner> {
 }
 
 /// Makes a profile the owner of the thread and the session that a request belongs to.
-pub fn bind(bindings: &Bindings, ties: &Ties, profile: &Arc<str>) {
-    for (tie, id) in [(Tie::Thread, &ties.thread), (Tie::Session, &ties.session)] {
-        if let Some(id) = id {
-            bindings.bind(tie, id, profile);
-        }
-    }
+/// The ticket tells when that is durable.
+pub fn bind(state: &State, ties: &Ties, profile: &Arc<str>) -> Ticket {
+    let ids = [(Tie::Thread, &ties.thread), (Tie::Session, &ties.session)];
+    let tickets = ids.into_iter().filter_map(|(tie, id)| Some(state.bind(tie, id.as_deref()?, profile)));
+    tickets.max().unwrap_or(Ticket::DURABLE)
 }
 
 /// Whether a request could be served by another account than its owner: it has its whole history with it,
@@ -60,20 +72,19 @@ pub fn may_move(ties: &Ties, owner: Option<&Owner>) -> bool {
 /// Whether this profile may see the turn states that a request carries: their issuer may. When the issuer
 /// is not known it is the account that has the conversation; without one, anybody.
 #[must_use]
-pub fn may_see_turn_state(bindings: &Bindings, ties: &Ties, profile: &str) -> bool {
+pub fn may_see_turn_state(state: &State, ties: &Ties, profile: &str) -> bool {
     ties.turn_states().all(|turn_state| {
-        let issuer = bindings.owner(Tie::TurnState, turn_state);
-        issuer.or_else(|| owner(bindings, ties).map(|owner| owner.profile)).is_none_or(|it| &*it == profile)
+        let issuer = state.owner(Tie::TurnState, turn_state);
+        issuer.or_else(|| owner(state, ties).map(|owner| owner.profile)).is_none_or(|it| &*it == profile)
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::Digest;
 
-    fn bindings() -> Bindings {
-        let bindings = Bindings::default();
+    fn state() -> State {
+        let state = State::in_memory();
         for (tie, id, profile) in [
             (Tie::Session, "s", "by-session"),
             (Tie::Thread, "t", "by-thread"),
@@ -83,18 +94,18 @@ mod tests {
             (Tie::Content, "new", "by-content"),
             (Tie::Response, "r", "by-response"),
         ] {
-            bindings.bind(tie, id, &profile.into());
+            state.bind(tie, id, &profile.into());
         }
-        bindings
+        state
     }
 
     #[test]
     fn the_strongest_tie_counts() {
-        let bindings = bindings();
+        let state = state();
         let some = |text: &str| Some(text.to_owned());
         let mut ties = Ties {
             response: some("r"),
-            contents: ["?", "old", "new", "?"].map(Digest::of).into(),
+            contents: ["?", "old", "new", "?"].map(digest).into(),
             turn_state: some("h"),
             turn_state_in_body: some("b"),
             thread: some("t"),
@@ -102,7 +113,7 @@ mod tests {
             ..Ties::default()
         };
         let mut expect = |profile: &str, weaken: &mut dyn FnMut(&mut Ties)| {
-            assert_eq!(&*owner(&bindings, &ties).unwrap().profile, profile);
+            assert_eq!(&*owner(&state, &ties).unwrap().profile, profile);
             weaken(&mut ties);
         };
         expect("by-response", &mut |ties| ties.response = some("?"));
@@ -112,7 +123,7 @@ mod tests {
         expect("by-other-turn-state", &mut |ties| ties.turn_state_in_body = some("?"));
         expect("by-thread", &mut |ties| ties.thread = some("?"));
         expect("by-session", &mut |ties| ties.session = some("?"));
-        assert_eq!(owner(&bindings, &ties), None);
+        assert_eq!(owner(&state, &ties), None);
     }
 
     #[test]
@@ -122,7 +133,7 @@ mod tests {
         assert!(may_move(&ties, Some(&owner)));
         let held = [
             Ties { response: Some("r".into()), ..ties.clone() },
-            Ties { contents: vec![Digest::of("unknown")], ..ties.clone() },
+            Ties { contents: vec![digest("unknown")], ..ties.clone() },
             Ties { is_opaque: true, ..ties },
         ];
         for ties in held {
@@ -132,14 +143,14 @@ mod tests {
 
     #[test]
     fn a_turn_state_is_for_its_issuer() {
-        let bindings = bindings();
+        let state = state();
         let ties = |head: Option<&str>, body: Option<&str>, thread: &str| Ties {
             turn_state: head.map(str::to_owned),
             turn_state_in_body: body.map(str::to_owned),
             thread: Some(thread.to_owned()),
             ..Ties::default()
         };
-        let sees = |ties: &Ties, profile| may_see_turn_state(&bindings, ties, profile);
+        let sees = |ties: &Ties, profile| may_see_turn_state(&state, ties, profile);
         assert!(sees(&ties(Some("h"), None, "t"), "by-turn-state"));
         assert!(!sees(&ties(Some("h"), None, "t"), "by-thread"));
         assert!(!sees(&ties(None, Some("b"), "t"), "by-turn-state"));

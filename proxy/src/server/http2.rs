@@ -130,7 +130,11 @@ async fn respond(
 ) -> http::Response<Payload> {
     let is_to_head = parts.method == http::Method::HEAD;
     match Box::pin(answer(worker, parts, incoming, tap)).await {
-        Ok(Answer::Upstream(committed)) => stream(worker, *committed),
+        Ok(Answer::Upstream(mut committed)) => {
+            // The head may hold an id, and so may what was held; over HTTP/1.1 both wait in the outbox.
+            committed.account.settle().await;
+            stream(worker, *committed)
+        }
         Ok(Answer::Local(reply)) => local(&reply, is_to_head),
         Err(error) => local(&Reply::of(&error), is_to_head),
     }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::Config;
 use crate::server::authority::client_config;
+use crate::state::State;
 use crate::telemetry::RunLog;
 use serde_json::json;
 use wiremock::matchers::{body_json, method, path};
@@ -26,8 +27,13 @@ impl Setting {
         let flags = vec![("upstream", endpoint.uri()), ("control_timeout", "500ms".to_owned())];
         let config = Config::load(Some(home.path()), &|_| None, &flags).unwrap();
         let tls = Arc::new(client_config(None).unwrap());
-        let control =
-            Arc::new(Control::new(config, Arc::new(RunLog::none()), tls, tokio::runtime::Handle::current()));
+        let control = Arc::new(Control::new(
+            config,
+            State::in_memory(),
+            Arc::new(RunLog::none()),
+            tls,
+            tokio::runtime::Handle::current(),
+        ));
         let auth =
             json!({"tokens": {"access_token": "a1", "refresh_token": "r1", "account_id": "x"}, "kept": 1});
         let stored = control.store.add("work", &auth.to_string(), None).unwrap();

@@ -41,9 +41,10 @@ impl Socket<'_> {
         let is_warm_up = view.is_warm_up();
         let text = Bytes::from(text.unwrap_or_default());
         ties.contents = contents(&text).await;
+        affinity::recall(&self.proxy.control.state, &ties).await;
         // A request without a response to continue has all of the conversation with it.
         self.is_sealed = !ties.contents.is_empty() || (self.is_sealed && ties.response.is_some());
-        let may_move = affinity::may_move(&ties, affinity::owner(&self.proxy.bindings, &ties).as_ref());
+        let may_move = affinity::may_move(&ties, affinity::owner(&self.proxy.control.state, &ties).as_ref());
         let id = self.proxy.next_request();
         let mut tries = Tries::of_turn(&self.proxy.control.config);
         let mut request = Request { id, raw, ties, may_move };
@@ -73,7 +74,7 @@ impl Socket<'_> {
     fn strip_turn_state(&self, request: &mut Request, text: impl FnOnce(&[u8]) -> Option<Bytes>) {
         let here = &self.upstream.profile.name;
         if request.ties.turn_state_in_body.is_some()
-            && !affinity::may_see_turn_state(&self.proxy.bindings, &request.ties, here)
+            && !affinity::may_see_turn_state(&self.proxy.control.state, &request.ties, here)
             && let Some(text) = text(&request.raw)
             && let Some(text) = RequestView::new(&text).without_turn_state()
         {
@@ -105,6 +106,7 @@ impl Socket<'_> {
         }
         account.commit(101, tries.count(), None);
         account.forwarded(frames.len());
+        self.to_client.close_until(account.gate());
         self.to_client.push(&frames);
         self.turn = Turn::Running(Box::new(account));
     }
@@ -147,7 +149,7 @@ impl Socket<'_> {
         is_warm_up: bool,
         tries: &Tries,
     ) -> Result<Option<Arc<Profile>>, NoChoice> {
-        let owner = affinity::owner(&self.proxy.bindings, &request.ties);
+        let owner = affinity::owner(&self.proxy.control.state, &request.ties);
         if owner.is_none() && (request.ties.response.is_some() || is_warm_up) {
             return Ok(None);
         }
@@ -259,8 +261,8 @@ impl Socket<'_> {
         self.pass_best(request, tries, best)
     }
 
-    /// The account says that it does not have what the held turn continues. Its owner is asked again; what
-    /// is another's goes there; and else the client gets to know.
+    /// The account says that it does not have what the held turn continues. The owner of a response is asked
+    /// again; else the client gets to know.
     ///
     /// # Errors
     /// With how the WebSocket ends, when it cannot go on.
@@ -280,16 +282,6 @@ impl Socket<'_> {
             let Held { request, tries, best, .. } = *held;
             self.send_again(request, tries, best);
             return Ok(());
-        }
-        if refusal == Refusal::Unreadable && self.proxy.has_another_owner(ties, &profile, tries) {
-            tries.refuse(&profile, &refusal);
-            if let Ok(Some(owner)) = self.target(&held.request, false, &held.tries)
-                && self.replace_upstream(&owner, id, &mut held.tries).await?
-            {
-                let Held { request, tries, best, .. } = *held;
-                self.send_again(request, tries, best);
-                return Ok(());
-            }
         }
         let Held { account, request, frames, tries, .. } = *held;
         self.pass_best(request, tries, Some(Best { refusal, frames, account }))

@@ -1,0 +1,489 @@
+//! The thread that writes: what waits when it is free goes to the disk in one commit.
+//!
+//! A commit begins at once when somebody waits for it, and otherwise a few milliseconds behind the last one,
+//! so that a busy proxy makes few of them. While the disk fails nobody waits: what could not be written is
+//! kept, within bounds, and tried again. A thread without work sleeps.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use wire::run_event::RunEvent;
+
+use super::database::{Batch, Database, Reader, Row, StateError, checkpoint};
+use super::memory::{Digest, Memory};
+use super::ticket::{Gate, Ticket, Watermark};
+use super::{Fact, Tie, lock};
+use crate::telemetry::RunLog;
+
+/// How long behind the last commit the next one begins that nobody waits for.
+const GATHER: Duration = Duration::from_millis(5);
+
+/// How long a fact waits for a commit that is made anyway.
+const FACTS: Duration = Duration::from_secs(1);
+
+/// How long after a failure the disk is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How many bindings are kept while the disk fails: as many as there may be in all.
+const MAX_BACKLOG: usize = 34_816;
+
+/// How often another process's changes are looked for, while there are requests.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How many bindings are written between two looks for those that are too many.
+const PRUNE: usize = 1024;
+
+/// How many bindings and facts are written between two checkpoints: about 4 MiB of write-ahead log.
+const CHECKPOINT: usize = 500;
+
+/// How many rows wait, or for how long one does, before the log says so.
+const MANY: usize = 256;
+const LONG: Duration = Duration::from_millis(250);
+
+/// How often at most the log says how the writing goes.
+const REPORT: Duration = Duration::from_secs(10);
+
+/// The writer, as requests see it.
+#[derive(Debug)]
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    memory: Arc<Memory>,
+    reader: Arc<Mutex<Option<Reader>>>,
+    log: Arc<RunLog>,
+    path: PathBuf,
+    looked: Mutex<Instant>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What requests and the thread share.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    pub(super) watermark: Watermark,
+    queue: Mutex<Queue>,
+    /// Told when there is work, or more hurry than there was.
+    changed: Condvar,
+}
+
+/// What waits to be written.
+#[derive(Debug, Default)]
+struct Queue {
+    rows: Vec<Row>,
+    facts: HashMap<(Fact, Arc<str>), Arc<str>>,
+    /// The number of the commit that all of it goes with, less one.
+    commits: u64,
+    /// When the oldest of it came.
+    since: Option<Instant>,
+    /// Somebody waits for it.
+    is_urgent: bool,
+    /// Another process's changes are to be looked for.
+    looks: bool,
+    /// The disk failed, and is tried again at this time.
+    retry: Option<Instant>,
+    is_closed: bool,
+}
+
+impl Queue {
+    fn ticket(&self) -> Ticket {
+        Ticket(self.commits + 1)
+    }
+
+    /// When there is something to do, if there is anything.
+    fn due(&self, last: Instant) -> Option<Instant> {
+        if self.is_closed || self.looks {
+            return Some(last);
+        }
+        if self.rows.is_empty() && self.facts.is_empty() {
+            return None;
+        }
+        if self.retry.is_some() {
+            return self.retry;
+        }
+        if self.is_urgent {
+            return Some(last);
+        }
+        let facts = self.since.filter(|_| self.rows.is_empty()).map(|since| since + FACTS);
+        Some(facts.unwrap_or(last + GATHER))
+    }
+
+    /// Nobody waits for anything any more, so that it can be given up or be kept for later.
+    fn is_free(&self) -> bool {
+        self.is_closed || self.retry.is_some()
+    }
+}
+
+impl Shared {
+    /// Somebody waits for the commit with this number.
+    pub(super) fn hurry(&self, ticket: Ticket) {
+        let mut queue = lock(&self.queue);
+        if queue.ticket() == ticket && !queue.is_urgent {
+            queue.is_urgent = true;
+            drop(queue);
+            self.changed.notify_one();
+        }
+    }
+}
+
+impl Writer {
+    /// Starts the thread. `seen` is the place of the last binding that `memory` knows.
+    pub(super) fn start(
+        database: Database,
+        seen: i64,
+        memory: Arc<Memory>,
+        log: Arc<RunLog>,
+    ) -> Result<Self, StateError> {
+        let path = database.path().to_owned();
+        let shared = Arc::new(Shared::default());
+        let thread = Thread {
+            shared: Arc::clone(&shared),
+            memory: Arc::clone(&memory),
+            log: Arc::clone(&log),
+            database,
+            seen,
+            since_prune: PRUNE,
+            since_checkpoint: 0,
+            checkpoint: None,
+            cause: None,
+            report: Report::default(),
+        };
+        let spawned = std::thread::Builder::new().name("state".to_owned()).spawn(move || thread.run());
+        let thread = spawned.map_err(|source| StateError::File { path: path.clone(), source })?;
+        Ok(Self {
+            shared,
+            memory,
+            reader: Arc::default(),
+            log,
+            path,
+            looked: Mutex::new(Instant::now()),
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Has a binding written.
+    pub(super) fn queue(&self, row: Row) -> Ticket {
+        let mut queue = lock(&self.shared.queue);
+        if queue.is_closed {
+            return Ticket::DURABLE;
+        }
+        let is_first = queue.rows.is_empty();
+        queue.rows.push(row);
+        queue.since.get_or_insert_with(Instant::now);
+        let ticket = if queue.is_free() { Ticket::DURABLE } else { queue.ticket() };
+        drop(queue);
+        if is_first {
+            self.shared.changed.notify_one();
+        }
+        ticket
+    }
+
+    /// Has a fact written, in the place of an older one that is not written yet.
+    pub(super) fn queue_fact(&self, key: (Fact, Arc<str>), value: Arc<str>) {
+        let mut queue = lock(&self.shared.queue);
+        if queue.is_closed {
+            return;
+        }
+        let is_first = queue.rows.is_empty() && queue.facts.is_empty();
+        queue.facts.insert(key, value);
+        queue.since.get_or_insert_with(Instant::now);
+        drop(queue);
+        if is_first {
+            self.shared.changed.notify_one();
+        }
+    }
+
+    pub(super) fn gate(&self, ticket: Ticket) -> Option<Gate> {
+        let shared = &self.shared;
+        (!shared.watermark.has_passed(ticket)).then(|| Gate { shared: Arc::clone(shared), ticket })
+    }
+
+    /// Lets the thread look for what other processes have written, if that was some time ago.
+    pub(super) fn look(&self) {
+        let mut looked = lock(&self.looked);
+        if looked.elapsed() < LOOK {
+            return;
+        }
+        *looked = Instant::now();
+        drop(looked);
+        lock(&self.shared.queue).looks = true;
+        self.shared.changed.notify_one();
+    }
+
+    /// Looks bindings up that memory does not have, on a thread that may wait for the disk.
+    pub(super) async fn find(&self, ids: Vec<(Tie, Digest)>) {
+        let (memory, reader) = (Arc::clone(&self.memory), Arc::clone(&self.reader));
+        let (path, log) = (self.path.clone(), Arc::clone(&self.log));
+        let find = move || {
+            let mut reader = lock(&reader);
+            let found = (|| {
+                let open = match reader.take() {
+                    Some(open) => open,
+                    None => Reader::open(&path)?,
+                };
+                for (tie, id) in ids {
+                    if let Some(row) = open.find(tie, &id)? {
+                        memory.learn_missing(row);
+                    }
+                }
+                *reader = Some(open);
+                rusqlite::Result::Ok(())
+            })();
+            if let Err(error) = found {
+                let cause = cause(&error).into();
+                let error = error.to_string().into();
+                log.record(&RunEvent::StateSaveError { cause, error, backlog: 0, lag_ms: 0 });
+            }
+        };
+        // A look-up that panicked has found nothing.
+        let _ = tokio::task::spawn_blocking(find).await;
+    }
+
+    /// Writes what waits, and ends the thread.
+    pub(super) fn close(&self) {
+        lock(&self.shared.queue).is_closed = true;
+        self.shared.changed.notify_one();
+        lock(&self.reader).take();
+        if let Some(thread) = lock(&self.thread).take() {
+            // One that panicked has settled everything before it ended.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// The thread's own.
+struct Thread {
+    shared: Arc<Shared>,
+    memory: Arc<Memory>,
+    log: Arc<RunLog>,
+    database: Database,
+    /// The place of the last binding that memory knows.
+    seen: i64,
+    since_prune: usize,
+    since_checkpoint: usize,
+    checkpoint: Option<JoinHandle<()>>,
+    /// Why the disk failed last, until it does not.
+    cause: Option<&'static str>,
+    report: Report,
+}
+
+/// What is told in the log at times.
+#[derive(Debug, Default)]
+struct Report {
+    last: Option<Instant>,
+    last_queued: Option<Instant>,
+    rows: usize,
+    commits: u64,
+    lag: Duration,
+}
+
+impl Report {
+    /// Tells that much waits, or for long; at times.
+    fn queued(&mut self, log: &RunLog, backlog: usize) {
+        if self.last_queued.is_none_or(|last| last.elapsed() >= REPORT) {
+            self.last_queued = Some(Instant::now());
+            log.record(&RunEvent::StateSaveQueued { backlog });
+        }
+    }
+}
+
+/// Whatever ends the thread: nobody waits for it any more.
+struct Ending(Arc<Shared>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        lock(&self.0.queue).is_closed = true;
+        self.0.watermark.settle(Ticket(u64::MAX));
+    }
+}
+
+/// What the thread does next.
+struct Work {
+    batch: Batch,
+    ticket: Ticket,
+    /// When the oldest of it came.
+    since: Option<Instant>,
+    looks: bool,
+    is_last: bool,
+}
+
+impl Thread {
+    fn run(mut self) {
+        let _ending = Ending(Arc::clone(&self.shared));
+        let mut last = Instant::now();
+        loop {
+            let work = self.wait(last);
+            let is_last = work.is_last;
+            if work.looks && self.cause.is_none() {
+                self.look();
+            }
+            if !work.batch.is_empty() {
+                self.write(work);
+                last = Instant::now();
+            }
+            if is_last {
+                break;
+            }
+        }
+        let lost = lock(&self.shared.queue).rows.len();
+        if lost > 0 {
+            self.log.record(&RunEvent::StateSaveSkipped { rows: lost, backlog: 0, lag_ms: 0 });
+        }
+        if let Some(checkpoint) = self.checkpoint.take() {
+            // What it did not do the last to close the database does.
+            let _ = checkpoint.join();
+        }
+    }
+
+    /// Waits until there is something to do.
+    fn wait(&mut self, last: Instant) -> Work {
+        let mut queue = lock(&self.shared.queue);
+        loop {
+            let left = queue.due(last).map(|due| due.saturating_duration_since(Instant::now()));
+            let changed = &self.shared.changed;
+            queue = match left {
+                Some(Duration::ZERO) => break,
+                Some(left) => changed.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0,
+                None => changed.wait(queue).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+        let looks = std::mem::take(&mut queue.looks);
+        let is_last = queue.is_closed;
+        // A look alone does not hurry what waits.
+        let is_due = is_last || queue.due(last).is_some_and(|due| due <= Instant::now());
+        let mut work = Work { batch: Batch::default(), ticket: queue.ticket(), since: None, looks, is_last };
+        if is_due {
+            work.batch.rows = std::mem::take(&mut queue.rows);
+            work.batch.facts = queue.facts.drain().collect();
+            work.since = queue.since.take();
+            queue.is_urgent = false;
+            queue.commits += 1;
+        }
+        work
+    }
+
+    /// Takes what other processes have written.
+    fn look(&mut self) {
+        let has_changed = self.database.has_changed();
+        let (memory, watermark) = (&self.memory, &self.shared.watermark);
+        let seen = match has_changed {
+            Ok(true) => self.database.rows_after(self.seen, |row| memory.learn_settled(row, watermark)),
+            // An error comes again with the next write, which tells it.
+            Ok(false) | Err(_) => return,
+        };
+        self.seen = seen.unwrap_or(self.seen);
+    }
+
+    fn write(&mut self, work: Work) {
+        let Work { mut batch, ticket, since, .. } = work;
+        batch.prunes = self.since_prune >= PRUNE;
+        let (memory, shared) = (&self.memory, &self.shared);
+        let written =
+            self.database.write(&batch, self.seen, |row| memory.learn_settled(row, &shared.watermark));
+        let lag = since.map_or(Duration::ZERO, |since| since.elapsed());
+        if batch.rows.len() >= MANY || lag >= LONG {
+            self.report.queued(&self.log, batch.rows.len());
+        }
+        match written {
+            Ok(written) => {
+                self.seen = written.seen;
+                lock(&shared.queue).retry = None;
+                shared.watermark.settle(ticket);
+                self.since_prune = if written.has_more() {
+                    PRUNE
+                } else if batch.prunes {
+                    0
+                } else {
+                    self.since_prune + batch.rows.len()
+                };
+                self.report_ok(batch.rows.len() + batch.facts.len(), lag);
+                self.since_checkpoint += batch.rows.len() + batch.facts.len();
+                self.start_checkpoint();
+            }
+            Err(error) => self.put_back(batch, &error, lag),
+        }
+    }
+
+    /// The disk failed: what was to be written is kept, and nobody waits for it.
+    fn put_back(&mut self, batch: Batch, error: &rusqlite::Error, lag: Duration) {
+        let mut queue = lock(&self.shared.queue);
+        let newer = std::mem::replace(&mut queue.rows, batch.rows);
+        queue.rows.extend(newer);
+        let surplus = queue.rows.len().saturating_sub(MAX_BACKLOG);
+        queue.rows.drain(..surplus);
+        for (key, value) in batch.facts {
+            queue.facts.entry(key).or_insert(value);
+        }
+        queue.retry = Some(Instant::now() + RETRY);
+        queue.since.get_or_insert_with(Instant::now);
+        let (ticket, backlog) = (queue.ticket(), queue.rows.len());
+        drop(queue);
+        self.shared.watermark.settle(ticket);
+        let cause = cause(error);
+        let lag_ms = milliseconds(lag);
+        if self.cause.replace(cause) != Some(cause) {
+            let error = error.to_string().into();
+            self.log.record(&RunEvent::StateSaveError { cause: cause.into(), error, backlog, lag_ms });
+        }
+        if surplus > 0 {
+            self.log.record(&RunEvent::StateSaveSkipped { rows: surplus, backlog, lag_ms });
+        }
+    }
+
+    /// Tells the log at times how the writing goes, and at once that it goes again.
+    fn report_ok(&mut self, rows: usize, lag: Duration) {
+        let has_recovered = self.cause.take().is_some();
+        let report = &mut self.report;
+        report.rows += rows;
+        report.commits += 1;
+        report.lag = report.lag.max(lag);
+        if report.last.is_some_and(|last| last.elapsed() < REPORT) && !has_recovered {
+            return;
+        }
+        let next =
+            Report { last: Some(Instant::now()), last_queued: report.last_queued, ..Report::default() };
+        let Report { rows, commits, lag, .. } = std::mem::replace(report, next);
+        let backlog = lock(&self.shared.queue).rows.len();
+        self.log.record(&RunEvent::StateSaveOk { rows, commits, backlog, lag_ms: milliseconds(lag) });
+    }
+
+    /// Has the write-ahead log copied into the database, on a thread of its own: that waits for the disk,
+    /// and commits go on meanwhile.
+    fn start_checkpoint(&mut self) {
+        let is_running = self.checkpoint.as_ref().is_some_and(|thread| !thread.is_finished());
+        if self.since_checkpoint < CHECKPOINT || is_running {
+            return;
+        }
+        self.since_checkpoint = 0;
+        let path = self.database.path().to_owned();
+        let checkpoint = move || {
+            // What it could not do the next one does; a disk that fails is told of by the writer.
+            let _ = checkpoint(&path);
+        };
+        // Without a thread now there is one later.
+        self.checkpoint = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(checkpoint).ok();
+    }
+}
+
+/// What kind of failure it is, so that each kind is told once.
+fn cause(error: &rusqlite::Error) -> &'static str {
+    use rusqlite::ErrorCode;
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "busy",
+        Some(ErrorCode::DiskFull) => "full",
+        Some(ErrorCode::ReadOnly) => "read_only",
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => "io",
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => "damaged",
+        _ => "other",
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
