@@ -31,6 +31,8 @@ mod rotation;
 
 mod continuity;
 
+mod lineage;
+
 mod tokens;
 
 mod websocket;

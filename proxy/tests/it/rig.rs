@@ -159,6 +159,11 @@ impl Proxy {
         Self::start(Arc::clone(&self.sandbox), self.arguments.clone()).await
     }
 
+    /// What it was started with.
+    pub(crate) fn arguments(&self) -> &[String] {
+        &self.arguments
+    }
+
     /// A client's connection to the proxy.
     pub(crate) async fn connect(&self) -> Connection {
         Connection::open(self.port()).await
