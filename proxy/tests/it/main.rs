@@ -33,6 +33,8 @@ mod continuity;
 
 mod lineage;
 
+mod journeys;
+
 mod tokens;
 
 mod websocket;
