@@ -275,7 +275,12 @@ async fn on_socket(proxy: &Proxy, client: &mut Thread, thread: usize, said: &[Va
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 8, max_shrink_iters: 40, ..Config::default() })]
+    #![proptest_config(Config {
+        cases: 8,
+        max_shrink_iters: 40,
+        failure_persistence: None,
+        ..Config::default()
+    })]
 
     #[test]
     fn nothing_of_one_account_reaches_another_and_nobody_is_left_without_reason(
