@@ -221,7 +221,7 @@ impl Account {
 
     /// Waits until the ids seen so far are durable.
     pub async fn settle(&mut self) {
-        if let Some(gate) = self.gate() {
+        if let Some(mut gate) = self.gate() {
             std::future::poll_fn(|context| gate.poll_open(context)).await;
         }
     }

@@ -241,7 +241,7 @@ impl Proxy {
         let state = &self.control.state;
         let turn_state = opened.head.get_str(TURN_STATE);
         let turn_state = turn_state.map(|turn_state| state.bind(Tie::TurnState, turn_state, &profile.name));
-        if let Some(gate) = state.gate(bound.max(turn_state.unwrap_or(Ticket::DURABLE))) {
+        if let Some(mut gate) = state.gate(bound.max(turn_state.unwrap_or(Ticket::DURABLE))) {
             std::future::poll_fn(|context| gate.poll_open(context)).await;
         }
     }

@@ -15,6 +15,7 @@ use crate::attempt::connection::Connections;
 use crate::attempt::headers;
 use crate::attempt::http::Body;
 use crate::commit::Committed;
+use crate::state::crash;
 use crate::stream::{Stream, poll_read_scratch};
 use outbox::Outbox;
 use stall::Stall;
@@ -56,6 +57,7 @@ pub async fn run(
     let length = body.length;
     let mut outbox = Outbox::new(headers::response(&head, length, keep_alive), held);
     outbox.close_until(account.gate());
+    crash::point("response.release");
     drop(head);
     let is_done = body.decoder.is_done();
     let mut relay = Relay { client, input, body, tap, account, outbox, is_done, progress: 0 };
@@ -125,6 +127,7 @@ impl Relay<'_> {
     fn poll_outbox(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { client, outbox, account, progress, .. } = self;
         outbox.poll_send(client, context, |count| {
+            crash::point("response.written");
             account.forwarded(count);
             *progress += 1;
         })

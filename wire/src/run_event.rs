@@ -97,7 +97,7 @@ pub enum RunEvent<'a> {
     /// So many bindings were given up, because the disk fails and more wait than may.
     StateSaveSkipped { rows: usize, backlog: usize, lag_ms: u64 },
     /// The state could not be written; it is tried again, and this cause is not told again. `cause` is
-    /// `busy`, `full`, `read_only`, `io`, `damaged` or `other`.
+    /// `busy`, `full`, `read_only`, `io`, `damaged`, `stuck` or `other`.
     StateSaveError { cause: Text<'a>, error: Text<'a>, backlog: usize, lag_ms: u64 },
     /// Lines were lost because the disk did not keep up.
     LogDropped { lines: u64 },

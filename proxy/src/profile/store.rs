@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::credentials::{Credentials, CredentialsError};
+use crate::state::crash;
 
 /// How long a removed profile can be taken back.
 const TRASH_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -385,7 +386,10 @@ pub fn replace(path: &Path, content: &[u8]) -> Result<(), StoreError> {
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(content)?;
         file.sync_all()?;
-        fs::rename(&temporary, path)
+        crash::point("file.written");
+        fs::rename(&temporary, path)?;
+        crash::point("file.replaced");
+        Ok(())
     };
     write().map_err(|source| {
         let _ = fs::remove_file(&temporary);

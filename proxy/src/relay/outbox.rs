@@ -73,7 +73,7 @@ impl Outbox {
         context: &mut Context<'_>,
         mut taken: impl FnMut(usize),
     ) -> Poll<io::Result<()>> {
-        if let Some(gate) = &self.gate {
+        if let Some(gate) = &mut self.gate {
             ready!(gate.poll_open(context));
             self.gate = None;
         }

@@ -155,7 +155,7 @@ impl Database {
     /// See [`StateError`]. The file is left as it is.
     pub fn open(directory: &Path, durability: Durability) -> Result<(Self, Recovery), StateError> {
         let path = directory.join(NAME);
-        prepare(directory, &path)?;
+        let _opening = prepare(directory, &path)?;
         let (lock, frames) = lock(directory, &path)?;
         let mut connection = connect(&path, durability).map_err(|error| StateError::of(&path, error))?;
         if frames > 0 {
@@ -279,6 +279,11 @@ impl Database {
 
 #[cfg(test)]
 impl Database {
+    /// Lets another process's write be waited for as long as it takes, as a disk that hangs is.
+    pub(super) fn hang(&self) {
+        assert!(self.connection.busy_timeout(Duration::from_secs(3600)).is_ok());
+    }
+
     /// Lets the database grow by no more than so many pages from now on, as a full disk does.
     pub(super) fn limit(&self, pages: i64) {
         let count: i64 =
@@ -366,21 +371,24 @@ fn code(tie: Tie) -> i64 {
     }
 }
 
-/// Makes the directory and the file, for their owner alone; SQLite gives its other files the same mode.
-fn prepare(directory: &Path, path: &Path) -> Result<(), StateError> {
+/// Makes the directory and the file, for their owner alone; SQLite gives its other files the same mode. While
+/// what is returned is there no other process gets here: two that make one database are in each other's way.
+fn prepare(directory: &Path, path: &Path) -> Result<File, StateError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         |source| StateError::File { path, source }
     };
     DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed(directory))?;
     std::fs::set_permissions(directory, Permissions::from_mode(0o700)).map_err(failed(directory))?;
+    let opening = OpenOptions::new().read(true).open(directory).map_err(failed(directory))?;
+    opening.lock().map_err(failed(directory))?;
     let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path);
     let mut magic = Vec::new();
     let read = file.and_then(|file| file.take(MAGIC.len() as u64).read_to_end(&mut magic));
     read.map_err(failed(path))?;
     // SQLite says so too, but not of a file that is shorter than a page.
     if magic.is_empty() || magic == MAGIC {
-        Ok(())
+        Ok(opening)
     } else {
         Err(StateError::Foreign { path: path.to_owned() })
     }

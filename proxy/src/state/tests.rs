@@ -20,7 +20,7 @@ fn profile(name: &str) -> Arc<str> {
 }
 
 async fn settle(state: &State, ticket: Ticket) {
-    let Some(gate) = state.gate(ticket) else { return };
+    let Some(mut gate) = state.gate(ticket) else { return };
     let open = std::future::poll_fn(|context| gate.poll_open(context));
     tokio::time::timeout(Duration::from_secs(20), open).await.unwrap();
 }
@@ -98,6 +98,13 @@ fn open_logged(directory: &Path) -> (State, Arc<RunLog>) {
     (State::open(directory, Durability::Normal, &log).unwrap().0, log)
 }
 
+/// A state over this database, which is empty.
+fn over(database: Database, log: &Arc<RunLog>) -> State {
+    let memory = Arc::new(Memory::default());
+    let writer = Writer::start(database, 0, Arc::clone(&memory), Arc::clone(log)).unwrap();
+    State { memory, facts: Mutex::default(), writer: Some(writer) }
+}
+
 fn events(log: &RunLog) -> Vec<(String, Option<String>)> {
     log.close();
     let text = std::fs::read_to_string(log.path().unwrap()).unwrap();
@@ -129,14 +136,33 @@ async fn a_disk_that_fails_stops_nothing_and_is_tried_again() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_hangs_stops_nothing_for_long() {
+    let (_home, directory) = home();
+    let log = Arc::new(RunLog::open(&directory.join("logs")).unwrap());
+    let (database, _) = Database::open(&directory, Durability::Normal).unwrap();
+    database.hang();
+    let state = over(database, &log);
+    let other = Connection::open(directory.join("state.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let first = state.bind(Tie::Response, "first", &profile("a"));
+    settle(&state, first).await;
+    let second = state.bind(Tie::Response, "second", &profile("a"));
+    assert!(state.gate(second).is_none(), "while it hangs nobody waits");
+    other.execute_batch("ROLLBACK").unwrap();
+    state.close();
+    let later = open(&directory);
+    assert!(["first", "second"].into_iter().all(|id| later.owner(Tie::Response, id).is_some()));
+    assert!(events(&log).contains(&("state_save_error".to_owned(), Some("stuck".to_owned()))));
+}
+
 #[tokio::test]
 async fn a_full_disk_is_told_once_and_what_is_given_up_is_counted() {
     let (_home, directory) = home();
     let log = Arc::new(RunLog::open(&directory.join("logs")).unwrap());
     let (database, _) = Database::open(&directory, Durability::Normal).unwrap();
     database.limit(1);
-    let writer = Writer::start(database, 0, Arc::default(), Arc::clone(&log)).unwrap();
-    let state = State { memory: Arc::default(), facts: Mutex::default(), writer: Some(writer) };
+    let state = over(database, &log);
     for number in 0..1000 {
         let ticket = state.bind(Tie::Response, &number.to_string(), &profile("a"));
         settle(&state, ticket).await;

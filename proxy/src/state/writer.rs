@@ -14,7 +14,7 @@ use wire::run_event::RunEvent;
 
 use super::database::{Batch, Database, Reader, Row, StateError, checkpoint};
 use super::memory::{Digest, Memory};
-use super::ticket::{Gate, Ticket, Watermark};
+use super::ticket::{Gate, LIMIT, Ticket, Watermark};
 use super::{Fact, Tie, lock};
 use crate::telemetry::RunLog;
 
@@ -52,25 +52,27 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     memory: Arc<Memory>,
     reader: Arc<Mutex<Option<Reader>>>,
-    log: Arc<RunLog>,
     path: PathBuf,
     looked: Mutex<Instant>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What requests and the thread share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Shared {
     pub(super) watermark: Watermark,
     queue: Mutex<Queue>,
     /// Told when there is work, or more hurry than there was.
     changed: Condvar,
+    log: Arc<RunLog>,
 }
 
 /// What waits to be written.
 #[derive(Debug, Default)]
 struct Queue {
     rows: Vec<Row>,
+    /// How many bindings found no room.
+    given_up: usize,
     facts: HashMap<(Fact, Arc<str>), Arc<str>>,
     /// The number of the commit that all of it goes with, less one.
     commits: u64,
@@ -82,6 +84,8 @@ struct Queue {
     looks: bool,
     /// The disk failed, and is tried again at this time.
     retry: Option<Instant>,
+    /// A write does not come to its end.
+    is_stuck: bool,
     is_closed: bool,
 }
 
@@ -110,11 +114,28 @@ impl Queue {
 
     /// Nobody waits for anything any more, so that it can be given up or be kept for later.
     fn is_free(&self) -> bool {
-        self.is_closed || self.retry.is_some()
+        self.is_closed || self.is_stuck || self.retry.is_some()
     }
 }
 
 impl Shared {
+    /// The disk does not answer: nobody waits for it until it does.
+    pub(super) fn give_up(&self, ticket: Ticket) {
+        let mut queue = lock(&self.queue);
+        if self.watermark.has_passed(ticket) {
+            return;
+        }
+        let was_stuck = std::mem::replace(&mut queue.is_stuck, true);
+        let (waits, backlog) = (queue.ticket(), queue.rows.len());
+        drop(queue);
+        self.watermark.settle(waits);
+        if !was_stuck {
+            let error = "a write has not come to its end".into();
+            let lag_ms = milliseconds(LIMIT);
+            self.log.record(&RunEvent::StateSaveError { cause: "stuck".into(), error, backlog, lag_ms });
+        }
+    }
+
     /// Somebody waits for the commit with this number.
     pub(super) fn hurry(&self, ticket: Ticket) {
         let mut queue = lock(&self.queue);
@@ -135,11 +156,15 @@ impl Writer {
         log: Arc<RunLog>,
     ) -> Result<Self, StateError> {
         let path = database.path().to_owned();
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            watermark: Watermark::default(),
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+            log,
+        });
         let thread = Thread {
             shared: Arc::clone(&shared),
             memory: Arc::clone(&memory),
-            log: Arc::clone(&log),
             database,
             seen,
             since_prune: PRUNE,
@@ -154,7 +179,6 @@ impl Writer {
             shared,
             memory,
             reader: Arc::default(),
-            log,
             path,
             looked: Mutex::new(Instant::now()),
             thread: Mutex::new(Some(thread)),
@@ -165,6 +189,11 @@ impl Writer {
     pub(super) fn queue(&self, row: Row) -> Ticket {
         let mut queue = lock(&self.shared.queue);
         if queue.is_closed {
+            return Ticket::DURABLE;
+        }
+        if queue.rows.len() >= MAX_BACKLOG {
+            // The disk has not answered for very long.
+            queue.given_up += 1;
             return Ticket::DURABLE;
         }
         let is_first = queue.rows.is_empty();
@@ -195,7 +224,7 @@ impl Writer {
 
     pub(super) fn gate(&self, ticket: Ticket) -> Option<Gate> {
         let shared = &self.shared;
-        (!shared.watermark.has_passed(ticket)).then(|| Gate { shared: Arc::clone(shared), ticket })
+        (!shared.watermark.has_passed(ticket)).then(|| Gate::new(shared, ticket))
     }
 
     /// Lets the thread look for what other processes have written, if that was some time ago.
@@ -213,7 +242,7 @@ impl Writer {
     /// Looks bindings up that memory does not have, on a thread that may wait for the disk.
     pub(super) async fn find(&self, ids: Vec<(Tie, Digest)>) {
         let (memory, reader) = (Arc::clone(&self.memory), Arc::clone(&self.reader));
-        let (path, log) = (self.path.clone(), Arc::clone(&self.log));
+        let (path, shared) = (self.path.clone(), Arc::clone(&self.shared));
         let find = move || {
             let mut reader = lock(&reader);
             let found = (|| {
@@ -232,7 +261,7 @@ impl Writer {
             if let Err(error) = found {
                 let cause = cause(&error).into();
                 let error = error.to_string().into();
-                log.record(&RunEvent::StateSaveError { cause, error, backlog: 0, lag_ms: 0 });
+                shared.log.record(&RunEvent::StateSaveError { cause, error, backlog: 0, lag_ms: 0 });
             }
         };
         // A look-up that panicked has found nothing.
@@ -261,7 +290,6 @@ impl Drop for Writer {
 struct Thread {
     shared: Arc<Shared>,
     memory: Arc<Memory>,
-    log: Arc<RunLog>,
     database: Database,
     /// The place of the last binding that memory knows.
     seen: i64,
@@ -333,7 +361,7 @@ impl Thread {
         }
         let lost = lock(&self.shared.queue).rows.len();
         if lost > 0 {
-            self.log.record(&RunEvent::StateSaveSkipped { rows: lost, backlog: 0, lag_ms: 0 });
+            self.shared.log.record(&RunEvent::StateSaveSkipped { rows: lost, backlog: 0, lag_ms: 0 });
         }
         if let Some(checkpoint) = self.checkpoint.take() {
             // What it did not do the last to close the database does.
@@ -388,12 +416,20 @@ impl Thread {
             self.database.write(&batch, self.seen, |row| memory.learn_settled(row, &shared.watermark));
         let lag = since.map_or(Duration::ZERO, |since| since.elapsed());
         if batch.rows.len() >= MANY || lag >= LONG {
-            self.report.queued(&self.log, batch.rows.len());
+            self.report.queued(&shared.log, batch.rows.len());
         }
         match written {
             Ok(written) => {
                 self.seen = written.seen;
-                lock(&shared.queue).retry = None;
+                let mut queue = lock(&shared.queue);
+                (queue.retry, queue.is_stuck) = (None, false);
+                let (given_up, backlog) = (std::mem::take(&mut queue.given_up), queue.rows.len());
+                drop(queue);
+                if given_up > 0 {
+                    let skipped =
+                        RunEvent::StateSaveSkipped { rows: given_up, backlog, lag_ms: milliseconds(lag) };
+                    shared.log.record(&skipped);
+                }
                 shared.watermark.settle(ticket);
                 self.since_prune = if written.has_more() {
                     PRUNE
@@ -417,10 +453,11 @@ impl Thread {
         queue.rows.extend(newer);
         let surplus = queue.rows.len().saturating_sub(MAX_BACKLOG);
         queue.rows.drain(..surplus);
+        let surplus = surplus + std::mem::take(&mut queue.given_up);
         for (key, value) in batch.facts {
             queue.facts.entry(key).or_insert(value);
         }
-        queue.retry = Some(Instant::now() + RETRY);
+        (queue.retry, queue.is_stuck) = (Some(Instant::now() + RETRY), false);
         queue.since.get_or_insert_with(Instant::now);
         let (ticket, backlog) = (queue.ticket(), queue.rows.len());
         drop(queue);
@@ -429,10 +466,10 @@ impl Thread {
         let lag_ms = milliseconds(lag);
         if self.cause.replace(cause) != Some(cause) {
             let error = error.to_string().into();
-            self.log.record(&RunEvent::StateSaveError { cause: cause.into(), error, backlog, lag_ms });
+            self.shared.log.record(&RunEvent::StateSaveError { cause: cause.into(), error, backlog, lag_ms });
         }
         if surplus > 0 {
-            self.log.record(&RunEvent::StateSaveSkipped { rows: surplus, backlog, lag_ms });
+            self.shared.log.record(&RunEvent::StateSaveSkipped { rows: surplus, backlog, lag_ms });
         }
     }
 
@@ -450,7 +487,7 @@ impl Thread {
             Report { last: Some(Instant::now()), last_queued: report.last_queued, ..Report::default() };
         let Report { rows, commits, lag, .. } = std::mem::replace(report, next);
         let backlog = lock(&self.shared.queue).rows.len();
-        self.log.record(&RunEvent::StateSaveOk { rows, commits, backlog, lag_ms: milliseconds(lag) });
+        self.shared.log.record(&RunEvent::StateSaveOk { rows, commits, backlog, lag_ms: milliseconds(lag) });
     }
 
     /// Has the write-ahead log copied into the database, on a thread of its own: that waits for the disk,

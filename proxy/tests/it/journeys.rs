@@ -4,7 +4,6 @@
 //! it gave. Clients keep their history as Codex does: all of it over HTTP, what is new on a WebSocket.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use mock_upstream::script::{Item, Rule, Script, Turn};
 use mock_upstream::{Exchange, Mock};
@@ -99,9 +98,7 @@ impl World {
             Step::Lift { account } => drop(self.mock.set_turns_left(ACCOUNTS[account], Some(1000))),
             Step::Restart => {
                 self.threads.iter_mut().for_each(|thread| thread.socket = None);
-                let (sandbox, arguments) = (Arc::clone(&self.proxy.sandbox), self.proxy.arguments().to_vec());
-                self.proxy.stop().await;
-                self.proxy = Proxy::start(sandbox, arguments).await;
+                self.proxy = self.proxy.restarted().await;
             }
         }
         Ok(self)

@@ -1,13 +1,11 @@
 //! What only one account can use goes to that account: encrypted items, compactions, responses, turn states.
 
-use std::sync::Arc;
-
 use mock_upstream::script::{CallName, Continuation, Http, Item, Rule, Script, Turn};
 use mock_upstream::{Account, Mock};
 use serde_json::{Value, json};
 
 use crate::connection::{Response, TURN, request, turn, user};
-use crate::rig::{Proxy, Setting, asked, code, finished, prodex, start};
+use crate::rig::{Setting, asked, code, finished, prodex, start};
 use crate::socket::{Socket, create, create_behind, response_id, said};
 
 /// An upstream that thinks in secret before it answers, and whose `a` has no capacity for the text `to b`,
@@ -136,7 +134,7 @@ async fn what_a_removed_profile_left_is_named_and_the_rest_goes_on() {
     drop(socket);
     let removed = prodex(&proxy.sandbox, &["profile", "remove", "a"]).await;
     assert_eq!(code(&removed), Some(0), "{}", removed.stderr);
-    let proxy = restarted(proxy).await;
+    let proxy = proxy.restarted().await;
     let before = asked(&mock).len();
     let refused = turn(&proxy, "session-id: s\r\n", &body("x", &items_of(&first))).await;
     assert_eq!((refused.status(), asked(&mock).len()), (503, before), "{}", refused.text());
@@ -161,13 +159,6 @@ async fn what_a_removed_profile_left_is_named_and_the_rest_goes_on() {
     assert_eq!(proxy.stop().await.events("continuation_migrated").count(), 2);
 }
 
-/// The same proxy, after its end.
-async fn restarted(proxy: Proxy) -> Proxy {
-    let (sandbox, arguments) = (Arc::clone(&proxy.sandbox), proxy.arguments().to_vec());
-    proxy.stop().await;
-    Proxy::start(sandbox, arguments).await
-}
-
 #[tokio::test]
 async fn a_conversation_survives_the_end_of_the_proxy() {
     let (mock, proxy) = start(&["a", "b"], secretive()).await;
@@ -177,7 +168,7 @@ async fn a_conversation_survives_the_end_of_the_proxy() {
     let on_socket = socket.turn(&create("think")).await;
     assert_eq!(asked(&mock)[1..], ["b", "b", "b"]);
     drop(socket);
-    let proxy = restarted(proxy).await;
+    let proxy = proxy.restarted().await;
     // By the response, by the item alone, and by the session.
     let mut socket = Socket::open(&proxy, &[]).await.unwrap();
     let back = socket.turn(&create_behind("x", &response_id(&on_socket))).await;

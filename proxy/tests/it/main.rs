@@ -35,6 +35,10 @@ mod lineage;
 
 mod journeys;
 
+mod state;
+
+mod crashes;
+
 mod tokens;
 
 mod websocket;

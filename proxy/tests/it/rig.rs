@@ -159,9 +159,24 @@ impl Proxy {
         Self::start(Arc::clone(&self.sandbox), self.arguments.clone()).await
     }
 
-    /// What it was started with.
-    pub(crate) fn arguments(&self) -> &[String] {
-        &self.arguments
+    /// The same proxy, after its end.
+    pub(crate) async fn restarted(self) -> Self {
+        let (sandbox, arguments) = (Arc::clone(&self.sandbox), self.arguments.clone());
+        self.stop().await;
+        Self::start(sandbox, arguments).await
+    }
+
+    /// How another proxy of the same home is started, with a further variable.
+    pub(crate) fn another_with(&self, name: &str, value: &str) -> Program {
+        let program = Program::new(program()).args(["serve", "--print-ready"]).args(self.arguments.clone());
+        program.envs(self.sandbox.environment()).envs([(name, value)])
+    }
+
+    /// Another proxy of the same home, with a further variable.
+    pub(crate) async fn another_that(&self, name: &str, value: &str) -> Self {
+        let started = self.another_with(name, value).start_ready("prodex-ready ", LIMIT).await;
+        let (server, ready) = started.unwrap();
+        Self { server, ready, sandbox: Arc::clone(&self.sandbox), arguments: self.arguments.clone() }
     }
 
     /// A client's connection to the proxy.

@@ -22,7 +22,7 @@ pub(crate) struct Socket<S = TcpStream> {
 impl Socket {
     /// Opens one as Codex does.
     pub(crate) async fn open(proxy: &Proxy, fields: &[(&'static str, &str)]) -> Result<Self, Error> {
-        let tcp = TcpStream::connect(("127.0.0.1", proxy.port())).await.unwrap();
+        let tcp = TcpStream::connect(("127.0.0.1", proxy.port())).await?;
         let url = format!("{}{TURN}", proxy.base_url().replacen("http", "ws", 1));
         let mut request = url.into_client_request().unwrap();
         let codex = ("user-agent", "codex_exec/0.169.0 (Linux)");

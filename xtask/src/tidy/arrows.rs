@@ -27,8 +27,7 @@ const ROWS: &[Row] = &[
     Row { name: "harness", folder: "harness", imports: &["wire", "mock-upstream"], tests: &[] },
     Row { name: "manifest", folder: "manifest", imports: &[], tests: &[] },
     Row { name: "xtask", folder: "xtask", imports: &["harness", "manifest"], tests: &[] },
-    // Its bench of the scrubber is about the laboratory; that of the proxy will bring `prodex`, which the
-    // table has as an upper bound until then.
+    // Its bench of the scrubber is about the laboratory, and that of the state about the proxy.
     Row { name: "benches", folder: "benches", imports: &["harness", "wire"], tests: &["prodex"] },
 ];
 

@@ -23,6 +23,7 @@ use crate::profile::{Now, Profile};
 use crate::relay::outbox::Outbox;
 use crate::reply::Reply;
 use crate::selection::{NoChoice, Snapshot, State, affinity};
+use crate::state::crash;
 use crate::stream::gone;
 
 impl Socket<'_> {
@@ -107,6 +108,7 @@ impl Socket<'_> {
         account.commit(101, tries.count(), None);
         account.forwarded(frames.len());
         self.to_client.close_until(account.gate());
+        crash::point("turn.release");
         self.to_client.push(&frames);
         self.turn = Turn::Running(Box::new(account));
     }
