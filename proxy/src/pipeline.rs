@@ -146,11 +146,16 @@ impl Proxy {
             return Answer::Local(crate::workspace::answer(&exchange.head, self.is_tls));
         }
         let mut tries = Tries::new(&self.control.config, exchange, permit);
+        let is_unowned = self.is_unowned(exchange);
         loop {
             let profile = match self.select(exchange, &tries).await {
                 Ok(profile) => profile,
                 Err(none) => return self.give_up(exchange, tries, &none),
             };
+            if is_unowned {
+                // What it carries is durable before any of its response is the client's.
+                let _ = affinity::bind(&self.control.state, &exchange.ties, &profile.name);
+            }
             tries.begin();
             let Some(identity) = self.identity(exchange, &profile).await else {
                 tries.refuse(&profile, &Refusal::Auth);
@@ -194,14 +199,12 @@ impl Proxy {
         exchange: &Exchange,
         tries: &mut Tries,
     ) -> Upgraded {
-        let is_unowned = affinity::owner(&self.control.state, &exchange.ties).is_none();
+        let is_unowned = self.is_unowned(exchange);
         loop {
             let profile = match self.select(exchange, tries).await {
                 Ok(profile) => profile,
                 Err(none) => return self.give_up_upgrade(exchange, tries, &none),
             };
-            // Before any turn has told whose the conversation is: another socket of it that is opened
-            // meanwhile must not go to a stranger.
             let bound = if is_unowned {
                 affinity::bind(&self.control.state, &exchange.ties, &profile.name)
             } else {
@@ -233,6 +236,14 @@ impl Proxy {
                 return self.give_up_upgrade(exchange, tries, &NoChoice::AllRefused);
             }
         }
+    }
+
+    /// Whether nobody owns the conversation that a request begins. It is bound as soon as a profile is
+    /// selected, before any turn has told whose it is: another request of it, or another socket, that comes
+    /// meanwhile must not go to a stranger.
+    fn is_unowned(&self, exchange: &Exchange) -> bool {
+        let is_conversation = exchange.routed.call.is_model_call();
+        is_conversation && affinity::owner(&self.control.state, &exchange.ties).is_none()
     }
 
     /// Binds what the head of an agreement to an upgrade tells the client, who is let know once that and what

@@ -55,8 +55,8 @@ pub enum RunEvent<'a> {
     /// The client was told that the response it continues is unknown, so that it sends its full input: the
     /// account that has it refuses. `injected` says that the proxy said so itself.
     PreviousResponseNotFound { request: u64, profile: Text<'a>, route: Text<'a>, injected: bool },
-    /// The account that has the response that a request continues said that it does not, also when asked
-    /// again; or that it cannot read an item of its own (`reason`: `previous_response_not_found` or
+    /// An account said that it does not have the response that a request continues, its owner also when asked
+    /// again; or that it cannot read an encrypted item (`reason`: `previous_response_not_found` or
     /// `invalid_encrypted_content`). The client gets what it said.
     StaleContinuation { request: u64, profile: Text<'a>, reason: Text<'a> },
     /// The response that a request continues was said to be gone a moment ago: it is asked for only once.

@@ -1,5 +1,6 @@
 //! What only one account can use goes to that account: encrypted items, compactions, responses, turn states.
 
+use mock_upstream::pacing::Pacing;
 use mock_upstream::script::{CallName, Continuation, Http, Item, Rule, Script, Turn};
 use mock_upstream::{Account, Mock};
 use serde_json::{Value, json};
@@ -106,6 +107,19 @@ async fn sub_agents_that_begin_at_the_same_time_share_an_account() {
     assert!([all.0, all.1, all.2].iter().all(|events| said(events) == "Hello from the mock."));
     assert_eq!(asked(&mock), ["a", "a", "a"]);
     assert_honest(&mock);
+}
+
+#[tokio::test]
+async fn requests_that_begin_a_session_at_the_same_time_share_an_account() {
+    let slow = Rule::new(Turn::text("Hello.")).pacing(Pacing { head_ms: 200, ..Pacing::default() });
+    let (mock, proxy) = start(&["a", "b", "c"], Script::rules([slow])).await;
+    let ask = async |thread: &str| {
+        let fields = format!("session-id: s\r\nthread-id: {thread}\r\n");
+        turn(&proxy, &fields, &user("x")).await.status()
+    };
+    assert_eq!(tokio::join!(ask("t1"), ask("t2"), ask("t3")), (200, 200, 200));
+    let asked = asked(&mock);
+    assert!(asked.len() == 3 && asked.iter().all(|account| *account == asked[0]), "{asked:?}");
 }
 
 #[tokio::test]
