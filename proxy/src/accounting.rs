@@ -3,6 +3,7 @@
 //! A tap looks at the bytes as they pass and never delays or changes them. What it cannot read, a stream
 //! with an overlong event or an unknown encoding, passes all the same.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,9 +15,11 @@ use wire::sse;
 
 use crate::admission::Permit;
 use crate::commit::refusal::{Refusal, refusal_of_event};
+use crate::exchange::Ties;
 use crate::pipeline::Proxy;
 use crate::profile::quota::Source;
 use crate::profile::{InFlight, Now};
+use crate::selection::affinity;
 use crate::state::{Gate, Ticket, Tie};
 
 /// Longest event that is looked at: as much as Codex takes, and twice that. Completed events repeat the
@@ -66,6 +69,8 @@ pub struct Account {
     terminal: Option<EventKind>,
     /// The response whose owner was recorded last, so that each is recorded once.
     bound: Option<Box<str>>,
+    /// Whether something was put out that only the account can read.
+    has_sealed: bool,
     /// When the last of the bindings that were made for it is durable.
     ticket: Ticket,
     is_committed: bool,
@@ -96,6 +101,7 @@ impl Account {
             outcome: Outcome::ClientGone,
             terminal: None,
             bound: None,
+            has_sealed: false,
             ticket: Ticket::DURABLE,
             is_committed: false,
             failure: None,
@@ -148,12 +154,11 @@ impl Account {
         }
     }
 
-    /// Makes the profile the owner of the session, and the one that fresh requests stay with: a turn of
-    /// the conversation is its own.
-    pub fn bind_session(&mut self, session: Option<&str>) {
-        if let Some(session) = session {
-            self.bind(Tie::Session, session);
-        }
+    /// Makes the profile the owner of the thread and the session, and the one that fresh requests stay
+    /// with: a turn of the conversation is its own.
+    pub fn bind_conversation(&mut self, ties: &Ties) {
+        let ticket = affinity::bind(&self.proxy.control.state, ties, self.profile());
+        self.ticket = self.ticket.max(ticket);
         self.proxy.profiles.set_current(self.in_flight.profile());
         self.serves();
     }
@@ -168,6 +173,7 @@ impl Account {
         self.events += 1;
         match event.kind {
             EventKind::Other => return,
+            EventKind::ItemDone => return self.bind_contents(event.encrypted_contents()),
             EventKind::Metadata => {
                 if let Some(turn_state) = event.header(TURN_STATE) {
                     self.bind(Tie::TurnState, &turn_state);
@@ -193,6 +199,29 @@ impl Account {
             self.bind(Tie::Response, &id);
             self.bound = Some(id.into());
         }
+    }
+
+    /// Looks at a response that is one JSON text.
+    pub fn document(&mut self, text: &[u8]) {
+        self.bind_contents(wire::responses::encrypted_contents(text));
+        let id = wire::json::Value::new(text).get("id").and_then(wire::json::Value::as_str);
+        if let Some(id) = id {
+            self.bind(Tie::Response, &id);
+        }
+    }
+
+    /// Makes the profile the owner of what only its account can read.
+    fn bind_contents<'a>(&mut self, contents: impl Iterator<Item = Cow<'a, str>>) {
+        for content in contents {
+            self.bind(Tie::Content, &content);
+            self.has_sealed = true;
+        }
+    }
+
+    /// Whether the response has put out something that only its account can read.
+    #[must_use]
+    pub fn has_sealed(&self) -> bool {
+        self.has_sealed
     }
 
     fn bind(&mut self, tie: Tie, id: &str) {

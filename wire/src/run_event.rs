@@ -128,6 +128,18 @@ pub enum RunEvent<'a> {
     /// The client was told that the response it continues is unknown, so that it sends its full input: the
     /// account that has it refuses. `injected` says that the proxy said so itself.
     PreviousResponseNotFound { request: u64, profile: Text<'a>, route: Text<'a>, injected: bool },
+    /// An account said that it does not have the response that a request continues, its owner also when asked
+    /// again; or that it cannot read an encrypted item (`reason`: `previous_response_not_found` or
+    /// `invalid_encrypted_content`). The client gets what it said.
+    StaleContinuation { request: u64, profile: Text<'a>, reason: Text<'a> },
+    /// The response that a request continues was said to be gone a moment ago: it is asked for only once.
+    PreviousResponseNegativeCache { request: u64, profile: Text<'a> },
+    /// A compaction was made by this profile, which owns what comes of it.
+    CompactCommittedOwner { request: u64, profile: Text<'a> },
+    /// A request that carries what a compaction left went to the profile that made it.
+    CompactFollowupOwner { request: u64, profile: Text<'a> },
+    /// A compaction, or what follows one, was not served: its owner cannot, and nobody else can read it.
+    CompactFreshFallbackBlocked { request: u64, profile: Text<'a> },
     /// A conversation moved to another account with its full history.
     ContinuationMigrated { request: u64, from: Text<'a>, to: Text<'a> },
     /// The upstream could not be reached in time.

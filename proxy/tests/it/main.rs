@@ -33,6 +33,10 @@ mod selecting;
 
 mod continuity;
 
+mod lineage;
+
+mod journeys;
+
 mod state;
 
 mod crashes;

@@ -161,6 +161,13 @@ impl Proxy {
         Self::start(Arc::clone(&self.sandbox), self.arguments.clone()).await
     }
 
+    /// The same proxy, after its end.
+    pub(crate) async fn restarted(self) -> Self {
+        let (sandbox, arguments) = (Arc::clone(&self.sandbox), self.arguments.clone());
+        self.stop().await;
+        Self::start(sandbox, arguments).await
+    }
+
     /// How another proxy of the same home is started, with a further variable.
     pub(crate) fn another_with(&self, name: &str, value: &str) -> Program {
         let program = Program::new(program()).args(["serve", "--print-ready"]).args(self.arguments.clone());
