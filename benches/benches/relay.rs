@@ -102,7 +102,7 @@ fn heads(criterion: &mut Criterion, proxy: &Proxy) {
         head,
         target,
         body: bytes::Bytes::from(vec![0; 24_000]),
-        is_neutral: tokio::sync::OnceCell::new(),
+        stripped: tokio::sync::OnceCell::new(),
     };
     let origin = Origin::parse("https://api.openai.com").expect("it is an origin");
     let credentials = proxy.profiles.get("key").expect("it is there").credentials();

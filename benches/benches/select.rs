@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use nix::sys::resource::{UsageWho, getrusage};
+use prodex::profile::quota::Source;
 use prodex::profile::{Credentials, Now, Pool, Profile};
 use prodex::selection::{Owner, Snapshot, Wanted, choose};
 use prodex::state::Tie;
@@ -35,7 +36,7 @@ fn pool() -> Pool {
     };
     let pool = Pool::new((0..PROFILES).map(profile).collect(), None);
     for (at, profile) in pool.profiles().iter().enumerate() {
-        profile.quota().observe(windows((at * 37 % 100) as f64));
+        profile.quota().observe_own(windows((at * 37 % 100) as f64), Source::Response, Now::read());
         if at % 5 == 0 {
             profile.quota().exhaust(None, Now::read());
         }
@@ -88,7 +89,7 @@ fn bench(criterion: &mut Criterion) {
     group.bench_function("publish windows", |bench| {
         bench.iter(|| {
             used = (used + 1.0) % 100.0;
-            pool.profiles()[33].quota().observe(windows(used));
+            pool.profiles()[33].quota().observe_own(windows(used), Source::Response, Now::read());
         });
     });
     group.finish();

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use nix::sys::resource::{UsageWho, getrusage};
-use prodex::state::{Durability, State, Ticket, Tie};
+use prodex::state::{Durability, State, Ticket, Tie, digest};
 use prodex::telemetry::RunLog;
 use tokio::task::JoinSet;
 
@@ -100,7 +100,7 @@ fn bench(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("state");
     group.bench_function("a session that is bound already", |bench| {
         bench.iter(|| {
-            runtime.block_on(state.recall([(Tie::Session, session)]));
+            runtime.block_on(state.recall([(Tie::Session, digest(session))]));
             let owner = state.owner(Tie::Session, session);
             let ticket = state.bind(Tie::Session, session, &profile);
             assert!(state.gate(ticket).is_none(), "nobody waits");

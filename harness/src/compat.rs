@@ -16,6 +16,7 @@ use mock_upstream::{Account, Config, Mock};
 use crate::clients::codex::{Endpoint, Mode, Reach};
 use crate::clients::{Client, ClientError, DriveError};
 
+mod continuity;
 mod evidence;
 mod fault;
 mod matrix;
@@ -25,12 +26,13 @@ mod run;
 mod scenario;
 mod session;
 
+pub use continuity::{Between, Story, stories};
 pub use evidence::{Check, Evidence};
 pub use fault::{FaultCase, faults};
 pub use matrix::{DIFFERING, MATRICES, Matrix};
 pub use record::{record, record_session, write_capture};
 pub use report::{CaseResult, Report, Verdict};
-pub use run::Runner;
+pub use run::{Player, Runner};
 pub use scenario::{Expect, Scenario, Step, scenarios};
 pub use session::{Session, sessions};
 

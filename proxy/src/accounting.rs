@@ -3,19 +3,23 @@
 //! A tap looks at the bytes as they pass and never delays or changes them. What it cannot read, a stream
 //! with an overlong event or an unknown encoding, passes all the same.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
 use wire::http1::ResponseHead;
-use wire::limits::{windows_of_event, windows_of_headers};
+use wire::limits::{limits_of_headers, windows_of_event};
 use wire::responses::{EventKind, EventView, TURN_STATE};
 use wire::run_event::RunEvent;
 use wire::sse;
 
 use crate::admission::Permit;
 use crate::commit::refusal::{Refusal, refusal_of_event};
+use crate::exchange::Ties;
 use crate::pipeline::Proxy;
+use crate::profile::quota::Source;
 use crate::profile::{InFlight, Now};
+use crate::selection::affinity;
 use crate::state::{Gate, Ticket, Tie};
 
 /// Longest event that is looked at: as much as Codex takes, and twice that. Completed events repeat the
@@ -74,6 +78,8 @@ pub struct Account {
     terminal: Option<EventKind>,
     /// The response whose owner was recorded last, so that each is recorded once.
     bound: Option<Box<str>>,
+    /// Whether something was put out that only the account can read.
+    has_sealed: bool,
     /// When the last of the bindings that were made for it is durable.
     ticket: Ticket,
     is_committed: bool,
@@ -104,6 +110,7 @@ impl Account {
             outcome: Outcome::ClientGone,
             terminal: None,
             bound: None,
+            has_sealed: false,
             ticket: Ticket::DURABLE,
             is_committed: false,
             failure: None,
@@ -145,15 +152,22 @@ impl Account {
         if let Some(turn_state) = head.get_str(TURN_STATE) {
             self.bind(Tie::TurnState, turn_state);
         }
-        self.observe_windows(windows_of_headers(head.fields()));
+        self.observe_limits(head, Source::Response);
     }
 
-    /// Makes the profile the owner of the session, and the one that fresh requests stay with: a turn of
-    /// the conversation is its own.
-    pub fn bind_session(&mut self, session: Option<&str>) {
-        if let Some(session) = session {
-            self.bind(Tie::Session, session);
+    /// Takes what the head of a response says about the account's quota.
+    pub fn observe_limits(&self, head: &ResponseHead, source: Source) {
+        let limits = limits_of_headers(head.fields());
+        if !limits.is_empty() {
+            self.in_flight.profile().quota().observe(&limits, source, Now::read());
         }
+    }
+
+    /// Makes the profile the owner of the thread and the session, and the one that fresh requests stay
+    /// with: a turn of the conversation is its own.
+    pub fn bind_conversation(&mut self, ties: &Ties) {
+        let ticket = affinity::bind(&self.proxy.control.state, ties, self.profile());
+        self.ticket = self.ticket.max(ticket);
         self.proxy.profiles.set_current(self.in_flight.profile());
         self.serves();
     }
@@ -168,12 +182,16 @@ impl Account {
         self.events += 1;
         match event.kind {
             EventKind::Other => return,
+            EventKind::ItemDone => return self.bind_contents(event.encrypted_contents()),
             EventKind::Metadata => {
                 if let Some(turn_state) = event.header(TURN_STATE) {
                     self.bind(Tie::TurnState, &turn_state);
                 }
             }
-            EventKind::RateLimits => self.observe_windows(windows_of_event(event.value())),
+            EventKind::RateLimits => {
+                let windows = windows_of_event(event.value());
+                self.in_flight.profile().quota().observe_own(windows, Source::Response, Now::read());
+            }
             EventKind::Failed | EventKind::Error => self.observe_failure(event),
             EventKind::Completed => {
                 self.in_flight.profile().quota().serve(self.started);
@@ -190,6 +208,29 @@ impl Account {
             self.bind(Tie::Response, &id);
             self.bound = Some(id.into());
         }
+    }
+
+    /// Looks at a response that is one JSON text.
+    pub fn document(&mut self, text: &[u8]) {
+        self.bind_contents(wire::responses::encrypted_contents(text));
+        let id = wire::json::Value::new(text).get("id").and_then(wire::json::Value::as_str);
+        if let Some(id) = id {
+            self.bind(Tie::Response, &id);
+        }
+    }
+
+    /// Makes the profile the owner of what only its account can read.
+    fn bind_contents<'a>(&mut self, contents: impl Iterator<Item = Cow<'a, str>>) {
+        for content in contents {
+            self.bind(Tie::Content, &content);
+            self.has_sealed = true;
+        }
+    }
+
+    /// Whether the response has put out something that only its account can read.
+    #[must_use]
+    pub fn has_sealed(&self) -> bool {
+        self.has_sealed
     }
 
     fn bind(&mut self, tie: Tie, id: &str) {
@@ -243,10 +284,6 @@ impl Account {
             profile: (&**self.profile()).into(),
             error: error.into(),
         });
-    }
-
-    fn observe_windows(&self, windows: Vec<wire::limits::Window>) {
-        self.in_flight.profile().quota().observe(windows);
     }
 
     /// A failure that came too late to rotate still says that the account is used up.

@@ -14,6 +14,8 @@ mod completions;
 
 mod profile;
 
+mod quota;
+
 mod run;
 
 mod serve;
@@ -42,6 +44,7 @@ enum Command {
     Serve(serve::Serve),
     Profile(profile::Profiles),
     Why(why::Why),
+    Quota(quota::ShowQuota),
     Completions(completions::Completions),
 }
 
@@ -160,6 +163,7 @@ pub fn main() -> ExitCode {
         Some(Command::Serve(serve)) => serve.execute(),
         Some(Command::Profile(profiles)) => profiles.execute(),
         Some(Command::Why(why)) => why.execute(),
+        Some(Command::Quota(quota)) => quota.execute(),
         Some(Command::Completions(completions)) => completions.execute(Arguments::command()),
     };
     match result {

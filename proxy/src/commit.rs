@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use wire::http1::{BodyDecoder, FramingError, ResponseHead};
 use wire::responses::EventView;
+use wire::route::Call;
 
 use crate::accounting::{Account, Tap};
 use crate::attempt::http::{Body, Response};
@@ -17,6 +18,7 @@ use crate::error::Error;
 use crate::exchange::Exchange;
 use crate::pipeline::Proxy;
 use crate::profile::Now;
+use crate::profile::quota::Source;
 use crate::stream::poll_read_scratch;
 
 pub mod refusal;
@@ -101,10 +103,16 @@ pub async fn judge(
     }
     let config = &proxy.control.config;
     let hold = exchange.routed.client.hold_limit(config);
-    if !committed.tap.sees_events() || hold.is_zero() {
+    if hold.is_zero() {
         return Ok(Judged::Accepted(committed));
     }
     let deadline = Instant::now() + hold;
+    if !committed.tap.sees_events() {
+        if exchange.routed.call == Call::Compact && is_document(&committed.head) {
+            committed.observe_document(deadline, config.hold_bytes.bytes()).await;
+        }
+        return Ok(Judged::Accepted(committed));
+    }
     loop {
         match verdict {
             Verdict::Output => return Ok(Judged::Accepted(committed)),
@@ -129,6 +137,16 @@ pub async fn judge(
     }
 }
 
+/// Whether the body is one JSON text that can be read: of no use to anybody before its end.
+fn is_document(head: &ResponseHead) -> bool {
+    let is_json = head.get_str("content-type").is_some_and(|value| {
+        let kind = value.split(';').next().unwrap_or_default();
+        kind.trim().eq_ignore_ascii_case("application/json")
+    });
+    let is_plain = head.get("content-encoding").is_none_or(|value| value.eq_ignore_ascii_case(b"identity"));
+    (200..300).contains(&head.status()) && is_json && is_plain
+}
+
 /// Where a model request is sent to instead, if that is another address: Codex would follow with method,
 /// body and bearer (measured), and the turn would go around the proxy. A path alone leads back here.
 fn redirection(head: &ResponseHead) -> Option<String> {
@@ -145,28 +163,50 @@ async fn judge_error(exchange: &Exchange, mut committed: Box<Committed>, now: i6
     if !may_be_refusal(committed.head.status()) {
         return Judged::Accepted(committed);
     }
-    let deadline = Instant::now() + ERROR_BODY_TIME;
-    while !committed.body.decoder.is_done() && committed.held.len() <= MAX_ERROR_BODY {
-        let reading = committed.read_and_hold(|_| {});
-        match timeout_at(deadline, reading).await {
-            Ok(Ok(count)) if count > 0 => {}
-            // What there is can be judged; the relay meets the same end.
-            _ => break,
-        }
-    }
-    let mut body = Vec::new();
-    // What is held has been decoded once without an error.
-    let _ =
-        committed.body.length.decoder().decode(&committed.held, |payload| body.extend_from_slice(payload));
+    // What there is can be judged; the relay meets the same end.
+    committed.hold_body(Instant::now() + ERROR_BODY_TIME, MAX_ERROR_BODY).await;
+    let body = committed.payload();
     match refusal_of_response(&committed.head, &body, now) {
         // Nobody's token was refused if none was sent.
         Some(Refusal::Auth) if !exchange.is_authorised() => Judged::Accepted(committed),
-        Some(refusal) => Judged::Refused(refusal, committed),
+        Some(refusal) => {
+            if matches!(refusal, Refusal::Quota { .. }) {
+                committed.account.observe_limits(&committed.head, Source::Refusal);
+            }
+            Judged::Refused(refusal, committed)
+        }
         None => Judged::Accepted(committed),
     }
 }
 
 impl Committed {
+    /// Reads the body up to its end, `limit` bytes or the deadline.
+    async fn hold_body(&mut self, deadline: Instant, limit: usize) {
+        while !self.body.decoder.is_done() && self.held.len() <= limit {
+            match timeout_at(deadline, self.read_and_hold(|_| {})).await {
+                Ok(Ok(count)) if count > 0 => {}
+                _ => break,
+            }
+        }
+    }
+
+    /// What of the body is held, without its framing.
+    fn payload(&self) -> Vec<u8> {
+        let mut payload = Vec::new();
+        // What is held has been decoded once without an error.
+        let _ = self.body.length.decoder().decode(&self.held, |part| payload.extend_from_slice(part));
+        payload
+    }
+
+    /// Looks at the response of a compaction, which is one JSON text, before any of it is the client's. One that is too long, or too long on its way, passes without: its items are then held to be
+    /// those of the conversation's account.
+    async fn observe_document(&mut self, deadline: Instant, limit: usize) {
+        self.hold_body(deadline, limit).await;
+        if self.body.decoder.is_done() {
+            self.account.document(&self.payload());
+        }
+    }
+
     /// Keeps bytes of the body and looks at what they carry.
     fn hold(&mut self, bytes: &[u8], mut each: impl FnMut(EventView<'_>)) -> Result<(), FramingError> {
         let Self { body, held, tap, account, .. } = self;

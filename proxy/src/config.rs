@@ -224,6 +224,11 @@ settings! {
     /// killed process loses nothing, but a loss of power may take the last bindings; `full` waits for
     /// the disk at each commit.
     state_sync: Durability = "normal", "PRODEX_STATE_SYNC", "normal or full";
+    /// How old the evidence on a profile's quota may become, while there is traffic, until the usage
+    /// endpoint is asked in the background; 0s never asks. The pauses around it go with it: before a
+    /// question a three-hundredth to a seventy-fifth, between two a fifth, after a failure a tenth, doubling
+    /// up to three times as long.
+    quota_refresh: Duration = "5m", "PRODEX_QUOTA_REFRESH", "0s..=1h";
     /// How long a drain waits for requests in flight.
     drain_timeout: Duration = "30s", "PRODEX_DRAIN_TIMEOUT", "0s..=1h";
 }

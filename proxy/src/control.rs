@@ -5,6 +5,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::attempt::breaker::Hosts;
@@ -16,6 +18,9 @@ use crate::telemetry::RunLog;
 mod flight;
 
 pub use flight::Flight;
+
+/// How many questions that no request waits for are asked at a time.
+const BACKGROUND: usize = 2;
 
 /// The control path.
 #[derive(Debug)]
@@ -34,6 +39,8 @@ pub struct Control {
     pub tasks: Tasks,
     /// Which upstreams can be reached.
     pub hosts: Arc<Hosts>,
+    /// A permit for each question that no request waits for: there are few, however many profiles.
+    pub background: Semaphore,
     client: OnceLock<Result<reqwest::Client, String>>,
 }
 
@@ -48,7 +55,9 @@ impl Control {
         runtime: Handle,
     ) -> Self {
         let (store, tasks) = (Store::new(&config.home), Tasks::new(runtime));
-        Self { config, store, state, log, tls, tasks, hosts: Arc::default(), client: OnceLock::new() }
+        let background = Semaphore::new(BACKGROUND);
+        let (hosts, client) = (Arc::default(), OnceLock::new());
+        Self { config, store, state, log, tls, tasks, hosts, background, client }
     }
 
     /// The HTTP client, made when it is first needed. It follows no redirects and knows no proxies: a
@@ -87,6 +96,7 @@ impl Control {
 #[derive(Debug)]
 pub struct Tasks {
     tracker: TaskTracker,
+    ending: CancellationToken,
     runtime: Handle,
 }
 
@@ -94,7 +104,7 @@ impl Tasks {
     /// No tasks yet.
     #[must_use]
     pub fn new(runtime: Handle) -> Self {
-        Self { tracker: TaskTracker::new(), runtime }
+        Self { tracker: TaskTracker::new(), ending: CancellationToken::new(), runtime }
     }
 
     /// Runs a piece of work.
@@ -105,11 +115,17 @@ impl Tasks {
     /// Whether the proxy is about to exit and waits for what runs: nothing long should begin.
     #[must_use]
     pub fn are_ending(&self) -> bool {
-        self.tracker.is_closed()
+        self.ending.is_cancelled()
+    }
+
+    /// Runs a piece of work that may be given up; `None` when the proxy exits before it is done.
+    pub async fn unless_ending<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        self.ending.run_until_cancelled(work).await
     }
 
     /// Waits until all have ended, but no longer than `limit`.
     pub async fn end(&self, limit: Duration) {
+        self.ending.cancel();
         self.tracker.close();
         // Whoever is not done by then has had the time that each of them may take.
         let _ = tokio::time::timeout(limit, self.tracker.wait()).await;

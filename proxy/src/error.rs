@@ -35,6 +35,14 @@ pub enum Error {
     /// There is no profile that could be tried.
     #[error("{0}")]
     NoProfile(String),
+    /// The profile that owns the conversation cannot serve, and nobody else can read what it holds.
+    #[error("{why}")]
+    Owned {
+        /// Who owns it, and what is to be done.
+        why: String,
+        /// In how many seconds the owner can serve again, if that is known.
+        returns_in: Option<u64>,
+    },
     /// The proxy is about to exit.
     #[error("the proxy is shutting down")]
     Draining,
@@ -103,7 +111,7 @@ impl Error {
     pub fn side(&self) -> Side {
         match self {
             Self::Refused { .. } => Side::Client,
-            Self::Busy(_) | Self::NoProfile(_) | Self::Draining => Side::Local,
+            Self::Busy(_) | Self::NoProfile(_) | Self::Owned { .. } | Self::Draining => Side::Local,
             Self::Connect { .. } | Self::Timeout { .. } | Self::Redirected { .. } | Self::Broken { .. } => {
                 Side::Upstream
             }

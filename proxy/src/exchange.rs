@@ -4,6 +4,7 @@
 //! that is decoded aside; the bytes that are forwarded are never touched.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::io::Read as _;
 use std::time::Instant;
 
@@ -13,6 +14,7 @@ use wire::http1::RequestHead;
 use wire::responses::{RequestView, TURN_STATE};
 
 use crate::route::Routed;
+use crate::state::{Digest, digest};
 
 /// A request that passed the guard, with all of its body.
 #[derive(Debug)]
@@ -31,44 +33,103 @@ pub struct Exchange {
     pub body: Bytes,
     /// What ties the request to a conversation.
     pub ties: Ties,
-    /// Whether any account could serve it, once that was asked.
-    pub is_neutral: OnceCell<bool>,
+    /// The body without its turn state, once that was needed.
+    pub stripped: OnceCell<Option<Bytes>>,
 }
 
-/// The ids by which a request belongs to a conversation, the strongest first.
+/// What ties a request to a conversation, and so to the account that has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ties {
     /// The response that it continues.
     pub response: Option<String>,
-    /// The turn state that an upstream gave out in this turn.
+    /// Items of its input that only the account which made them can read: the newest few, in their order.
+    pub contents: Vec<Digest>,
+    /// The turn state that an upstream gave out in this turn, from the head.
     pub turn_state: Option<String>,
-    /// The session; sub-agents share it with their parent.
+    /// The same from the body.
+    pub turn_state_in_body: Option<String>,
+    /// The thread: a conversation of its own.
+    pub thread: Option<String>,
+    /// The session; sub-agents, whose threads are their own, share it with their parent.
     pub session: Option<String>,
+    /// Whether it carries what a compaction left of its history.
+    pub has_compaction: bool,
+    /// Whether it asks for a compaction.
+    pub is_compaction: bool,
+    /// Whether there is a body that cannot be looked at: it may hold anything.
+    pub is_opaque: bool,
 }
 
 impl Ties {
-    /// Reads the ids from the head, and from the body those that the head does not have.
+    /// Reads the ids of a request over HTTP: from the head, and from the body those that the head does not
+    /// have.
     #[must_use]
     pub fn read(head: &RequestHead, body: Option<RequestView<'_>>) -> Self {
         let field = |name: &str| head.get_str(name).filter(|value| !value.is_empty()).map(str::to_owned);
         let session = ["session-id", "session_id", "conversation_id"].into_iter().find_map(field);
-        let in_body = || body.and_then(|view| view.session_id().or_else(|| view.prompt_cache_key()));
-        Self {
-            response: body.and_then(RequestView::previous_response_id).map(own),
-            turn_state: field(TURN_STATE).or_else(|| body.and_then(RequestView::turn_state).map(own)),
-            session: session.or_else(|| in_body().map(own)),
-        }
+        let ties =
+            Self { turn_state: field(TURN_STATE), thread: field("thread-id"), session, ..Self::default() };
+        ties.with_body(body)
+    }
+
+    /// The ids of a message on a WebSocket, whose upgrade had these.
+    #[must_use]
+    pub fn of_message(upgrade: &Self, message: RequestView<'_>) -> Self {
+        let (thread, session) = (upgrade.thread.clone(), upgrade.session.clone());
+        Self { thread, session, ..Self::default() }.with_body(Some(message))
+    }
+
+    fn with_body(mut self, body: Option<RequestView<'_>>) -> Self {
+        let Some(view) = body else { return self };
+        self.response = view.previous_response_id().map(own);
+        self.turn_state_in_body = view.turn_state().map(own);
+        self.session = self.session.or_else(|| view.session_id().map(own));
+        self.thread = self.thread.or_else(|| view.thread_id().or_else(|| view.prompt_cache_key()).map(own));
+        self.has_compaction = view.has_compaction();
+        self.is_compaction = view.is_compaction();
+        self
+    }
+
+    /// The turn states that the request carries.
+    pub fn turn_states(&self) -> impl Iterator<Item = &str> {
+        [&self.turn_state, &self.turn_state_in_body].into_iter().flatten().map(String::as_str)
     }
 
     /// Whether the request continues something that an account may own.
     #[must_use]
     pub fn is_continuation(&self) -> bool {
-        self.response.is_some() || self.turn_state.is_some() || self.session.is_some()
+        let ids = [&self.response, &self.turn_state, &self.turn_state_in_body, &self.thread, &self.session];
+        !self.contents.is_empty() || ids.into_iter().any(Option::is_some)
     }
 }
 
 fn own(text: Cow<'_, str>) -> String {
     text.into_owned()
+}
+
+/// How many of the encrypted items of a request are asked whose they are: its newest ones. Those of one
+/// conversation are one account's, and a request that holds any does not move.
+const CONTENTS: usize = 4;
+
+/// The newest items of a request that only their account can read, each hashed once. A long text is gone
+/// through off the runtime's threads.
+pub async fn contents(text: &Bytes) -> Vec<Digest> {
+    let find = |text: &[u8]| {
+        let mut newest = VecDeque::with_capacity(CONTENTS + 1);
+        for content in RequestView::new(text).encrypted_contents() {
+            newest.push_back(content);
+            if newest.len() > CONTENTS {
+                newest.pop_front();
+            }
+        }
+        newest.into_iter().map(|content| digest(&content)).collect()
+    };
+    if text.len() <= INLINE_TEXT {
+        return find(text);
+    }
+    let text = text.clone();
+    // A panic in there would be a mistake of ours; what could not be looked at has no owner by its items.
+    tokio::task::spawn_blocking(move || find(&text)).await.unwrap_or_default()
 }
 
 /// Longest compressed body that is decoded on a runtime thread, and the longest text that may come of it:
@@ -117,17 +178,28 @@ impl Exchange {
         self.routed.call.is_model_call() || matches!(self.head.method(), "GET" | "HEAD")
     }
 
-    /// Whether any account could serve this request: it holds no item that only the account which made
-    /// it can read, and continues no response by id. What cannot be looked at is not neutral.
-    pub async fn is_account_neutral(&self, limit: usize) -> bool {
-        if self.ties.response.is_some() {
-            return false;
+    /// The body for a profile: as it came, or without a turn state that is not the profile's to see.
+    #[must_use]
+    pub fn body_for(&self, sees_turn_state: bool) -> &Bytes {
+        self.stripped_for(sees_turn_state).unwrap_or(&self.body)
+    }
+
+    /// The body without its turn state, decoded, for a profile that may not see that.
+    #[must_use]
+    pub fn stripped_for(&self, sees_turn_state: bool) -> Option<&Bytes> {
+        if sees_turn_state { None } else { self.stripped.get()?.as_ref() }
+    }
+
+    /// Prepares the body for profiles that may not see its turn state. `limit` is as in [`readable`].
+    pub async fn strip_turn_state(&self, limit: usize) {
+        if self.ties.turn_state_in_body.is_none() {
+            return;
         }
-        let look = || async {
-            let text = readable(&self.head, &self.body, limit).await;
-            text.is_some_and(|text| !RequestView::new(&text).has_encrypted_content())
+        let strip = || async {
+            let text = readable(&self.head, &self.body, limit).await?;
+            RequestView::new(&text).without_turn_state().map(Bytes::from)
         };
-        *self.is_neutral.get_or_init(look).await
+        self.stripped.get_or_init(strip).await;
     }
 }
 
@@ -143,17 +215,38 @@ mod tests {
     #[test]
     fn the_head_goes_before_the_body() {
         let body = RequestView::new(
-            br#"{"previous_response_id":"r","prompt_cache_key":"k","client_metadata":{"x-codex-turn-state":"b"}}"#,
+            br#"{"previous_response_id":"r","prompt_cache_key":"k","client_metadata":{"x-codex-turn-state":"b",
+            "session_id":"bs","thread_id":"bt"}}"#,
         );
-        let ties = Ties::read(&head("Session-Id: s\r\nX-Codex-Turn-State: h\r\n"), Some(body));
-        let all = |response: &str, turn_state: &str, session: &str| Ties {
-            response: Some(response.into()),
-            turn_state: Some(turn_state.into()),
-            session: Some(session.into()),
+        let some = |text: &str| Some(text.to_owned());
+        let fields = "Session-Id: s\r\nThread-Id: t\r\nX-Codex-Turn-State: h\r\n";
+        let ties = Ties::read(&head(fields), Some(body));
+        let all = Ties {
+            response: some("r"),
+            turn_state: some("h"),
+            turn_state_in_body: some("b"),
+            thread: some("t"),
+            session: some("s"),
+            ..Ties::default()
         };
-        assert_eq!(ties, all("r", "h", "s"));
-        assert_eq!(Ties::read(&head(""), Some(body)), all("r", "b", "k"));
+        assert_eq!(ties, all);
+        assert_eq!(Ties::of_message(&ties, body), Ties { turn_state: None, ..all.clone() });
+        let from_body = Ties::read(&head(""), Some(body));
+        assert_eq!((from_body.thread, from_body.session), (some("bt"), some("bs")));
+        let keyed = Ties::read(&head(""), Some(RequestView::new(br#"{"prompt_cache_key":"k"}"#)));
+        assert_eq!((keyed.thread, keyed.session), (some("k"), None));
         assert!(!Ties::read(&head("Session-Id: \r\n"), None).is_continuation());
+    }
+
+    #[tokio::test]
+    async fn encrypted_items_are_found_in_texts_of_any_length() {
+        let text = br#"{"input":[{"encrypted_content":"one"},{"encrypted_content":"two"}],"x":""#;
+        let digests = ["one", "two"].map(digest);
+        assert_eq!(contents(&Bytes::from_static(text)).await, digests);
+        let long = [&text[..], &vec![b' '; 2 * INLINE_TEXT]].concat();
+        assert_eq!(contents(&long.into()).await, digests);
+        let many: String = (0..9).map(|n| format!(r#"{{"encrypted_content":"{n}"}},"#)).collect();
+        assert_eq!(contents(&many.into()).await, ["5", "6", "7", "8"].map(digest));
     }
 
     #[tokio::test]

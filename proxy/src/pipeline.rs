@@ -20,21 +20,25 @@ use crate::commit::refusal::Refusal;
 use crate::commit::{self, Committed, Judged};
 use crate::control::Control;
 use crate::error::Error;
-use crate::exchange::{Exchange, Ties, readable};
+use crate::exchange::{Exchange, Ties, contents, readable};
 use crate::guard::Guard;
+use crate::profile::quota::probe;
 use crate::profile::{Credentials, InFlight, Now, Pool, Profile, origin, refresh};
 use crate::recording::Recorder;
 use crate::reply::Reply;
 use crate::selection::trace::Trace;
 use crate::selection::{Choice, Limits, NoChoice, Owner, Reason, Snapshot, State, Wanted, affinity, choose};
-use crate::state::Tie;
+use crate::state::{Ticket, Tie};
+
+pub mod gone;
 
 mod admit;
 
 mod report;
 
-mod tries;
+pub mod tries;
 
+use gone::Gone;
 pub use tries::Tries;
 
 /// What all requests of a run share.
@@ -46,6 +50,8 @@ pub struct Proxy {
     pub guard: Guard,
     /// The profiles.
     pub profiles: Pool,
+    /// Responses that their owner has just said to be gone.
+    pub gone: Gone,
     /// How many requests may be in flight.
     pub admission: Admission,
     /// Whether clients come over TLS.
@@ -89,6 +95,7 @@ impl Proxy {
             control,
             guard,
             profiles,
+            gone: Gone::default(),
             admission,
             is_tls,
             draining,
@@ -110,8 +117,14 @@ impl Proxy {
             return Ties::read(&exchange.head, None);
         }
         let limit = self.control.config.max_request_body.bytes();
-        let text = readable(&exchange.head, &exchange.body, limit).await;
-        let ties = Ties::read(&exchange.head, text.as_deref().map(RequestView::new));
+        let Some(text) = readable(&exchange.head, &exchange.body, limit).await else {
+            let ties = Ties { is_opaque: true, ..Ties::read(&exchange.head, None) };
+            affinity::recall(&self.control.state, &ties).await;
+            return ties;
+        };
+        let mut ties = Ties::read(&exchange.head, Some(RequestView::new(&text)));
+        ties.contents = contents(&text).await;
+        ties.is_compaction |= exchange.routed.call == Call::Compact;
         affinity::recall(&self.control.state, &ties).await;
         ties
     }
@@ -127,6 +140,7 @@ impl Proxy {
             return Answer::Local(crate::workspace::answer(&exchange.head, self.is_tls));
         }
         let mut tries = Tries::new(&self.control.config, exchange, permit);
+        let is_unowned = self.is_unowned(exchange);
         loop {
             let seat = match self.select(exchange, &tries).await {
                 Ok(profile) => self.take_seat(exchange, profile, &tries).await,
@@ -137,6 +151,10 @@ impl Proxy {
                 Err(error) => return Answer::Local(Reply::of(&error)),
             };
             let profile = Arc::clone(seat.profile());
+            if is_unowned {
+                // What it carries is durable before any of its response is the client's.
+                let _ = affinity::bind(&self.control.state, &exchange.ties, &profile.name);
+            }
             tries.begin();
             let Some(identity) = self.identity(exchange, &profile).await else {
                 tries.refuse(&profile, &Refusal::Auth);
@@ -145,6 +163,16 @@ impl Proxy {
             match self.attempt(connections, exchange, seat, &identity).await {
                 Ok(Judged::Accepted(committed)) => {
                     return Answer::Upstream(self.commit(exchange, committed, &mut tries));
+                }
+                Ok(Judged::Refused(Refusal::NotFound, committed)) => {
+                    match self.pause_for_owner(exchange.id, &exchange.ties, &profile, &mut tries) {
+                        Some(time) => tries::pause(time).await,
+                        None => return self.pass(exchange.id, &Refusal::NotFound, committed, tries),
+                    }
+                }
+                // Its owner was asked, or nobody knows whose the item is.
+                Ok(Judged::Refused(refusal @ Refusal::Unreadable, committed)) => {
+                    return self.pass(exchange.id, &refusal, committed, tries);
                 }
                 Ok(Judged::Refused(refusal, committed)) => {
                     let (name, used) = (exchange.routed.name(), &identity.credentials);
@@ -171,22 +199,21 @@ impl Proxy {
         exchange: &Exchange,
         tries: &mut Tries,
     ) -> Upgraded {
-        let session = exchange.ties.session.as_deref();
-        let unowned = session.filter(|_| affinity::owner(&self.control.state, &exchange.ties).is_none());
+        let is_unowned = self.is_unowned(exchange);
         loop {
             let profile = match self.select(exchange, tries).await {
                 Ok(profile) => profile,
                 Err(none) => return self.give_up_upgrade(exchange, tries, &none),
             };
-            // Before any turn has told whose the conversation is: another socket of it that is opened
-            // meanwhile must not go to a stranger.
-            if let Some(session) = unowned {
-                self.control.state.bind(Tie::Session, session, &profile.name);
-            }
+            let bound = if is_unowned {
+                affinity::bind(&self.control.state, &exchange.ties, &profile.name)
+            } else {
+                Ticket::DURABLE
+            };
             tries.begin();
             match self.attempt_upgrade(connections, exchange, &profile).await {
                 Ok(Upgrade::Opened(opened)) => {
-                    self.bind_upgrade(&opened, unowned, &profile).await;
+                    self.bind_upgrade(&opened, bound, &profile).await;
                     return Upgraded::Opened(opened, profile);
                 }
                 Ok(Upgrade::Parked) => tries.refuse(&profile, &Refusal::Auth),
@@ -212,14 +239,21 @@ impl Proxy {
         }
     }
 
-    /// Binds what the head of an agreement to an upgrade tells the client. `session` is the one that nobody
-    /// owned before.
-    async fn bind_upgrade(&self, opened: &websocket::Opened, session: Option<&str>, profile: &Profile) {
+    /// Whether nobody owns the conversation that a request begins. It is bound as soon as a profile is
+    /// selected, before any turn has told whose it is: another request of it, or another socket, that comes
+    /// meanwhile must not go to a stranger.
+    fn is_unowned(&self, exchange: &Exchange) -> bool {
+        let is_conversation = exchange.routed.call.is_model_call();
+        is_conversation && affinity::owner(&self.control.state, &exchange.ties).is_none()
+    }
+
+    /// Binds what the head of an agreement to an upgrade tells the client, who is let know once that and what
+    /// was `bound` before are durable.
+    async fn bind_upgrade(&self, opened: &websocket::Opened, bound: Ticket, profile: &Profile) {
         let state = &self.control.state;
-        let session = session.map(|session| state.bind(Tie::Session, session, &profile.name));
         let turn_state = opened.head.get_str(TURN_STATE);
         let turn_state = turn_state.map(|turn_state| state.bind(Tie::TurnState, turn_state, &profile.name));
-        if let Some(mut gate) = session.max(turn_state).and_then(|ticket| state.gate(ticket)) {
+        if let Some(mut gate) = state.gate(bound.max(turn_state.unwrap_or(Ticket::DURABLE))) {
             std::future::poll_fn(|context| gate.poll_open(context)).await;
         }
     }
@@ -229,19 +263,11 @@ impl Proxy {
         for profile in self.profiles.of(exchange.routed.api) {
             refresh::look_again(&self.control, profile).await;
         }
+        self.look_after(exchange.routed.api);
         let snapshot = self.snapshot(exchange.routed.api);
         let owner = affinity::owner(&self.control.state, &exchange.ties);
-        let route = CircuitOf::route(exchange.routed.name());
-        let blocked = owner.as_ref().filter(|owner| {
-            let state = snapshot.get(&owner.profile).map(|candidate| candidate.state(route));
-            !state.is_some_and(State::may_be_asked) || tries.tried().contains(&owner.profile)
-        });
-        let may_move = match blocked {
-            // An upgrade has no body yet; each turn on it is looked at when it comes.
-            Some(_) if exchange.routed.lane == crate::route::Lane::Websocket => true,
-            Some(_) => exchange.is_account_neutral(self.control.config.max_request_body.bytes()).await,
-            None => true,
-        };
+        // Of an upgrade nothing is known but its head; each turn on it is looked at when it comes.
+        let may_move = affinity::may_move(&exchange.ties, owner.as_ref());
         self.choose(exchange, exchange.id, snapshot, owner.as_ref(), may_move, tries)
     }
 
@@ -260,6 +286,15 @@ impl Proxy {
             snapshot.unreachable = unreachable.map(|profile| Arc::clone(&profile.name)).collect();
         }
         snapshot
+    }
+
+    /// Sees to it that tokens stay good and quotas known while there is traffic. Waits for nothing.
+    pub(crate) fn look_after(&self, api: Api) {
+        let now = Now::read();
+        for profile in self.profiles.of(api) {
+            refresh::renew_ahead(&self.control, profile, now);
+            probe::consider(&self.control, profile, now);
+        }
     }
 
     /// Takes a place among the requests of the selected profile. Others may have filled it since the snapshot
@@ -312,6 +347,13 @@ impl Proxy {
                 snapshot = Snapshot { here: snapshot.here, ..self.snapshot(exchange.routed.api) };
                 continue;
             }
+            if let Ok(choice) = &result
+                && choice.reason == Reason::Ranked
+                && owner.is_none()
+                && tries.tried().is_empty()
+            {
+                self.record_floor(exchange, request, &snapshot, choice);
+            }
             self.record_choice(exchange, request, &snapshot, &wanted, &result);
             // Snapshots are taken of this pool, whose profiles stay.
             return result.and_then(|_| profile.cloned().ok_or(NoChoice::NoProfiles));
@@ -351,6 +393,9 @@ impl Proxy {
         let config = &self.control.config;
         let is_model_call = exchange.routed.call.is_model_call();
         let limit = if is_model_call { config.response_timeout } else { config.side_response_timeout };
+        if !identity.sees_turn_state {
+            exchange.strip_turn_state(config.max_request_body.bytes()).await;
+        }
         let response = http::send(connections, exchange, identity, limit).await?;
         let account = self.open_account(exchange, seat);
         commit::judge(self, exchange, account, response).await
@@ -399,9 +444,8 @@ impl Proxy {
             return None;
         }
         let credentials = profile.credentials();
-        let sees_turn_state = exchange.ties.turn_state.as_deref().is_none_or(|turn_state| {
-            affinity::may_see_turn_state(&self.control.state, turn_state, &profile.name)
-        });
+        let state = &self.control.state;
+        let sees_turn_state = affinity::may_see_turn_state(state, &exchange.ties, &profile.name);
         let common = self.control.origin(exchange.routed.api);
         Some(Identity::new(credentials, routing, common, sees_turn_state))
     }
@@ -430,6 +474,33 @@ impl Proxy {
         tries.refuse(profile, refusal);
     }
 
+    /// What to do when a profile says that the response which a request continues is not there: its owner
+    /// is asked again after a pause. Without one the client is told what the upstream said.
+    pub(crate) fn pause_for_owner(
+        &self,
+        request: u64,
+        ties: &Ties,
+        profile: &Profile,
+        tries: &mut Tries,
+    ) -> Option<Duration> {
+        let response = ties.response.as_deref()?;
+        let owner = self.control.state.owner(Tie::Response, response)?;
+        if owner != profile.name {
+            return None;
+        }
+        let profile = || (&*profile.name).into();
+        if self.gone.contains(response, std::time::Instant::now()) {
+            let profile = profile();
+            self.control.log.record(&RunEvent::PreviousResponseNegativeCache { request, profile });
+            return None;
+        }
+        let pause = tries.owner_pause();
+        if pause.is_none() {
+            self.gone.insert(response, std::time::Instant::now());
+        }
+        pause
+    }
+
     /// The response is the client's from here on.
     fn commit(
         &self,
@@ -444,11 +515,9 @@ impl Proxy {
         }
         if is_success && exchange.routed.call.is_model_call() {
             committed.account.observe_head(head);
-            let session = exchange.ties.session.as_deref();
-            if let Some(session) = session {
-                self.record_migration(exchange.id, session, committed.account.profile());
-            }
-            committed.account.bind_session(session);
+            self.record_migration(exchange.id, &exchange.ties, committed.account.profile());
+            self.record_compaction(exchange.id, &exchange.ties, committed.account.profile());
+            committed.account.bind_conversation(&exchange.ties);
         }
         committed.account.commit(head.status(), tries.count(), tries.take_permit());
         committed
@@ -464,20 +533,21 @@ impl Proxy {
                 ms,
             });
         }
-        match tries.best() {
-            Some(mut refused) => {
-                let (request, status) = (exchange.id, refused.head.status());
-                let profile = (&**refused.account.profile()).into();
-                self.control.log.record(&RunEvent::UpstreamUsageLimitPassthrough {
-                    request,
-                    profile,
-                    status,
-                });
-                refused.account.commit(status, tries.count(), tries.take_permit());
-                Answer::Upstream(refused)
-            }
-            None => Answer::Local(Reply::of(&Error::NoProfile(self.explain(exchange, none)))),
+        if let NoChoice::Owner(owner) = none {
+            self.record_blocked_compaction(exchange.id, &exchange.ties, owner);
         }
+        match tries.best() {
+            Some((refusal, refused)) => self.pass(exchange.id, &refusal, refused, tries),
+            None => Answer::Local(Reply::of(&self.nobody(exchange, none))),
+        }
+    }
+
+    /// The client gets a refusal as it came.
+    fn pass(&self, request: u64, refusal: &Refusal, mut refused: Box<Committed>, mut tries: Tries) -> Answer {
+        let status = refused.head.status();
+        self.record_passed(request, refused.account.profile(), refusal, status);
+        refused.account.commit(status, tries.count(), tries.take_permit());
+        Answer::Upstream(refused)
     }
 
     fn give_up_upgrade(&self, exchange: &Exchange, tries: &mut Tries, none: &NoChoice) -> Upgraded {

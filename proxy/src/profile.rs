@@ -21,6 +21,8 @@ pub mod import;
 
 pub mod refresh;
 
+pub mod backend;
+
 pub mod origin;
 
 pub mod quota;
@@ -33,6 +35,8 @@ use board::Board;
 pub use credentials::{Credentials, Kind};
 use health::Health;
 use quota::Quota;
+
+use crate::state::{self, State};
 
 /// A profile in use.
 #[derive(Debug)]
@@ -52,6 +56,8 @@ pub struct Profile {
     pub refresher: refresh::Refresher,
     /// Knows where its traffic goes.
     pub origin: origin::Flight,
+    /// Asks the usage endpoint, when there is a reason.
+    pub prober: quota::probe::Prober,
 }
 
 impl Profile {
@@ -68,6 +74,7 @@ impl Profile {
             place: None,
             refresher: refresh::Refresher::default(),
             origin: origin::Flight::default(),
+            prober: quota::probe::Prober::default(),
         }
     }
 
@@ -77,6 +84,26 @@ impl Profile {
         let hard_limit = config.profile_hard_limit;
         let gate = Gate::new(hard_limit, &[hard_limit], config.max_waiting);
         Self { gate, ..self }
+    }
+
+    /// Takes what earlier runs knew of its quota and health.
+    pub fn recall(&self, state: &State) {
+        if let Some(record) = state.get(state::Fact::Quota, &self.name) {
+            *self.quota() = Quota::from_record(record, Now::read());
+        }
+        if let Some(record) = state.get(state::Fact::Health, &self.name) {
+            *self.health() = Health::from_record(&record, Now::read());
+        }
+    }
+
+    /// Keeps what is known of its quota and health for later runs, if anything is.
+    pub fn keep(&self, state: &State) {
+        let quota = self.quota();
+        if quota.age(Now::read()).is_some() {
+            state.put(state::Fact::Quota, &self.name, &quota.to_record());
+        }
+        drop(quota);
+        state.put(state::Fact::Health, &self.name, &self.health().to_record());
     }
 
     /// The credentials as they are now.

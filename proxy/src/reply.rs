@@ -40,7 +40,11 @@ impl Reply {
         let mut reply = Self::json(status, &body);
         if error.side() != Side::Client {
             // Codex multiplies every 5xx by up to 30 requests; a second between them is kind to both.
-            reply.fields.push(("retry-after", "1".to_owned()));
+            let seconds = match error {
+                Error::Owned { returns_in: Some(seconds), .. } => (*seconds).max(1),
+                _ => 1,
+            };
+            reply.fields.push(("retry-after", seconds.to_string()));
         }
         reply
     }
@@ -53,6 +57,20 @@ impl Reply {
         let body = serde_json::json!({"error": {
             "type": "upgrade_required", "code": "upgrade_required", "message": message}});
         Self::json(426, &body)
+    }
+
+    /// The reply as a message on a WebSocket, as the backend says there what it says with a status over
+    /// HTTP. Codex ignores one without `status` (measured).
+    #[must_use]
+    pub fn message(&self) -> String {
+        let mut message: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_default();
+        message["type"] = "error".into();
+        message["status"] = self.status.into();
+        let headers = self.fields.iter().filter(|(name, _)| *name != "content-type");
+        for (name, value) in headers {
+            message["headers"][name] = value.as_str().into();
+        }
+        message.to_string()
     }
 
     /// The head and the body as HTTP/1.1.
@@ -128,5 +146,9 @@ mod tests {
             assert!(reply.fields.iter().any(|(name, _)| *name == "retry-after"));
         }
         assert_eq!(Reply::of(&refused(Subject::Sockets)).status, 426, "over HTTP there may be room");
+        for (returns_in, after) in [(Some(7200), "7200"), (Some(0), "1"), (None, "1")] {
+            let reply = Reply::of(&Error::Owned { why: "a".into(), returns_in });
+            assert_eq!((reply.status, reply.fields[1].1.as_str()), (503, after));
+        }
     }
 }

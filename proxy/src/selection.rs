@@ -105,11 +105,16 @@ impl NoChoice {
 /// # Errors
 /// When there is none that could be tried.
 pub fn choose(snapshot: &Snapshot, wanted: &Wanted<'_>) -> Result<Choice, NoChoice> {
-    if let Some(owner) = wanted.owner
-        && let Some(candidate) = snapshot.get(&owner.profile)
-        && let Some(choice) = choose_owner(snapshot, wanted, owner, candidate)
-    {
-        return choice;
+    if let Some(owner) = wanted.owner {
+        let choice = match snapshot.get(&owner.profile) {
+            Some(candidate) => choose_owner(snapshot, wanted, owner, candidate),
+            // It was removed: what only it can read stays unread, and all else goes on.
+            None if wanted.may_move => None,
+            None => Some(Err(NoChoice::Owner(Arc::clone(&owner.profile)))),
+        };
+        if let Some(choice) = choice {
+            return choice;
+        }
     }
     choose_fresh(snapshot, wanted)
 }

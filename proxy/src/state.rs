@@ -30,6 +30,7 @@ mod writer;
 
 use database::{Database, Row};
 pub use database::{Durability, Recovery, StateError};
+pub use memory::{Digest, digest};
 use memory::{Known, Memory};
 pub use ticket::{Gate, Ticket};
 use writer::Writer;
@@ -39,22 +40,28 @@ use writer::Writer;
 pub enum Tie {
     /// The response it continues.
     Response,
+    /// An item of its input that only its account can read.
+    Content,
     /// The turn state it carries.
     TurnState,
-    /// The session it belongs to.
+    /// The thread it belongs to: a conversation of its own.
+    Thread,
+    /// The session it belongs to: a thread and those of its sub-agents.
     Session,
 }
 
 impl Tie {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Response, Self::TurnState, Self::Session];
+    pub const ALL: [Self; 5] = [Self::Response, Self::Content, Self::TurnState, Self::Thread, Self::Session];
 
     /// Its name in logs and in the database.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Response => "response_id",
+            Self::Content => "encrypted_content",
             Self::TurnState => "turn_state",
+            Self::Thread => "thread",
             Self::Session => "session",
         }
     }
@@ -64,6 +71,9 @@ impl Tie {
     pub fn capacity(self) -> usize {
         match self {
             Self::Response | Self::TurnState => 16_384,
+            // Every step of a turn may leave one.
+            Self::Content => 32_768,
+            Self::Thread => 4_096,
             Self::Session => 2_048,
         }
     }
@@ -168,17 +178,21 @@ impl State {
     /// The profile that owns what `id` names, as far as memory knows.
     #[must_use]
     pub fn owner(&self, tie: Tie, id: &str) -> Option<Arc<str>> {
-        self.memory.get(tie, &memory::digest(id)).map(|known| known.profile)
+        self.owner_of(tie, &digest(id))
+    }
+
+    /// The same for an id whose digest is known.
+    #[must_use]
+    pub fn owner_of(&self, tie: Tie, id: &Digest) -> Option<Arc<str>> {
+        self.memory.get(tie, id).map(|known| known.profile)
     }
 
     /// Brings into memory what other processes know about these ids, so that [`State::owner`] knows it.
     /// Ids that are in memory cost nothing but a look.
-    pub async fn recall(&self, ids: impl IntoIterator<Item = (Tie, &str)>) {
+    pub async fn recall(&self, ids: impl IntoIterator<Item = (Tie, Digest)>) {
         let Some(writer) = &self.writer else { return };
-        let of = |(tie, id)| {
-            Some((tie, memory::digest(id))).filter(|(tie, id)| self.memory.get(*tie, id).is_none())
-        };
-        let missing: Vec<_> = ids.into_iter().filter_map(of).collect();
+        let is_missing = |(tie, id): &(Tie, Digest)| self.memory.get(*tie, id).is_none();
+        let missing: Vec<_> = ids.into_iter().filter(is_missing).collect();
         writer.look();
         if !missing.is_empty() {
             writer.find(missing).await;
@@ -187,7 +201,7 @@ impl State {
 
     /// Makes `profile` the owner of what `id` names. The ticket tells when that is durable.
     pub fn bind(&self, tie: Tie, id: &str, profile: &Arc<str>) -> Ticket {
-        let id = memory::digest(id);
+        let id = digest(id);
         let at = Now::read().unix;
         let mut owners = self.memory.owners(tie);
         let known = owners.get(&id).filter(|known| known.profile == *profile);

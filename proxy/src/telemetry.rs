@@ -84,7 +84,7 @@ impl RunLog {
         Ok(Self { path: Some(path), shared, writer: Mutex::new(Some(writer)) })
     }
 
-    /// A log that keeps nothing, for tests.
+    /// A log that keeps nothing, for commands that say what they do, and for tests.
     #[must_use]
     pub fn none() -> Self {
         let shared = Arc::new(Shared::default());

@@ -65,15 +65,25 @@ impl<'a> RequestView<'a> {
         self.rare(&["prompt_cache_key"])
     }
 
-    /// Whether the input holds items that only the account that made them can read: reasoning and
-    /// compaction items with `encrypted_content`.
+    /// The conversation's thread; sub-agents have threads of their own in one session.
     #[must_use]
-    pub fn has_encrypted_content(self) -> bool {
-        memchr::memmem::find_iter(self.text, br#""encrypted_content""#).any(|at| {
-            let rest = &self.text[at + br#""encrypted_content""#.len()..];
-            let value = rest.trim_ascii_start().strip_prefix(b":").map(<[u8]>::trim_ascii_start);
-            value.is_some_and(|value| value.starts_with(b"\"") && !value.starts_with(b"\"\""))
-        })
+    pub fn thread_id(self) -> Option<Cow<'a, str>> {
+        self.rare(&["client_metadata", "thread_id"])
+    }
+
+    /// The `encrypted_content` of the input's items, in their order.
+    pub fn encrypted_contents(self) -> impl Iterator<Item = Cow<'a, str>> {
+        encrypted_contents(self.text)
+    }
+
+    /// Whether the input holds the item that an earlier compaction left of the history.
+    #[must_use]
+    pub fn has_compaction(self) -> bool {
+        self.has("\"compaction\"")
+            && self.body.get("input").is_some_and(|input| {
+                let mut kinds = input.elements().filter_map(|item| item.get("type"));
+                kinds.any(|kind| kind.as_str().is_some_and(|kind| kind == "compaction"))
+            })
     }
 
     /// Whether this request asks for a compaction on the ordinary route: its last input item is a
@@ -132,6 +142,19 @@ fn offset(text: &[u8], part: &[u8]) -> usize {
     (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize)
 }
 
+/// What of a text only the account that made it can read: the `encrypted_content` of reasoning and compaction
+/// items, wherever in the text they stand, in their order. Whether another account can use one is not known
+/// (`invalid_encrypted_content` is the answer to one that cannot be verified), so none is ever shown to
+/// another. A text without such items is only searched for the key. (A key spelled with escapes is not
+/// found; no client writes one.)
+pub fn encrypted_contents(text: &[u8]) -> impl Iterator<Item = Cow<'_, str>> {
+    const KEY: &[u8] = br#""encrypted_content""#;
+    memchr::memmem::find_iter(text, KEY).filter_map(move |at| {
+        let value = text[at + KEY.len()..].trim_ascii_start().strip_prefix(b":")?;
+        Value::new(value).as_str().filter(|content| !content.is_empty())
+    })
+}
+
 /// The name of the turn state, as a header and as a key of `client_metadata`.
 pub const TURN_STATE: &str = "x-codex-turn-state";
 
@@ -148,6 +171,8 @@ pub enum EventKind {
     Metadata,
     /// `codex.rate_limits`: the account's windows.
     RateLimits,
+    /// `response.output_item.done`: an item of the output, whole.
+    ItemDone,
     /// `response.completed`: the only end that Codex takes for success.
     Completed,
     /// `response.failed`.
@@ -168,6 +193,7 @@ impl EventKind {
             b"response.queued" => Self::Queued,
             b"response.metadata" => Self::Metadata,
             b"codex.rate_limits" => Self::RateLimits,
+            b"response.output_item.done" => Self::ItemDone,
             b"response.completed" => Self::Completed,
             b"response.failed" => Self::Failed,
             b"response.incomplete" => Self::Incomplete,
@@ -219,6 +245,7 @@ pub struct TokenUsage {
 /// The data of an SSE event, or a WebSocket message from upstream.
 #[derive(Debug, Clone, Copy)]
 pub struct EventView<'a> {
+    text: &'a [u8],
     event: Value<'a>,
     /// What kind of event it is.
     pub kind: EventKind,
@@ -229,13 +256,18 @@ impl<'a> EventView<'a> {
     #[must_use]
     pub fn new(text: &'a [u8]) -> Self {
         let event = Value::new(text);
-        Self { event, kind: kind_at_start(text).unwrap_or_else(|| kind_of(event)) }
+        Self { text, event, kind: kind_at_start(text).unwrap_or_else(|| kind_of(event)) }
     }
 
     /// The id of the response that the event is about.
     #[must_use]
     pub fn response_id(self) -> Option<Cow<'a, str>> {
         self.event.at(&["response", "id"]).and_then(Value::as_str)
+    }
+
+    /// The `encrypted_content` of the items in the event.
+    pub fn encrypted_contents(self) -> impl Iterator<Item = Cow<'a, str>> {
+        encrypted_contents(self.text)
     }
 
     /// The error object: of the response that failed, or of the event itself.
@@ -290,15 +322,21 @@ mod tests {
         let text = br#"{"type":"response.create","model":"gpt-5.5","previous_response_id":"resp_1",
             "input":[{"type":"reasoning","encrypted_content" : "gAAA"},{"type":"compaction_trigger"}],
             "include":["reasoning.encrypted_content"],"prompt_cache_key":"t1","generate":false,
-            "client_metadata":{"session_id":"s1","x-codex-turn-state":"ts"}}"#;
+            "client_metadata":{"session_id":"s1","thread_id":"t2","x-codex-turn-state":"ts"}}"#;
         let view = RequestView::new(text);
         assert!(view.is_create() && view.is_warm_up() && view.is_compaction());
-        assert!(view.has_encrypted_content());
+        assert_eq!(view.encrypted_contents().collect::<Vec<_>>(), ["gAAA"]);
+        assert!(!view.has_compaction());
         assert_eq!(view.previous_response_id().as_deref(), Some("resp_1"));
         assert_eq!(view.model().as_deref(), Some("gpt-5.5"));
         assert_eq!(view.turn_state().as_deref(), Some("ts"));
         assert_eq!(view.session_id().as_deref(), Some("s1"));
+        assert_eq!(view.thread_id().as_deref(), Some("t2"));
         assert_eq!(view.prompt_cache_key().as_deref(), Some("t1"));
+        let items = br#"{"input":[{"type":"compaction","encrypted_content":"one"},
+            {"type":"reasoning","encrypted_content":"t\/wo"},{"encrypted_content":7}]}"#;
+        assert!(RequestView::new(items).has_compaction());
+        assert_eq!(encrypted_contents(items).collect::<Vec<_>>(), ["one", "t/wo"]);
     }
 
     #[test]
@@ -309,7 +347,8 @@ mod tests {
             "previous_response_id":null,"generate":"false","text":"compaction_trigger"}"#,
         );
         assert_eq!(view.previous_response_id(), None);
-        assert!(!view.has_encrypted_content() && !view.is_warm_up() && !view.is_compaction());
+        assert_eq!(view.encrypted_contents().count(), 0);
+        assert!(!view.is_warm_up() && !view.is_compaction() && !view.has_compaction());
         assert!(!view.is_create());
         for text in ["", "[]", "null", "\"x\"", "{", "\u{0}"] {
             let view = RequestView::new(text.as_bytes());

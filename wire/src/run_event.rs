@@ -134,6 +134,30 @@ pub enum RunEvent<'a> {
     ProfileTransportBackoff { request: u64, profile: Text<'a>, origin: Text<'a>, ms: u64 },
     /// The profile's account is used up until a time.
     ProfileQuotaQuarantine { request: u64, profile: Text<'a>, code: Text<'a>, until: i64 },
+    /// A fresh request was not sent to the profile that served last: by `source`, its account has all but
+    /// nothing left. `reason` is `critical` or `exhausted`, `remaining` percent, `age_s` that of the evidence.
+    QuotaCriticalFloorBeforeSend {
+        request: u64,
+        route: Text<'a>,
+        profile: Text<'a>,
+        reason: Text<'a>,
+        window: Option<Text<'a>>,
+        remaining: f64,
+        source: Text<'a>,
+        age_s: u64,
+    },
+    /// A profile was left out before a request was sent over HTTP.
+    ResponsesPreSendSkip { request: u64, profile: Text<'a>, reason: Text<'a> },
+    /// A profile was left out before a turn was sent on a WebSocket.
+    WebsocketPreSendSkip { request: u64, profile: Text<'a>, reason: Text<'a> },
+    /// The usage endpoint is to be asked about a profile. `reason` is `unknown`, `reset` or `stale`.
+    ProfileProbeRefreshQueued { profile: Text<'a>, reason: Text<'a> },
+    /// The usage endpoint is asked about a profile.
+    ProfileProbeRefreshStart { profile: Text<'a> },
+    /// The usage endpoint answered. `remaining` is that of the tightest window, in percent.
+    ProfileProbeRefreshOk { profile: Text<'a>, windows: usize, remaining: Option<f64>, ms: u64 },
+    /// The usage endpoint gave no answer, and is left alone for `retry_s` seconds.
+    ProfileProbeRefreshError { profile: Text<'a>, error: Text<'a>, retry_s: u64 },
     /// The refusal of an account goes to the client, because no other profile may serve.
     UpstreamUsageLimitPassthrough { request: u64, profile: Text<'a>, status: u16 },
     /// A profile's token was renewed, or someone else had already done it.
@@ -145,6 +169,18 @@ pub enum RunEvent<'a> {
     /// The client was told that the response it continues is unknown, so that it sends its full input: the
     /// account that has it refuses. `injected` says that the proxy said so itself.
     PreviousResponseNotFound { request: u64, profile: Text<'a>, route: Text<'a>, injected: bool },
+    /// An account said that it does not have the response that a request continues, its owner also when asked
+    /// again; or that it cannot read an encrypted item (`reason`: `previous_response_not_found` or
+    /// `invalid_encrypted_content`). The client gets what it said.
+    StaleContinuation { request: u64, profile: Text<'a>, reason: Text<'a> },
+    /// The response that a request continues was said to be gone a moment ago: it is asked for only once.
+    PreviousResponseNegativeCache { request: u64, profile: Text<'a> },
+    /// A compaction was made by this profile, which owns what comes of it.
+    CompactCommittedOwner { request: u64, profile: Text<'a> },
+    /// A request that carries what a compaction left went to the profile that made it.
+    CompactFollowupOwner { request: u64, profile: Text<'a> },
+    /// A compaction, or what follows one, was not served: its owner cannot, and nobody else can read it.
+    CompactFreshFallbackBlocked { request: u64, profile: Text<'a> },
     /// A conversation moved to another account with its full history.
     ContinuationMigrated { request: u64, from: Text<'a>, to: Text<'a> },
     /// The upstream could not be reached in time.

@@ -204,6 +204,12 @@ impl Codex {
         Ok(Self { program, mode, reach, sandbox, tripwire, settings: Vec::new(), model: None })
     }
 
+    /// Tells it another address of its backend, for the runs to come. One with a certificate of its own
+    /// needs a new place.
+    pub fn move_to(&mut self, endpoint: Endpoint) {
+        self.reach = Reach::Endpoint(endpoint);
+    }
+
     /// Adds a setting, as `-c` takes it.
     pub fn set(&mut self, setting: impl Into<String>) {
         self.settings.push(setting.into());

@@ -142,8 +142,12 @@ impl Evidence {
 
     /// The checks of a scenario.
     pub(super) fn judge(&self, scenario: &Scenario, mode: Mode) -> Vec<Check> {
-        let mut checks: Vec<Check> =
-            scenario.steps.iter().enumerate().flat_map(|(at, step)| self.judge_step(at, step)).collect();
+        let last = scenario.steps.len().saturating_sub(1);
+        let judge_step = |(at, step)| {
+            let is_limited = scenario.expect.ends_at_limit && at == last;
+            if is_limited { self.judge_limited(at) } else { self.judge_step(at, step) }
+        };
+        let mut checks: Vec<Check> = scenario.steps.iter().enumerate().flat_map(judge_step).collect();
         let threads: BTreeSet<_> = self.threads.iter().collect();
         let one_thread = threads.len() == 1 && self.threads.iter().all(Option::is_some);
         checks.push(check("all runs are of one thread", one_thread, || format!("{:?}", self.threads)));
@@ -172,6 +176,16 @@ impl Evidence {
         ]
     }
 
+    /// The checks of a run that ends with a usage limit.
+    fn judge_limited(&self, at: usize) -> Vec<Check> {
+        let exit = self.exit_codes.get(at).copied().flatten();
+        let is_told = self.errors.iter().any(|error| error.contains("hit your usage limit"));
+        vec![
+            check(&format!("run {}: exit code 1", at + 1), exit == Some(1), || format!("{exit:?}")),
+            check("the client tells of the usage limit", is_told, || format!("{:?}", self.errors)),
+        ]
+    }
+
     fn judge_journal(&self, scenario: &Scenario, mode: Mode) -> Vec<Check> {
         let expect = &scenario.expect;
         let [over_http, over_websocket] = self.served;
@@ -186,9 +200,13 @@ impl Evidence {
             let arrived = self.bodies.iter().any(|body| body.contains(part));
             checks.push(check(&format!("a request carries {part}"), arrived, || "none does".into()));
         }
-        let owners: Vec<_> = self.owners.values().filter(|accounts| accounts.len() > 1).collect();
-        checks
-            .push(check("each thread is served by one account", owners.is_empty(), || format!("{owners:?}")));
+        let (what, count) = if expect.moves {
+            ("each thread is served by one account after the other", 2)
+        } else {
+            ("each thread is served by one account", 1)
+        };
+        let owners: Vec<_> = self.owners.values().filter(|accounts| accounts.len() != count).collect();
+        checks.push(check(what, owners.is_empty(), || format!("{owners:?}")));
         checks.push(none("nothing of one account reaches another", &self.violations));
         checks.push(none("no account is asked again that has reached its limit", &self.asked_again()));
         checks

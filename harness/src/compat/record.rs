@@ -13,7 +13,7 @@ use mock_upstream::journal::{HowEnded, Kind};
 use mock_upstream::{Config, Exchange, Mock};
 use wire::capture::{Direction, Entry, ExchangeEnd, Meta, Record, Rest, StreamEnd, WebsocketClose};
 
-use super::run::{converse, settled};
+use super::run::{Player, settled};
 use super::{CompatError, Lane, Scenario, Session};
 use crate::clients::Client;
 
@@ -28,8 +28,9 @@ pub async fn record(
     scenario: &Scenario,
     patience: Duration,
 ) -> Result<Vec<Record>, CompatError> {
-    let conversation = converse(client, program, lane, scenario, patience).await?;
-    let exchanges = settled(lane.mock, conversation.begun, patience).await;
+    let mut player = Player::begin(client, program, lane, scenario, patience).await?;
+    while player.step().await? {}
+    let exchanges = settled(lane.mock, player.begun, patience).await;
     Ok(capture(client, lane.mock, &exchanges, lane.mode.name(), scenario.name))
 }
 

@@ -8,7 +8,7 @@ use mock_upstream::{Exchange, Mock};
 use super::report::{CaseResult, Report};
 use super::{CompatError, Evidence, Lane, PATIENCE, Scenario, Upstream};
 use crate::clients::Client;
-use crate::clients::codex::{Codex, Outcome};
+use crate::clients::codex::{Codex, Endpoint, Outcome};
 
 /// Runs scenarios.
 #[derive(Debug)]
@@ -63,64 +63,90 @@ impl<'a> Runner<'a> {
         lane: &Lane<'_>,
         scenario: &Scenario,
     ) -> Result<CaseResult, CompatError> {
-        let conversation = converse(client, program, lane, scenario, self.patience).await?;
-        let mut evidence = Evidence::default();
-        conversation.outcomes.iter().for_each(|outcome| evidence.add_outcome(outcome));
-        evidence.add_journal(&settled(lane.mock, conversation.begun, self.patience).await);
-        evidence.tripwire = conversation.tripwire;
-        let checks = evidence.judge(scenario, lane.mode);
-        if checks.iter().any(|check| !check.ok) {
-            let stderr: String =
-                conversation.outcomes.iter().map(|outcome| outcome.stderr.as_str()).collect();
-            evidence.stderr = tail(&stderr);
-        }
-        Ok(CaseResult::new(client, lane.mode, scenario.name, checks, evidence))
+        let mut player = Player::begin(client, program, lane, scenario, self.patience).await?;
+        while player.step().await? {}
+        Ok(player.judge().await)
     }
 }
 
-/// A client's side of a scenario.
-pub(super) struct Conversation {
+/// A client of its own that goes through the steps of a scenario, one at a time.
+#[derive(Debug)]
+pub struct Player<'a> {
+    client: &'a Client,
+    lane: &'a Lane<'a>,
+    scenario: &'a Scenario,
+    patience: Duration,
+    codex: Codex,
     /// When it began, since the mock started.
     pub(super) begun: Duration,
-    /// What came of each step, up to the first that left no thread to continue.
-    pub(super) outcomes: Vec<Outcome>,
-    /// The attempts to reach any other address.
-    pub(super) tripwire: Vec<String>,
+    /// What came of each step so far.
+    outcomes: Vec<Outcome>,
+    thread: Option<String>,
 }
 
-/// Lets a client in a place of its own go through the steps of a scenario.
-pub(super) async fn converse(
-    client: &Client,
-    program: &Path,
-    lane: &Lane<'_>,
-    scenario: &Scenario,
-    patience: Duration,
-) -> Result<Conversation, CompatError> {
-    let drive = |source| CompatError::Drive { client: client.clone(), source };
-    let account = Upstream::client_account();
-    lane.mock.set_rules(scenario.rules.clone())?;
-    // What came before stays in the journal: a proxy may go on using a connection from then.
-    let begun = lane.mock.journal().elapsed();
-    let mut codex = Codex::new(program, lane.mode, lane.reach.clone(), &account).await.map_err(drive)?;
-    scenario.settings.iter().for_each(|setting| codex.set(*setting));
-    if let Some(model) = scenario.model {
-        codex.set_model(model);
-    }
-    let mut outcomes: Vec<Outcome> = Vec::new();
-    let mut thread: Option<String> = None;
-    for step in &scenario.steps {
-        let outcome = match &thread {
-            None => codex.exec(step.prompt, patience).await,
-            Some(thread) => codex.resume(thread, step.prompt, patience).await,
+impl<'a> Player<'a> {
+    /// Makes a place for the client, and tells the mock what to say.
+    ///
+    /// # Errors
+    /// When the rules are refused or the place cannot be made.
+    pub async fn begin(
+        client: &'a Client,
+        program: &Path,
+        lane: &'a Lane<'a>,
+        scenario: &'a Scenario,
+        patience: Duration,
+    ) -> Result<Self, CompatError> {
+        lane.mock.set_rules(scenario.rules.clone())?;
+        // What came before stays in the journal: a proxy may go on using a connection from then.
+        let begun = lane.mock.journal().elapsed();
+        let (reach, account) = (lane.reach.clone(), Upstream::client_account());
+        let codex = Codex::new(program, lane.mode, reach, &account).await;
+        let mut codex = codex.map_err(|source| CompatError::Drive { client: client.clone(), source })?;
+        scenario.settings.iter().for_each(|setting| codex.set(*setting));
+        if let Some(model) = scenario.model {
+            codex.set_model(model);
         }
-        .map_err(drive)?;
-        thread = thread.or_else(|| outcome.said.thread.clone());
-        outcomes.push(outcome);
-        if thread.is_none() {
-            break;
-        }
+        let (outcomes, thread) = (Vec::new(), None);
+        Ok(Self { client, lane, scenario, patience, codex, begun, outcomes, thread })
     }
-    Ok(Conversation { begun, outcomes, tripwire: codex.tripwire_hits() })
+
+    /// Lets the client go through the next step. Says whether there was one: none follows one that left no
+    /// thread to continue.
+    ///
+    /// # Errors
+    /// When the client cannot be run. That it fails is an outcome.
+    pub async fn step(&mut self) -> Result<bool, CompatError> {
+        let Some(step) = self.scenario.steps.get(self.outcomes.len()) else { return Ok(false) };
+        let outcome = match &self.thread {
+            None if !self.outcomes.is_empty() => return Ok(false),
+            None => self.codex.exec(step.prompt, self.patience).await,
+            Some(thread) => self.codex.resume(thread, step.prompt, self.patience).await,
+        };
+        let drive = |source| CompatError::Drive { client: self.client.clone(), source };
+        let outcome = outcome.map_err(drive)?;
+        self.thread = self.thread.take().or_else(|| outcome.said.thread.clone());
+        self.outcomes.push(outcome);
+        Ok(true)
+    }
+
+    /// From here on the client finds its backend there: the proxy was started again.
+    pub fn move_to(&mut self, endpoint: Endpoint) {
+        self.codex.move_to(endpoint);
+    }
+
+    /// Looks at everything that was seen.
+    pub async fn judge(self) -> CaseResult {
+        let mut evidence = Evidence::default();
+        self.outcomes.iter().for_each(|outcome| evidence.add_outcome(outcome));
+        evidence.add_journal(&settled(self.lane.mock, self.begun, self.patience).await);
+        evidence.tripwire = self.codex.tripwire_hits();
+        let checks = evidence.judge(self.scenario, self.lane.mode);
+        if checks.iter().any(|check| !check.ok) {
+            let stderr: String = self.outcomes.iter().map(|outcome| outcome.stderr.as_str()).collect();
+            evidence.stderr = tail(&stderr);
+        }
+        CaseResult::new(self.client, self.lane.mode, self.scenario.name, checks, evidence)
+    }
 }
 
 /// The exchanges since then, once none is running any more: the client is gone, so all of them end.

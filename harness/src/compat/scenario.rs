@@ -41,6 +41,10 @@ pub struct Expect {
     pub bodies: Vec<&'static str>,
     /// Whether a compaction must have been asked for.
     pub compaction: bool,
+    /// Whether the thread goes on with a second account, instead of staying with its first.
+    pub moves: bool,
+    /// Whether the last run ends with the usage limit of the account, and says so.
+    pub ends_at_limit: bool,
 }
 
 impl Expect {
@@ -70,7 +74,7 @@ fn simple() -> Scenario {
         settings: Vec::new(),
         model: None,
         steps: vec![step("a question", "The answer is forty-two.", &[])],
-        expect: Expect { requests: 1, bodies: vec!["a question"], compaction: false },
+        expect: Expect { requests: 1, bodies: vec!["a question"], ..Expect::default() },
     }
 }
 
@@ -89,7 +93,7 @@ fn shell() -> Scenario {
         settings: Vec::new(),
         model: None,
         steps: vec![step("a command", "The command ran.", &["mark-42"])],
-        expect: Expect { requests: 2, bodies: vec!["mark-42"], compaction: false },
+        expect: Expect { requests: 2, bodies: vec!["mark-42"], ..Expect::default() },
     }
 }
 
@@ -105,7 +109,7 @@ fn parallel() -> Scenario {
         settings: Vec::new(),
         model: Some("gpt-5.5"),
         steps: vec![step("two commands", "Both ran.", &["one-2", "two-4"])],
-        expect: Expect { requests: 2, bodies: vec!["one-2", "two-4"], compaction: false },
+        expect: Expect { requests: 2, bodies: vec!["one-2", "two-4"], ..Expect::default() },
     }
 }
 
@@ -123,7 +127,7 @@ fn resume() -> Scenario {
             step("the first turn", "First answer.", &[]),
             step("the second turn", "Second answer.", &[]),
         ],
-        expect: Expect { requests: 2, bodies: vec!["First answer."], compaction: false },
+        expect: Expect { requests: 2, bodies: vec!["First answer."], ..Expect::default() },
     }
 }
 
@@ -139,7 +143,7 @@ fn compaction() -> Scenario {
         settings: vec!["model_auto_compact_token_limit=1000"],
         model: None,
         steps: vec![step("a long task", "Done in short.", &["long-42"])],
-        expect: Expect { requests: 3, bodies: vec!["long-42"], compaction: true },
+        expect: Expect { requests: 3, bodies: vec!["long-42"], compaction: true, ..Expect::default() },
     }
 }
 

@@ -141,7 +141,9 @@ async fn the_side_calls_have_the_shapes_that_clients_read() {
     assert_eq!(check["accounts"][0]["workspace_backend_origin"], "https://localhost:1");
     assert_eq!(check["accounts"][0]["account_routing_override"], "us");
     let usage = get("/backend-api/wham/usage").await;
-    assert_eq!(wire::limits::windows_of_usage(usage.to_string().as_bytes()).len(), 2);
+    let text = usage.to_string();
+    let view = wire::limits::UsageView::of_body(text.as_bytes()).unwrap();
+    assert_eq!(view.limits()[0].windows.len(), 2);
     assert!(usage["rate_limit"]["primary_window"]["used_percent"].is_u64());
     assert_eq!(get("/backend-api/wham/settings/user").await, json!({}));
     assert_eq!(get("/backend-api/ps/plugins/installed?limit=200").await["plugins"], json!([]));

@@ -33,6 +33,7 @@ pub fn request(exchange: &Exchange, identity: &Identity, form: Form<'_>) -> Vec<
     let mut writer =
         Writer { out, has_authorization: false, has_account: false, has_length: false, has_routing: false };
     let named = named_by_connection(head.fields());
+    let is_stripped = exchange.stripped_for(identity.sees_turn_state).is_some();
     for field in head.fields() {
         let entry = lookup(field.name);
         match entry.request {
@@ -43,6 +44,8 @@ pub fn request(exchange: &Exchange, identity: &Identity, form: Form<'_>) -> Vec<
             // A client's connection may name any field; those that matter are not its to drop.
             Action::Keep if named.contains(field.name) => {}
             Action::Keep if field.is(TURN_STATE) && !identity.sees_turn_state => {}
+            // A body from which the turn state was taken is sent as plain text.
+            Action::Keep if is_stripped && field.is("content-encoding") => {}
             Action::Keep => writer.out.extend_from_slice(field.line),
             Action::Replace => writer.replace(entry.name, &field, exchange, identity, form),
         }
@@ -102,8 +105,8 @@ impl Writer {
                 }
             }
             "host" => self.field(name, &identity.origin.authority()),
-            "content-length" => self.length(name, exchange),
-            "transfer-encoding" => self.length("content-length", exchange),
+            "content-length" => self.length(name, exchange, identity),
+            "transfer-encoding" => self.length("content-length", exchange, identity),
             "upgrade" if matches!(form, Form::Websocket { .. }) => self.out.extend_from_slice(field.line),
             "sec-websocket-version" if matches!(form, Form::Websocket { .. }) => self.field(name, "13"),
             "sec-websocket-key" => {
@@ -115,9 +118,10 @@ impl Writer {
         }
     }
 
-    fn length(&mut self, name: &str, exchange: &Exchange) {
+    fn length(&mut self, name: &str, exchange: &Exchange, identity: &Identity) {
         if !self.has_length {
-            self.field(name, &exchange.body.len().to_string());
+            let body = exchange.body_for(identity.sees_turn_state);
+            self.field(name, &body.len().to_string());
             self.has_length = true;
         }
     }
@@ -126,7 +130,7 @@ impl Writer {
     /// authorization. Calls that no turn depends on get nothing that the client did not send.
     fn complete(&mut self, exchange: &Exchange, identity: &Identity, form: Form<'_>) {
         if matches!(form, Form::Http) && !exchange.body.is_empty() {
-            self.length("content-length", exchange);
+            self.length("content-length", exchange, identity);
         }
         if !exchange.routed.call.is_model_call() {
             return;
@@ -218,7 +222,7 @@ mod tests {
             started: Instant::now(),
             target: head.target().to_owned(),
             ties: Ties::default(),
-            is_neutral: tokio::sync::OnceCell::new(),
+            stripped: tokio::sync::OnceCell::new(),
             body: Bytes::from_static(body),
             routed,
             head,

@@ -101,11 +101,12 @@ async fn send_on(
 ) -> Result<Response, Failed> {
     let broken = |problem: String| Error::Broken { origin: identity.origin.to_string(), problem };
     let timeout = || Error::Timeout { origin: identity.origin.to_string(), limit };
+    let body = exchange.body_for(identity.sees_turn_state);
     let mut read = Vec::new();
     let (mut was_written, mut is_silent) = (false, true);
     let exchanged = async {
         // An upstream may refuse a request before it has read all of it.
-        let written = write_request(&mut stream, head, &exchange.body, &mut read).await;
+        let written = write_request(&mut stream, head, body, &mut read).await;
         was_written = matches!(written, Ok(true));
         let sent = Instant::now();
         let response = match &written {

@@ -108,6 +108,9 @@ impl Serve {
         let runtime = runtime.map_err(|error| Failure::of(Exit::Environment, &error))?;
         let handle = runtime.handle().clone();
         let state = open_state(&config, &log)?;
+        for profile in profiles.profiles() {
+            profile.recall(&state);
+        }
         let control = Arc::new(Control::new(config, state, Arc::clone(&log), upstream_tls, handle));
         let result = runtime.block_on(self.serve(control, profiles, authority.as_ref()));
         // What must come to its end has; a read of standard input need not. With the tasks go the connections
@@ -167,6 +170,9 @@ impl Serve {
         };
         // A disk that is still full was told of when it was.
         let _ = tokio::time::timeout(SAVE, saving).await;
+        for profile in proxy.profiles.profiles() {
+            profile.keep(&proxy.control.state);
+        }
         proxy.control.state.close();
         if aborted > 0 {
             eprintln!("prodex: {aborted} requests were cut off at the end of the drain");
@@ -268,7 +274,7 @@ pub(super) fn random_capability() -> Result<Secret, Failure> {
 }
 
 /// Opens the state, and says what was found behind a run that was killed.
-fn open_state(config: &Config, log: &Arc<RunLog>) -> Result<State, Failure> {
+pub(super) fn open_state(config: &Config, log: &Arc<RunLog>) -> Result<State, Failure> {
     let opened = State::open(&config.state_directory(), config.state_sync, log);
     let (state, recovery) = opened.map_err(|error| Failure::of(Exit::Environment, &error))?;
     if recovery.frames > 0 {

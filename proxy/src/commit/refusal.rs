@@ -26,6 +26,10 @@ pub enum Refusal {
     },
     /// The model has no capacity; another account may be served elsewhere. Says nothing about this one.
     Overload,
+    /// The response that is continued is not its own, or gone. Says nothing about the account.
+    NotFound,
+    /// It cannot read an encrypted item. Never a matter of quota: the item is another account's.
+    Unreadable,
 }
 
 impl Refusal {
@@ -39,7 +43,8 @@ impl Refusal {
             Self::Quota { resets_at: Some(at), .. } => (1, *at),
             Self::Quota { resets_at: None, .. } => (2, 0),
             Self::Account { .. } => (3, 0),
-            Self::Auth => (4, 0),
+            Self::NotFound | Self::Unreadable => (4, 0),
+            Self::Auth => (5, 0),
         }
     }
 }
@@ -47,7 +52,7 @@ impl Refusal {
 /// Whether a response with this status can be the refusal of an account at all.
 #[must_use]
 pub fn may_be_refusal(status: u16) -> bool {
-    matches!(status, 401 | 402 | 403 | 429 | 503)
+    matches!(status, 400 | 401 | 402 | 403 | 429 | 503)
 }
 
 /// The refusal that a response states.
@@ -59,6 +64,10 @@ pub fn refusal_of_response(head: &ResponseHead, body: &[u8], now: i64) -> Option
         return Some(Refusal::Auth);
     }
     let stated = error.and_then(|error| refusal_of_error(status, error, now));
+    if status == 400 {
+        // A mistake of the request, whatever else it says: nobody's account is to blame.
+        return stated.filter(|refusal| matches!(refusal, Refusal::NotFound | Refusal::Unreadable));
+    }
     stated.or_else(|| match status {
         402 => Some(Refusal::Account { code: code_of(error, "payment_required") }),
         // The limit of requests per minute is the account's own if its windows are full.
@@ -99,6 +108,8 @@ fn refusal_of_error(status: u16, error: ErrorView<'_>, now: i64) -> Option<Refus
         ErrorCode::TokenInvalid => Some(Refusal::Auth),
         ErrorCode::ServerIsOverloaded => Some(Refusal::Overload),
         ErrorCode::SlowDown if status == 503 => Some(Refusal::Overload),
+        ErrorCode::PreviousResponseNotFound => Some(Refusal::NotFound),
+        ErrorCode::InvalidEncryptedContent => Some(Refusal::Unreadable),
         _ => None,
     }
 }
@@ -182,6 +193,23 @@ mod tests {
     }
 
     #[test]
+    fn what_an_account_does_not_have_is_no_matter_of_quota() {
+        for (code, refusal) in [
+            ("previous_response_not_found", Refusal::NotFound),
+            ("invalid_encrypted_content", Refusal::Unreadable),
+        ] {
+            let error = format!(r#"{{"code":"{code}"}}"#);
+            let body = format!(r#"{{"error":{error}}}"#);
+            assert_eq!(response(400, "", &body).as_ref(), Some(&refusal));
+            let message = format!(r#"{{"type":"error","status":400,"error":{error}}}"#);
+            assert_eq!(event(&message).as_ref(), Some(&refusal));
+            let failed = format!(r#"{{"type":"response.failed","response":{{"error":{error}}}}}"#);
+            assert_eq!(event(&failed), Some(refusal));
+        }
+        assert_eq!(response(400, "", r#"{"error":{"code":"usage_limit_reached"}}"#), None);
+    }
+
+    #[test]
     fn events_state_refusals_too() {
         assert_eq!(
             event(r#"{"type":"error","status":429,"error":{"type":"usage_limit_reached","resets_at":2000}}"#),
@@ -196,7 +224,6 @@ mod tests {
             r#"{"type":"response.failed","response":{"error":{"code":"context_length_exceeded"}}}"#,
             r#"{"type":"response.failed","response":{"error":null}}"#,
             r#"{"type":"response.completed","response":{"error":{"code":"insufficient_quota"}}}"#,
-            r#"{"type":"error","status":400,"error":{"code":"previous_response_not_found"}}"#,
         ] {
             assert_eq!(event(text), None, "{text}");
         }

@@ -9,8 +9,9 @@ use wire::run_event::{CircuitOf, RunEvent};
 use super::{Proxy, milliseconds};
 use crate::commit::refusal::Refusal;
 use crate::error::{ConnectStep, Error};
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Ties};
 use crate::profile::{Now, Profile};
+use crate::route::Lane;
 use crate::selection::{Candidate, Choice, NoChoice, Reason, Snapshot, State, Wanted, trace, why_not_kept};
 use crate::state::Tie;
 
@@ -46,9 +47,13 @@ impl Proxy {
         };
         let all = snapshot.candidates().map(describe).collect::<Vec<_>>().join("; ");
         match none {
-            NoChoice::Owner(owner) => format!(
-                "this conversation belongs to profile {owner}, and what it holds only that account can read ({all})"
-            ),
+            NoChoice::Owner(owner) => {
+                let gone = format!("{owner} is no longer here: add its login under that name again");
+                let state = snapshot.get(owner).map(describe).unwrap_or(gone);
+                format!(
+                    "this conversation belongs to profile {owner}, and what it holds only that account can read ({state})"
+                )
+            }
             _ => format!("no profile can serve this request ({all})"),
         }
     }
@@ -140,8 +145,10 @@ impl Proxy {
                 }
             }
             // Says nothing about the account.
-            Refusal::Overload => profile.health().release(request),
+            Refusal::Overload | Refusal::NotFound | Refusal::Unreadable => profile.health().release(request),
         }
+        // A killed proxy does not forget who refused.
+        profile.keep(&self.control.state);
     }
 
     /// Takes note that a profile served a call that began at `started`.
@@ -154,9 +161,84 @@ impl Proxy {
         }
     }
 
+    /// Says so when a fresh request leaves the profile that served last because there is all but nothing
+    /// left of its quota.
+    pub(super) fn record_floor(
+        &self,
+        exchange: &Exchange,
+        request: u64,
+        snapshot: &Snapshot,
+        choice: &Choice,
+    ) {
+        let left = snapshot.current.as_deref().filter(|current| *current != &*choice.profile);
+        let Some(profile) = left.and_then(|left| self.profiles.get(left)) else { return };
+        let Some(floor) = profile.quota().floor(Now::read()) else { return };
+        let (name, reason) = (|| (&*profile.name).into(), || floor.band.name().into());
+        self.control.log.record(&RunEvent::QuotaCriticalFloorBeforeSend {
+            request,
+            route: exchange.routed.name().into(),
+            profile: name(),
+            reason: reason(),
+            window: floor.window.as_ref().map(|window| window.length.label().into()),
+            remaining: floor.remaining,
+            source: floor.source.name().into(),
+            age_s: floor.age.as_secs(),
+        });
+        self.control.log.record(&if exchange.routed.lane == Lane::Websocket {
+            RunEvent::WebsocketPreSendSkip { request, profile: name(), reason: reason() }
+        } else {
+            RunEvent::ResponsesPreSendSkip { request, profile: name(), reason: reason() }
+        });
+    }
+
+    /// The error for a request that nobody can serve.
+    pub(crate) fn nobody(&self, exchange: &Exchange, none: &NoChoice) -> Error {
+        let why = self.explain(exchange, none);
+        let NoChoice::Owner(owner) = none else { return Error::NoProfile(why) };
+        let snapshot = self.snapshot(exchange.routed.api);
+        let route = CircuitOf::route(exchange.routed.name());
+        let returns_at = snapshot.get(owner).and_then(|candidate| candidate.state(route).returns_at());
+        let returns_in =
+            returns_at.map(|at| u64::try_from(at.saturating_sub(snapshot.at)).unwrap_or_default());
+        Error::Owned { why, returns_in }
+    }
+
+    /// Says what became of a compaction, or of what follows one.
+    pub(crate) fn record_compaction(&self, request: u64, ties: &Ties, profile: &str) {
+        if ties.is_compaction {
+            self.control.log.record(&RunEvent::CompactCommittedOwner { request, profile: profile.into() });
+        }
+        if ties.has_compaction {
+            self.control.log.record(&RunEvent::CompactFollowupOwner { request, profile: profile.into() });
+        }
+    }
+
+    /// Says so when a compaction, or what follows one, is held by an owner that does not serve it.
+    pub(crate) fn record_blocked_compaction(&self, request: u64, ties: &Ties, owner: &str) {
+        if ties.is_compaction || ties.has_compaction {
+            let profile = owner.into();
+            self.control.log.record(&RunEvent::CompactFreshFallbackBlocked { request, profile });
+        }
+    }
+
+    /// Logs a refusal that goes to the client, because no other profile may serve.
+    pub(crate) fn record_passed(&self, request: u64, profile: &str, refusal: &Refusal, status: u16) {
+        let stale = |reason: &'static str| RunEvent::StaleContinuation {
+            request,
+            profile: profile.into(),
+            reason: reason.into(),
+        };
+        self.control.log.record(&match refusal {
+            Refusal::NotFound => stale("previous_response_not_found"),
+            Refusal::Unreadable => stale("invalid_encrypted_content"),
+            _ => RunEvent::UpstreamUsageLimitPassthrough { request, profile: profile.into(), status },
+        });
+    }
+
     /// Says so when a conversation moves to another account.
-    pub(crate) fn record_migration(&self, request: u64, session: &str, to: &Arc<str>) {
-        let from = self.control.state.owner(Tie::Session, session);
+    pub(crate) fn record_migration(&self, request: u64, ties: &Ties, to: &Arc<str>) {
+        let owner = |tie, id: &Option<String>| self.control.state.owner(tie, id.as_deref()?);
+        let from = owner(Tie::Thread, &ties.thread).or_else(|| owner(Tie::Session, &ties.session));
         if let Some(from) = from.filter(|from| from != to) {
             let (from, to) = ((&*from).into(), (&**to).into());
             self.control.log.record(&RunEvent::ContinuationMigrated { request, from, to });

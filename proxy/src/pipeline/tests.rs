@@ -38,7 +38,7 @@ fn exchange() -> Exchange {
         head,
         body: bytes::Bytes::new(),
         ties: Ties::default(),
-        is_neutral: OnceCell::new(),
+        stripped: OnceCell::new(),
     }
 }
 

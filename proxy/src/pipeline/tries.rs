@@ -19,6 +19,11 @@ const MAX_FAILURES: u32 = 2;
 /// How many profiles are asked when each says that the model has no capacity.
 const MAX_OVERLOADS: u32 = 3;
 
+/// The pauses after which the owner of a response is asked again when it says that there is none: it may
+/// have been told of it in the meantime.
+const OWNER_PAUSES: [Duration; 3] =
+    [Duration::from_millis(75), Duration::from_millis(200), Duration::from_millis(500)];
+
 /// The pause before the first repetition; it doubles.
 const FAILURE_PAUSE: Duration = Duration::from_millis(100);
 
@@ -33,6 +38,8 @@ pub struct Tries {
     count: u32,
     failures: u32,
     overloads: u32,
+    /// How often the owner of a response has been asked again.
+    owner_repeats: usize,
     tried: Vec<Arc<str>>,
     renewed: Vec<Arc<str>>,
     best: Option<(Refusal, Box<Committed>)>,
@@ -71,6 +78,7 @@ impl Tries {
             count: 0,
             failures: 0,
             overloads: 0,
+            owner_repeats: 0,
             tried: Vec::new(),
             renewed: Vec::new(),
             best: None,
@@ -146,8 +154,17 @@ impl Tries {
     }
 
     /// The refusal that the client gets when nobody serves.
-    pub fn best(&mut self) -> Option<Box<Committed>> {
-        self.best.take().map(|(_, committed)| committed)
+    pub fn best(&mut self) -> Option<(Refusal, Box<Committed>)> {
+        self.best.take()
+    }
+
+    /// After which pause the owner of a response may be asked for it again; none when it has been asked
+    /// often enough.
+    pub fn owner_pause(&mut self) -> Option<Duration> {
+        let pause = OWNER_PAUSES.get(self.owner_repeats).copied().filter(|_| !self.are_spent())?;
+        self.failed.get_or_insert_with(Instant::now);
+        self.owner_repeats += 1;
+        Some(pause)
     }
 
     /// Whether the best that the client could get says that the model has no capacity.
@@ -167,10 +184,9 @@ impl Tries {
     }
 
     /// Whether the request may be sent again after this error; waits for the pause before it.
-    #[expect(clippy::disallowed_methods, reason = "a pause between two attempts at an upstream that is down")]
     pub async fn may_retry(&mut self, error: &Error) -> bool {
         self.failed.get_or_insert_with(Instant::now);
-        let pause = match error {
+        let time = match error {
             // Nobody tried, because it would be in vain for longer than a turn waits.
             Error::Connect { step: ConnectStep::Backoff, .. } => return false,
             Error::Connect { step: ConnectStep::Resolve | ConnectStep::Connect, pause, .. } => match pause {
@@ -184,8 +200,14 @@ impl Tries {
         if !error.may_retry(self.is_repeatable) || self.are_spent() {
             return false;
         }
-        tokio::time::sleep(pause).await;
+        pause(time).await;
         self.failures += 1;
         true
     }
+}
+
+/// A pause between two attempts.
+#[expect(clippy::disallowed_methods, reason = "nothing tells when an upstream is up again, or knows more")]
+pub async fn pause(time: Duration) {
+    tokio::time::sleep(time).await;
 }

@@ -14,10 +14,9 @@ use serde_json::Value;
 use wire::route::Api;
 use wire::run_event::RunEvent;
 
-use super::credentials::Credentials;
-use super::{Profile, lock, refresh};
+use super::{Profile, backend, lock};
 use crate::config::Origin;
-use crate::control::{Control, describe};
+use crate::control::Control;
 
 /// How long an answer is believed.
 const FRESH: Duration = Duration::from_secs(30 * 60);
@@ -96,16 +95,7 @@ pub async fn of(control: &Arc<Control>, profile: &Arc<Profile>) -> Routing {
 }
 
 async fn ask(control: &Arc<Control>, profile: &Arc<Profile>) -> Routing {
-    let mut credentials = profile.credentials();
-    let mut answer = fetch(control, &credentials).await;
-    // The question is often the first thing that a token of yesterday is used for.
-    if matches!(answer, Err(Problem::Unauthorized))
-        && let Ok(renewed) = refresh::renew(control, profile, &credentials).await
-    {
-        credentials = renewed;
-        answer = fetch(control, &credentials).await;
-    }
-    match answer {
+    match fetch(control, profile).await {
         Ok(routing) => {
             let origin = routing.origin.as_ref().map_or_else(|| "default".to_owned(), Origin::to_string);
             control.log.record(&RunEvent::ProfileOrigin {
@@ -127,35 +117,12 @@ async fn ask(control: &Arc<Control>, profile: &Arc<Profile>) -> Routing {
     }
 }
 
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-enum Problem {
-    #[error("the upstream does not accept its token")]
-    Unauthorized,
-    #[error("{0}")]
-    Other(String),
-}
-
-async fn fetch(control: &Control, credentials: &Credentials) -> Result<Routing, Problem> {
-    let other = |problem: &str| Problem::Other(problem.to_owned());
-    let login = credentials.login().ok_or_else(|| other("it is no login"))?;
-    let base = control.origin(Api::Chatgpt);
-    let url = base.join("/backend-api/wham/accounts/check").to_string();
-    let request = control
-        .client()
-        .map_err(Problem::Other)?
-        .get(url)
-        .bearer_auth(login.access_token.expose())
-        .header("chatgpt-account-id", &login.account_id)
-        .timeout(control.config.control_timeout.min(PATIENCE));
-    let response = request.send().await.map_err(|error| Problem::Other(describe(&error.without_url())))?;
-    match response.status() {
-        status if status.is_success() => {}
-        reqwest::StatusCode::UNAUTHORIZED => return Err(Problem::Unauthorized),
-        status => return Err(other(&format!("the upstream answered {status}"))),
-    }
-    let answer: Value = response.json().await.map_err(|_| other("the answer is not JSON"))?;
-    read(&answer, &login.account_id, base).map_err(Problem::Other)
+async fn fetch(control: &Arc<Control>, profile: &Arc<Profile>) -> Result<Routing, String> {
+    let limit = control.config.control_timeout.min(PATIENCE);
+    let answer = backend::get(control, profile, "/backend-api/wham/accounts/check", limit).await;
+    let answer = answer.map_err(|problem| problem.to_string())?;
+    let body: Value = serde_json::from_slice(&answer.body).map_err(|_| "the answer is not JSON")?;
+    read(&body, &answer.account_id, control.origin(Api::Chatgpt))
 }
 
 /// Finds the account's entry in an answer. `accounts` may be a list or a map.
@@ -194,6 +161,7 @@ fn read(answer: &Value, account: &str, base: &Origin) -> Result<Routing, String>
 mod tests {
     use super::*;
     use crate::config::Config;
+    use crate::profile::Credentials;
     use crate::server::authority::client_config;
     use crate::state::State;
     use crate::telemetry::RunLog;

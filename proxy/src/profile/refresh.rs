@@ -4,6 +4,12 @@
 //! gets it looks whether another process, or the client itself, has already renewed. The exchange goes on
 //! when the request that needed it is gone: its answer holds the only good token.
 //!
+//! A process that dies gives its lease back, and what it was at is gone on with: a file that it had written
+//! but not put in place is, and a refresh token that it had not got an answer for is exchanged again. Lost are
+//! tokens that the endpoint had issued and whose file was not written yet; that takes a millisecond, and then
+//! only a new login helps. Whoever finds that out leaves a note with the lease, so that each process need not
+//! send a spent token to find it out for itself.
+//!
 //! Memory may be ahead of the disk, when that is full, or behind it, when somebody has logged in. What was
 //! exchanged is spent, so a disk that still says it is behind; anything else there is newer, and wins.
 
@@ -11,12 +17,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use wire::run_event::RunEvent;
 
 use super::credentials::{Credentials, renew_file};
-use super::store::{Store, StoreError};
-use super::{Profile, lock};
+use super::store::{Lease, Store, StoreError};
+use super::{Now, Profile, lock};
 use crate::control::{Control, Flight, describe};
 use crate::secret::Secret;
 
@@ -24,6 +33,8 @@ use crate::secret::Secret;
 #[derive(Debug, Default)]
 pub struct Refresher {
     flight: Flight<Result<Arc<Credentials>, RefreshError>>,
+    /// When it was last seen to that a token is renewed before it is needed.
+    ahead: Mutex<Option<Instant>>,
     /// Changed under the lease only.
     unsaved: Mutex<Option<Unsaved>>,
     /// Whether the file was found to hold somebody else's login: should its own come back, it is good.
@@ -63,6 +74,16 @@ impl Refresher {
     }
 }
 
+/// How long before its expiry a token is renewed, so that no request waits for that. Codex itself does so
+/// about two minutes before (measured with 0.169): a login that both use is renewed here.
+const AHEAD: i64 = 5 * 60;
+
+/// How much earlier, at most: several proxies of a home begin at different times and find it done.
+const AHEAD_SPREAD: u32 = 60;
+
+/// How often a token is renewed ahead. One that lives shorter is renewed by the request that needs it.
+const AHEAD_AGAIN: Duration = Duration::from_secs(2 * 60);
+
 /// How often it is tried to save a renewal that the disk did not take.
 const SAVE_AGAIN: Duration = Duration::from_secs(10);
 
@@ -76,7 +97,9 @@ pub enum RefreshError {
     #[error("its credentials cannot be renewed")]
     NotRenewable,
     /// The token endpoint says that the login is no longer good: only a new one helps.
-    #[error("its login is no longer good ({0}); log in again with `codex login` and import it")]
+    #[error(
+        "its login is no longer good ({0}); log in again with `codex login`, then run `prodex profile import`"
+    )]
     Rejected(String),
     /// Its file holds somebody else's login: conversations that this profile owns are not that one's.
     #[error("its auth.json holds the login of another account now; remove the profile and add it anew")]
@@ -109,10 +132,52 @@ pub async fn renew(
     }
     let start = || {
         let (control, profile, stale) = (Arc::clone(control), Arc::clone(profile), Arc::clone(stale));
-        async move { run(&control, &profile, &stale).await }
+        async move { run(&control, &profile, &stale, Need::Now).await }
     };
     let result = profile.refresher.flight.join(&control.tasks, start).await;
     result.unwrap_or_else(|| Err(RefreshError::Unavailable("the renewal was aborted".to_owned())))
+}
+
+/// Sees to it that a token which is about to expire is renewed, whether its profile serves now or waits for
+/// its quota. Waits for nothing.
+pub fn renew_ahead(control: &Arc<Control>, profile: &Arc<Profile>, now: Now) {
+    let stale = profile.credentials();
+    let Some(login) = stale.login().filter(|login| login.refresh_token.is_some()) else { return };
+    let spread = i64::from(std::process::id() % AHEAD_SPREAD);
+    let is_due = login.expires_at.is_some_and(|at| at <= now.unix.saturating_add(AHEAD + spread));
+    if !is_due || control.tasks.are_ending() || profile.health().parked().is_some() {
+        return;
+    }
+    {
+        let mut ahead = lock(&profile.refresher.ahead);
+        if ahead.is_some_and(|was| now.instant.saturating_duration_since(was) < AHEAD_AGAIN) {
+            return;
+        }
+        *ahead = Some(now.instant);
+    }
+    let (of_task, profile) = (Arc::clone(control), Arc::clone(profile));
+    control.tasks.spawn(async move {
+        let control = of_task;
+        let Some(Ok(_permit)) = control.tasks.unless_ending(control.background.acquire()).await else {
+            return;
+        };
+        let start = || {
+            let (control, profile, stale) = (Arc::clone(&control), Arc::clone(&profile), Arc::clone(&stale));
+            async move { run(&control, &profile, &stale, Need::Soon).await }
+        };
+        if profile.credentials().bearer() == stale.bearer() {
+            profile.refresher.flight.join(&control.tasks, start).await;
+        }
+    });
+}
+
+/// When a renewed token is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// The old one is not accepted any more.
+    Now,
+    /// The old one is still good for a while, even if there will be no other.
+    Soon,
 }
 
 /// Looks now and then at a profile whose file and memory differ. One that is parked may have got a new
@@ -160,6 +225,7 @@ async fn run(
     control: &Arc<Control>,
     profile: &Arc<Profile>,
     stale: &Credentials,
+    need: Need,
 ) -> Result<Arc<Credentials>, RefreshError> {
     let started = Instant::now();
     let result = renew_on_disk(control, profile, stale).await;
@@ -175,11 +241,12 @@ async fn run(
             });
         }
         Err(error) => {
-            if error.parks() {
+            let parks = error.parks() && need == Need::Now;
+            if parks {
                 profile.refresher.is_foreign.store(*error == RefreshError::Foreign, Ordering::Relaxed);
                 profile.health().park(error.to_string());
             }
-            record_error(control, profile, &error.to_string(), error.parks());
+            record_error(control, profile, &error.to_string(), parks);
         }
     }
     result.map(|(credentials, _)| credentials)
@@ -212,7 +279,18 @@ async fn renew_on_disk(
         // The proxy would not wait for the answer, and the token would be spent.
         return Err(RefreshError::Unavailable("the proxy is about to exit".to_owned()));
     }
-    let renewed = exchange(control, token.expose()).await?;
+    if let Some(code) = Rejection::of(&lease, &token, jiff::Timestamp::now().as_second()) {
+        return Err(RefreshError::Rejected(code));
+    }
+    let renewed = match exchange(control, token.expose()).await {
+        Err(RefreshError::Rejected(code)) => {
+            let note = Rejection::note(&token, &code, jiff::Timestamp::now().as_second());
+            // Without the note the next one finds it out for itself.
+            let _ = on_disk(profile, control, move |_, _| lease.set_note(&note)).await;
+            return Err(RefreshError::Rejected(code));
+        }
+        renewed => renewed?,
+    };
     let text = renew_file(text.expose(), &renewed, jiff::Timestamp::now());
     let text = text.ok_or_else(|| RefreshError::Unavailable("its auth.json is no login".to_owned()))?;
     let credentials = Credentials::parse(&text)
@@ -236,6 +314,40 @@ async fn renew_on_disk(
     }
 }
 
+/// How long a refresh token is taken for rejected without asking again: should the endpoint have been wrong,
+/// a login is not lost for ever.
+const REJECTED: i64 = 10 * 60;
+
+/// The note that the endpoint rejected a refresh token.
+#[derive(Debug, Serialize, Deserialize)]
+struct Rejection {
+    /// Which, as the beginning of its SHA-256.
+    rejected: String,
+    code: String,
+    at: i64,
+}
+
+impl Rejection {
+    /// The text of a new note.
+    fn note(token: &Secret, code: &str, now: i64) -> String {
+        let note = Self { rejected: fingerprint(token), code: code.to_owned(), at: now };
+        json!(note).to_string()
+    }
+
+    /// The code with which this token was rejected lately, if it was.
+    fn of(lease: &Lease, token: &Secret, now: i64) -> Option<String> {
+        let note: Self = serde_json::from_str(&lease.note()).ok()?;
+        let is_recent = (note.at..note.at.saturating_add(REJECTED)).contains(&now);
+        (is_recent && note.rejected == fingerprint(token)).then(|| plain(&note.code))
+    }
+}
+
+/// Tells tokens apart without telling anything of them.
+fn fingerprint(token: &Secret) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, token.expose().as_bytes());
+    URL_SAFE_NO_PAD.encode(&digest.as_ref()[..12])
+}
+
 /// Takes credentials that someone else has put on the disk, if they are the same account's.
 fn adopt(stale: &Credentials, stored: Credentials) -> Result<(Arc<Credentials>, bool), RefreshError> {
     if stale.is_same_account(&stored) { Ok((Arc::new(stored), true)) } else { Err(RefreshError::Foreign) }
@@ -255,6 +367,8 @@ impl Latest {
     fn read(store: &Store, profile: &Profile) -> Result<Self, StoreError> {
         // Should it fail, what is in memory is still the newest.
         let _ = save(store, profile);
+        // Should it fail, what is in place may be good as well.
+        let _ = store.recover_auth(&profile.name);
         let (text, stored) = store.read_auth(&profile.name)?;
         let unsaved = profile.refresher.unsaved();
         let (text, credentials) = match unsaved.as_ref() {
@@ -323,7 +437,11 @@ async fn exchange(control: &Control, token: &str) -> Result<Map<String, Value>, 
 /// word is taken: the answer could quote the token.
 fn error_code(answer: &Value) -> String {
     let error = &answer["error"];
-    let code = error.as_str().or_else(|| error["code"].as_str()).unwrap_or("rejected");
+    plain(error.as_str().or_else(|| error["code"].as_str()).unwrap_or("rejected"))
+}
+
+/// The word characters of a code, which goes to logs and terminals.
+fn plain(code: &str) -> String {
     code.chars().take(60).filter(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
 }
 

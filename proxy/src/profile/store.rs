@@ -9,16 +9,20 @@
     reason = "this module owns the profiles' files; callers are off the request path"
 )]
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::credentials::{Credentials, CredentialsError};
 use crate::state::crash;
+
+mod lease;
+
+pub use lease::Lease;
 
 /// How long a removed profile can be taken back.
 const TRASH_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -27,13 +31,10 @@ const TRASH_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 const UNFINISHED: &str = ".new-";
 const UNFINISHED_AGE: Duration = Duration::from_secs(3600);
 
-/// How often it is looked whether somebody else's lease has ended. A lock that is waited for has no limit.
-const LEASE_PAUSE: Duration = Duration::from_millis(20);
-
 const PROFILE_FILE: &str = "profile.toml";
 const AUTH_FILE: &str = "auth.json";
-const LOCK_FILE: &str = "auth.json.lock";
 const CURRENT_FILE: &str = "current";
+const LOCK_FILE: &str = "auth.json.lock";
 
 /// What went wrong with a profile's files. Each says which, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -273,26 +274,6 @@ impl Store {
         replace(&self.directory(name)?.join(AUTH_FILE), text.as_bytes())
     }
 
-    /// Waits until nobody else, in this process or another, changes this profile's credentials, and keeps
-    /// it so until the returned file is dropped (also when the process dies).
-    ///
-    /// # Errors
-    /// When the disk refuses, or somebody else has it for longer than `limit`.
-    pub fn lease(&self, name: &str, limit: Duration) -> Result<File, StoreError> {
-        let path = self.directory(name)?.join(LOCK_FILE);
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let file = file.map_err(io_error("open", &path))?;
-        let deadline = Instant::now() + limit;
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(file),
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LEASE_PAUSE),
-                Err(TryLockError::WouldBlock) => return Err(StoreError::Leased(name.to_owned())),
-                Err(TryLockError::Error(error)) => return Err(io_error("lock", &path)(error)),
-            }
-        }
-    }
-
     fn directory(&self, name: &str) -> Result<PathBuf, StoreError> {
         if is_name(name) {
             Ok(self.home.join("profiles").join(name))
@@ -431,7 +412,7 @@ mod tests {
         let store = Store::new(home.path());
         let trash = home.path().join("trash");
         let old = std::time::SystemTime::now() - 2 * TRASH_AGE;
-        let make_old = |path: &Path| File::open(path).unwrap().set_modified(old).unwrap();
+        let make_old = |path: &Path| fs::File::open(path).unwrap().set_modified(old).unwrap();
         for kept in ["by-hand", "kept-29991231T000000000", "kept-20200101"] {
             make_directory(&trash.join(kept)).unwrap();
             make_old(&trash.join(kept));

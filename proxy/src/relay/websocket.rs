@@ -91,7 +91,7 @@ struct Best {
 struct Request {
     /// Its number in the run.
     id: u64,
-    /// Its frames as they came; empty for one that is not sent again.
+    /// Its frames as they came.
     raw: Vec<u8>,
     ties: Ties,
     /// Whether another account could serve it.
@@ -125,6 +125,8 @@ struct Socket<'a> {
     to_client: Outbox,
     to_upstream: Outbox,
     turn: Turn,
+    /// Whether the conversation, as far as it was seen here, holds something that only its account can read.
+    is_sealed: bool,
     /// Grows with every step in either direction.
     progress: u64,
     /// Whether the proxy is about to exit: the WebSocket ends between two turns.
@@ -166,6 +168,7 @@ pub async fn run(
         to_client,
         to_upstream: Outbox::default(),
         turn: Turn::Idle,
+        is_sealed: false,
         progress: 0,
         is_draining: false,
     };
@@ -199,6 +202,9 @@ impl Socket<'_> {
             };
             let done = match step {
                 Ok(Step::Message { raw, text }) => self.message(raw, text).await,
+                Ok(Step::Refused(refusal @ (Refusal::NotFound | Refusal::Unreadable))) => {
+                    self.lost(refusal).await
+                }
                 Ok(Step::Refused(refusal)) => self.refused(refusal).await,
                 Ok(Step::Ended(outcome)) => {
                     if outcome != Outcome::ClientGone {
@@ -332,7 +338,7 @@ impl Socket<'_> {
         if !self.upstream.read.is_empty() {
             return Poll::Ready(self.take_read());
         }
-        let Self { upstream, turn, to_client, client, .. } = self;
+        let Self { upstream, turn, is_sealed, to_client, client, .. } = self;
         let Leg { stream, frames, read: unread, .. } = upstream;
         let mut writing = Context::from_waker(context.waker());
         let read = poll_read_scratch(stream, context, |bytes| {
@@ -343,7 +349,7 @@ impl Socket<'_> {
                 unread.extend_from_slice(bytes);
                 return None;
             }
-            if pass(frames, turn, to_client, bytes).is_err() {
+            if pass(frames, turn, is_sealed, to_client, bytes).is_err() {
                 return Some(Outcome::UpstreamCut);
             }
             to_client.write(client, &mut writing, bytes).is_err().then_some(Outcome::ClientGone)
@@ -385,7 +391,7 @@ impl Socket<'_> {
                 Verdict::Output { is_end } => {
                     self.release();
                     if is_end {
-                        end(&mut self.turn);
+                        end(&mut self.turn, &mut self.is_sealed);
                     }
                 }
                 Verdict::Refused(refusal) => {
@@ -394,7 +400,8 @@ impl Socket<'_> {
                 }
             }
         }
-        if pass(&mut self.upstream.frames, &mut self.turn, &mut self.to_client, rest).is_err() {
+        let Self { upstream, turn, is_sealed, to_client, .. } = self;
+        if pass(&mut upstream.frames, turn, is_sealed, to_client, rest).is_err() {
             return Some(Step::Ended(Outcome::UpstreamCut));
         }
         self.to_client.push(rest);
@@ -487,6 +494,7 @@ fn hear(
 fn pass(
     frames: &mut Assembler,
     turn: &mut Turn,
+    is_sealed: &mut bool,
     to_client: &mut Outbox,
     bytes: &[u8],
 ) -> Result<(), FrameError> {
@@ -502,7 +510,7 @@ fn pass(
                 account.event(event);
                 to_client.close_until(account.gate());
                 if event.kind.is_terminal() {
-                    end(turn);
+                    end(turn, is_sealed);
                 }
             }
         }
@@ -514,8 +522,9 @@ fn pass(
 }
 
 /// The response has ended.
-fn end(turn: &mut Turn) {
+fn end(turn: &mut Turn, is_sealed: &mut bool) {
     if let Turn::Running(account) = turn {
+        *is_sealed |= account.has_sealed();
         account.close(Outcome::Complete);
     }
     *turn = Turn::Idle;

@@ -1,9 +1,15 @@
-//! The profile that owns a conversation, found by the strongest of its ids.
+//! The profile that owns a conversation, found by the strongest of its ties.
+//!
+//! A response and an encrypted item are of use to the account that made them and to nobody else: they hold
+//! a request where they were made. A turn state, a thread and a session only say where the conversation
+//! has been so far, and it may leave. The stronger tie counts: an encrypted item goes before a turn state,
+//! because the latter can be left out of a request, and a thread before the session that it shares with
+//! sub-agents, because what it said before is in the cache of its own account.
 
 use std::sync::Arc;
 
 use crate::exchange::Ties;
-use crate::state::{State, Tie};
+use crate::state::{State, Ticket, Tie, digest};
 
 /// The owner of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,52 +22,143 @@ pub struct Owner {
 
 /// Brings what other processes know of these ids into memory, before the owner is asked for.
 pub async fn recall(state: &State, ties: &Ties) {
-    let ids =
-        [(Tie::Response, &ties.response), (Tie::TurnState, &ties.turn_state), (Tie::Session, &ties.session)];
-    state.recall(ids.into_iter().filter_map(|(tie, id)| Some((tie, id.as_deref()?)))).await;
+    let ids = [
+        (Tie::Response, &ties.response),
+        (Tie::TurnState, &ties.turn_state),
+        (Tie::TurnState, &ties.turn_state_in_body),
+        (Tie::Thread, &ties.thread),
+        (Tie::Session, &ties.session),
+    ];
+    let ids = ids.into_iter().filter_map(|(tie, id)| Some((tie, digest(id.as_deref()?))));
+    state.recall(ids.chain(ties.contents.iter().map(|id| (Tie::Content, *id)))).await;
 }
 
-/// Finds the owner: by the response that is continued, then by the turn state, then by the session.
+/// Finds the owner: by the response that is continued, then by the encrypted items, the newest first, then
+/// by the turn state, the thread and the session.
 #[must_use]
 pub fn owner(state: &State, ties: &Ties) -> Option<Owner> {
     let by = |tie: Tie, id: &Option<String>| {
         let profile = state.owner(tie, id.as_deref()?)?;
         Some(Owner { profile, tie })
     };
+    let by_content = || {
+        let mut known = ties.contents.iter().rev().filter_map(|id| state.owner_of(Tie::Content, id));
+        known.next().map(|profile| Owner { profile, tie: Tie::Content })
+    };
     by(Tie::Response, &ties.response)
+        .or_else(by_content)
         .or_else(|| by(Tie::TurnState, &ties.turn_state))
+        .or_else(|| by(Tie::TurnState, &ties.turn_state_in_body))
+        .or_else(|| by(Tie::Thread, &ties.thread))
         .or_else(|| by(Tie::Session, &ties.session))
 }
 
-/// Whether this profile may see the turn state that a request carries: its issuer may, and so may
-/// anybody when the issuer is not known.
+/// Makes a profile the owner of the thread and the session that a request belongs to.
+/// The ticket tells when that is durable.
+pub fn bind(state: &State, ties: &Ties, profile: &Arc<str>) -> Ticket {
+    let ids = [(Tie::Thread, &ties.thread), (Tie::Session, &ties.session)];
+    let tickets = ids.into_iter().filter_map(|(tie, id)| Some(state.bind(tie, id.as_deref()?, profile)));
+    tickets.max().unwrap_or(Ticket::DURABLE)
+}
+
+/// Whether a request could be served by another account than its owner: it has its whole history with it,
+/// and nothing that only the owner can read. An item whose maker is not known counts as the owner's.
+/// Without an owner there is nothing to be held by.
 #[must_use]
-pub fn may_see_turn_state(state: &State, turn_state: &str, profile: &str) -> bool {
-    state.owner(Tie::TurnState, turn_state).is_none_or(|issuer| &*issuer == profile)
+pub fn may_move(ties: &Ties, owner: Option<&Owner>) -> bool {
+    owner.is_none() || (ties.response.is_none() && ties.contents.is_empty() && !ties.is_opaque)
+}
+
+/// Whether this profile may see the turn states that a request carries: their issuer may. When the issuer
+/// is not known it is the account that has the conversation; without one, anybody.
+#[must_use]
+pub fn may_see_turn_state(state: &State, ties: &Ties, profile: &str) -> bool {
+    ties.turn_states().all(|turn_state| {
+        let issuer = state.owner(Tie::TurnState, turn_state);
+        issuer.or_else(|| owner(state, ties).map(|owner| owner.profile)).is_none_or(|it| &*it == profile)
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_strongest_id_counts() {
+    fn state() -> State {
         let state = State::in_memory();
-        let profile = |name: &str| -> Arc<str> { name.into() };
-        state.bind(Tie::Session, "s", &profile("by-session"));
-        state.bind(Tie::TurnState, "t", &profile("by-turn-state"));
-        state.bind(Tie::Response, "r", &profile("by-response"));
-        let ties = |response: &str, turn_state: &str| Ties {
-            response: Some(response.into()),
-            turn_state: Some(turn_state.into()),
-            session: Some("s".into()),
+        for (tie, id, profile) in [
+            (Tie::Session, "s", "by-session"),
+            (Tie::Thread, "t", "by-thread"),
+            (Tie::TurnState, "h", "by-turn-state"),
+            (Tie::TurnState, "b", "by-other-turn-state"),
+            (Tie::Content, "old", "by-old-content"),
+            (Tie::Content, "new", "by-content"),
+            (Tie::Response, "r", "by-response"),
+        ] {
+            state.bind(tie, id, &profile.into());
+        }
+        state
+    }
+
+    #[test]
+    fn the_strongest_tie_counts() {
+        let state = state();
+        let some = |text: &str| Some(text.to_owned());
+        let mut ties = Ties {
+            response: some("r"),
+            contents: ["?", "old", "new", "?"].map(digest).into(),
+            turn_state: some("h"),
+            turn_state_in_body: some("b"),
+            thread: some("t"),
+            session: some("s"),
+            ..Ties::default()
         };
-        assert_eq!(&*owner(&state, &ties("r", "t")).unwrap().profile, "by-response");
-        assert_eq!(&*owner(&state, &ties("?", "t")).unwrap().profile, "by-turn-state");
-        assert_eq!(owner(&state, &ties("?", "?")).unwrap().tie, Tie::Session);
-        assert_eq!(owner(&state, &Ties::default()), None);
-        assert!(may_see_turn_state(&state, "t", "by-turn-state"));
-        assert!(!may_see_turn_state(&state, "t", "by-session"));
-        assert!(may_see_turn_state(&state, "unknown", "by-session"));
+        let mut expect = |profile: &str, weaken: &mut dyn FnMut(&mut Ties)| {
+            assert_eq!(&*owner(&state, &ties).unwrap().profile, profile);
+            weaken(&mut ties);
+        };
+        expect("by-response", &mut |ties| ties.response = some("?"));
+        expect("by-content", &mut |ties| ties.contents.truncate(2));
+        expect("by-old-content", &mut |ties| ties.contents.truncate(1));
+        expect("by-turn-state", &mut |ties| ties.turn_state = None);
+        expect("by-other-turn-state", &mut |ties| ties.turn_state_in_body = some("?"));
+        expect("by-thread", &mut |ties| ties.thread = some("?"));
+        expect("by-session", &mut |ties| ties.session = some("?"));
+        assert_eq!(owner(&state, &ties), None);
+    }
+
+    #[test]
+    fn what_only_its_owner_can_use_does_not_move() {
+        let owner = Owner { profile: "a".into(), tie: Tie::Session };
+        let ties = Ties { session: Some("s".into()), ..Ties::default() };
+        assert!(may_move(&ties, Some(&owner)));
+        let held = [
+            Ties { response: Some("r".into()), ..ties.clone() },
+            Ties { contents: vec![digest("unknown")], ..ties.clone() },
+            Ties { is_opaque: true, ..ties },
+        ];
+        for ties in held {
+            assert!(!may_move(&ties, Some(&owner)) && may_move(&ties, None), "{ties:?}");
+        }
+    }
+
+    #[test]
+    fn a_turn_state_is_for_its_issuer() {
+        let state = state();
+        let ties = |head: Option<&str>, body: Option<&str>, thread: &str| Ties {
+            turn_state: head.map(str::to_owned),
+            turn_state_in_body: body.map(str::to_owned),
+            thread: Some(thread.to_owned()),
+            ..Ties::default()
+        };
+        let sees = |ties: &Ties, profile| may_see_turn_state(&state, ties, profile);
+        assert!(sees(&ties(Some("h"), None, "t"), "by-turn-state"));
+        assert!(!sees(&ties(Some("h"), None, "t"), "by-thread"));
+        assert!(!sees(&ties(None, Some("b"), "t"), "by-turn-state"));
+        assert!(!sees(&ties(Some("h"), Some("b"), "t"), "by-turn-state"), "both must be its own");
+        // Of one that nobody here knows, the conversation's account is the issuer.
+        assert!(sees(&ties(Some("?"), None, "t"), "by-thread"));
+        assert!(!sees(&ties(Some("?"), None, "t"), "by-session"));
+        assert!(sees(&ties(Some("?"), None, "?"), "by-session"));
+        assert!(sees(&ties(None, None, "t"), "anybody"));
     }
 }

@@ -1,53 +1,7 @@
 //! The order among profiles that could all serve a fresh request.
 
 use super::{Candidate, State};
-
-/// How much of its tightest window an account has left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Band {
-    /// More than 15 %.
-    Ready,
-    /// Nothing is known.
-    Unknown,
-    /// At most 15 %.
-    Thin,
-    /// At most 5 %.
-    Critical,
-    /// Nothing.
-    Exhausted,
-}
-
-impl Band {
-    /// Whether so little is left that a fresh request is better sent to another.
-    #[must_use]
-    pub fn is_below_floor(self) -> bool {
-        matches!(self, Self::Critical | Self::Exhausted)
-    }
-
-    /// The band's name in logs.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ready => "ready",
-            Self::Unknown => "unknown",
-            Self::Thin => "thin",
-            Self::Critical => "critical",
-            Self::Exhausted => "exhausted",
-        }
-    }
-}
-
-/// The band of a remaining percentage.
-#[must_use]
-pub fn band(remaining: Option<f64>) -> Band {
-    match remaining {
-        None => Band::Unknown,
-        Some(remaining) if remaining <= 0.0 => Band::Exhausted,
-        Some(remaining) if remaining <= 5.0 => Band::Critical,
-        Some(remaining) if remaining <= 15.0 => Band::Thin,
-        Some(_) => Band::Ready,
-    }
-}
+use crate::profile::quota::Band;
 
 /// A candidate's place, the lower the better: whether it has room, can be reached, has proved itself since it
 /// last refused, is above the floor and not busy; then by band, by what its person prefers, by how busy it is,
@@ -55,7 +9,7 @@ pub fn band(remaining: Option<f64>) -> Band {
 #[must_use]
 pub fn rank(candidate: &Candidate<'_>, state: State) -> Rank {
     let remaining = candidate.remaining();
-    let band = band(remaining);
+    let band = Band::of(remaining);
     let is_half_open = state == State::HalfOpen;
     let (is_full, is_busy) = (candidate.is_full(), candidate.is_busy());
     let flags = [is_full, candidate.is_unreachable, is_half_open, band.is_below_floor(), is_busy];

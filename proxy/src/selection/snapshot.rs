@@ -5,8 +5,8 @@ use std::sync::Arc;
 use wire::route::Api;
 use wire::run_event::{CircuitOf, OpenCircuit, Standing};
 
-use super::ranking::{Band, band};
 use crate::profile::board::Standings;
+use crate::profile::quota::Band;
 use crate::profile::{Now, Pool};
 
 /// Whether a profile can serve calls of a kind now. Times are seconds since the epoch.
@@ -218,7 +218,7 @@ impl<'a> Candidate<'a> {
     /// The band of what is left.
     #[must_use]
     pub fn band(&self) -> Band {
-        band(self.remaining())
+        Band::of(self.remaining())
     }
 
     /// Whether it serves so many requests that others are better.

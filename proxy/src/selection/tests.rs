@@ -268,6 +268,14 @@ proptest! {
         let wanted = wants(&request);
         let result = choose(&snapshot, &wanted);
         prop_assert_eq!(&choose(&snapshot, &wanted), &result, "the same snapshot gives the same choice");
+        if let Some(owner) = wanted.owner
+            && !wanted.may_move
+            && snapshot.get(&owner.profile).is_none()
+        {
+            let is_named = result == Err(NoChoice::Owner(Arc::clone(&owner.profile)));
+            prop_assert!(is_named, "what only a removed profile can read goes to nobody else");
+            return Ok(());
+        }
         let owner = wanted.owner.and_then(|owner| snapshot.get(&owner.profile));
         if let Ok(choice) = &result {
             let chosen = snapshot.get(&choice.profile).unwrap();
@@ -303,9 +311,10 @@ proptest! {
         let is_true = match &none {
             NoChoice::NoProfiles => all.next().is_none(),
             NoChoice::Owner(owner) => {
-                let candidate = snapshot.get(owner).unwrap();
                 let is_owner = wanted.owner.is_some_and(|wanted| wanted.profile == *owner);
-                is_owner && !wanted.may_move && (is_tried(&candidate) || candidate.state(ROUTE).is_barred())
+                let cannot_serve =
+                    |candidate: Candidate<'_>| is_tried(&candidate) || candidate.state(ROUTE).is_barred();
+                is_owner && !wanted.may_move && snapshot.get(owner).is_none_or(cannot_serve)
             }
             NoChoice::AllBarred => all.all(|candidate| candidate.state(ROUTE).is_barred()),
             NoChoice::AllRefused => all.all(|candidate| {

@@ -112,7 +112,7 @@ impl<'a> Connection<'a> {
             head,
             body,
             ties: Ties::default(),
-            is_neutral: OnceCell::new(),
+            stripped: OnceCell::new(),
         };
         exchange.ties = worker.proxy.ties(&exchange).await;
         Ok(Some(Request { exchange, permit, keep_alive }))

@@ -166,7 +166,7 @@ async fn answer(
         head,
         body,
         ties: Ties::default(),
-        is_neutral: OnceCell::new(),
+        stripped: OnceCell::new(),
     };
     exchange.ties = proxy.ties(&exchange).await;
     Ok(proxy.answer(&worker.connections, &exchange, permit).await)

@@ -366,6 +366,8 @@ fn code(tie: Tie) -> i64 {
         Tie::Response => 1,
         Tie::TurnState => 2,
         Tie::Session => 3,
+        Tie::Thread => 4,
+        Tie::Content => 5,
     }
 }
 

@@ -10,9 +10,11 @@ use super::ticket::{Ticket, Watermark};
 use super::{Tie, lock};
 
 /// What stands for an id: half of its SHA-256, which nobody can make two ids share.
-pub(super) type Digest = [u8; 16];
+pub type Digest = [u8; 16];
 
-pub(super) fn digest(id: &str) -> Digest {
+/// The digest of an id.
+#[must_use]
+pub fn digest(id: &str) -> Digest {
     let whole = ring::digest::digest(&ring::digest::SHA256, id.as_bytes());
     let mut half = [0; 16];
     half.iter_mut().zip(whole.as_ref()).for_each(|(to, from)| *to = *from);
@@ -36,14 +38,17 @@ type Owners = Recent<Digest, Known>;
 #[derive(Debug)]
 pub(super) struct Memory {
     responses: Mutex<Owners>,
+    contents: Mutex<Owners>,
     turn_states: Mutex<Owners>,
+    threads: Mutex<Owners>,
     sessions: Mutex<Owners>,
 }
 
 impl Default for Memory {
     fn default() -> Self {
-        let [responses, turn_states, sessions] = Tie::ALL.map(|tie| Mutex::new(Recent::new(tie.capacity())));
-        Self { responses, turn_states, sessions }
+        let [responses, contents, turn_states, threads, sessions] =
+            Tie::ALL.map(|tie| Mutex::new(Recent::new(tie.capacity())));
+        Self { responses, contents, turn_states, threads, sessions }
     }
 }
 
@@ -78,7 +83,9 @@ impl Memory {
     pub(super) fn owners(&self, tie: Tie) -> MutexGuard<'_, Owners> {
         lock(match tie {
             Tie::Response => &self.responses,
+            Tie::Content => &self.contents,
             Tie::TurnState => &self.turn_states,
+            Tie::Thread => &self.threads,
             Tie::Session => &self.sessions,
         })
     }

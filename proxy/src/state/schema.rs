@@ -19,7 +19,7 @@ pub(super) const STEPS: &[&str] = &[
     // first half of the id's SHA-256; `at` is in seconds since the epoch.
     "CREATE TABLE binding (
         sequence INTEGER PRIMARY KEY,
-        tie INTEGER NOT NULL CHECK (tie BETWEEN 1 AND 3),
+        tie INTEGER NOT NULL CHECK (tie BETWEEN 1 AND 5),
         id BLOB NOT NULL CHECK (typeof(id) = 'blob' AND length(id) = 16),
         profile TEXT NOT NULL,
         at INTEGER NOT NULL,

@@ -25,6 +25,7 @@ async fn help_is_as_it_was_reviewed() {
         "profile import",
         "profile remove",
         "why",
+        "quota",
         "completions",
     ] {
         let mut arguments: Vec<&str> = command.split_whitespace().collect();
@@ -50,7 +51,7 @@ async fn the_version_is_that_of_the_package() {
 async fn completions_know_every_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = printed(&["completions", shell]).await;
-        for word in ["serve", "run", "profile", "import", "completions", "no-auth"] {
+        for word in ["serve", "run", "profile", "import", "quota", "completions", "no-auth"] {
             assert!(script.contains(word), "{word} in the script for {shell}");
         }
     }

@@ -35,11 +35,19 @@ mod selecting;
 
 mod continuity;
 
+mod lineage;
+
+mod journeys;
+
 mod state;
 
 mod crashes;
 
 mod tokens;
+
+mod renewals;
+
+mod quota;
 
 mod websocket;
 

@@ -275,7 +275,8 @@ async fn a_response_of_another_socket_is_the_upstreams_to_refuse() {
     let warm = socket.turn(&warm_up).await;
     let mut socket = Socket::of_session(&proxy).await;
     let refused = socket.turn(&create_behind("x", &response_id(&warm))).await;
-    assert_eq!(refused, sent_last(&mock));
+    let asked_for_it = sent_last(&mock);
+    assert_eq!((refused[..] == asked_for_it[3..], asked_for_it.len()), (true, 4), "asked again three times");
     assert_eq!(
         (&refused[0]["error"]["code"], refused[0]["status"].as_u64()),
         (&"previous_response_not_found".into(), Some(400))

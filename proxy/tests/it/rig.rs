@@ -100,6 +100,8 @@ pub(crate) fn sandbox() -> Sandbox {
     let mut sandbox = Sandbox::new("proxy").unwrap();
     sandbox.set("PRODEX_HOME", sandbox.home().join("prodex"));
     sandbox.set("PRODEX_RUNTIME_LOG_DIR", sandbox.logs());
+    // What the upstream is asked is the test's business alone. Those of `quota` set it.
+    sandbox.set("PRODEX_QUOTA_REFRESH", "0s");
     sandbox
 }
 
@@ -157,6 +159,13 @@ impl Proxy {
     /// Another proxy of the same home, started the same way.
     pub(crate) async fn another(&self) -> Self {
         Self::start(Arc::clone(&self.sandbox), self.arguments.clone()).await
+    }
+
+    /// The same proxy, after its end.
+    pub(crate) async fn restarted(self) -> Self {
+        let (sandbox, arguments) = (Arc::clone(&self.sandbox), self.arguments.clone());
+        self.stop().await;
+        Self::start(sandbox, arguments).await
     }
 
     /// How another proxy of the same home is started, with a further variable.

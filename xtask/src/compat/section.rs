@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use harness::clients::Client;
 use harness::clients::codex::{Mode, Reach};
-use harness::compat::{CaseResult, Check, Lane, Report, Runner, Upstream, scenarios};
+use harness::compat::{
+    Between, CaseResult, Check, Lane, PATIENCE, Player, Report, Runner, Story, Upstream, scenarios, stories,
+};
 use harness::mock::script::CallName;
 use harness::mock::{Account, Mock};
 
@@ -19,19 +21,22 @@ pub(crate) enum Section {
     Serve,
     /// Clients that `prodex run` starts.
     Run,
+    /// Clients whose conversation outlives a limit, the proxy or a compaction, each before a pool of its own.
+    Continuity,
     /// Clients in front of a pool whose first account is used up and whose second has an expired token.
     Pool,
 }
 
 impl Section {
     /// All of them.
-    pub(super) const ALL: [Self; 3] = [Self::Serve, Self::Run, Self::Pool];
+    pub(super) const ALL: [Self; 4] = [Self::Serve, Self::Run, Self::Pool, Self::Continuity];
 
     fn name(self) -> &'static str {
         match self {
             Self::Serve => "prodex serve",
             Self::Run => "prodex run",
             Self::Pool => "prodex serve, one account used up, one token expired",
+            Self::Continuity => "prodex serve, conversations that outlive something",
         }
     }
 
@@ -40,6 +45,8 @@ impl Section {
             Self::Serve | Self::Pool => &Mode::ALL,
             // The launcher defines no provider, so the other two modes are not its own.
             Self::Run => &[Mode::ChatgptSplit, Mode::ChatgptTls, Mode::ApiKey],
+            // Over a WebSocket, as most clients run.
+            Self::Continuity => &[Mode::ChatgptSplit],
         }
     }
 
@@ -47,6 +54,8 @@ impl Section {
         let account = |id: &str| Account::new(id).api_key(format!("key-of-{id}"));
         match self {
             Self::Serve | Self::Run => vec![account("pool")],
+            // A story has its own.
+            Self::Continuity => Vec::new(),
             Self::Pool => {
                 vec![account(USED_UP).turns_left(0), account(EXPIRED).expired(), account("c-good")]
             }
@@ -83,6 +92,9 @@ impl Section {
         mode: Mode,
         each: &mut impl FnMut(&CaseResult),
     ) -> Result<(Vec<CaseResult>, Vec<Check>)> {
+        if self == Self::Continuity {
+            return tell_all(program, client, mode, each).await;
+        }
         let upstream = Upstream::start(self.accounts()).await?;
         let mock = &upstream.plain;
         let home = Home::make(program, upstream.accounts()).await?;
@@ -104,6 +116,51 @@ impl Section {
         checks.push(home.check_log());
         Ok((report.results, checks))
     }
+}
+
+/// Plays every story, each with a mock and a proxy of its own.
+async fn tell_all(
+    program: &Path,
+    client: &(Client, PathBuf),
+    mode: Mode,
+    each: &mut impl FnMut(&CaseResult),
+) -> Result<(Vec<CaseResult>, Vec<Check>)> {
+    let (mut results, mut checks) = (Vec::new(), Vec::new());
+    for story in stories() {
+        let (result, more) = tell(program, client, mode, &story).await?;
+        each(&result);
+        results.push(result);
+        let name = story.scenario.name;
+        checks
+            .extend(more.into_iter().map(|check| Check { what: format!("{name}: {}", check.what), ..check }));
+    }
+    Ok((results, checks))
+}
+
+async fn tell(
+    program: &Path,
+    (client, codex): &(Client, PathBuf),
+    mode: Mode,
+    story: &Story,
+) -> Result<(CaseResult, Vec<Check>)> {
+    let upstream = Upstream::start(story.accounts.clone()).await?;
+    let mock = &upstream.plain;
+    let home = Home::make(program, upstream.accounts()).await?;
+    let mut serving = home.serve(mock.base_url(), mode.needs_tls()).await?;
+    let lane = Lane { mode, mock, reach: Reach::Endpoint(serving.endpoint.clone()) };
+    let mut player = Player::begin(client, codex, &lane, &story.scenario, PATIENCE).await?;
+    let mut checks = Vec::new();
+    while player.step().await? {
+        if story.between == Between::Restart {
+            checks.push(serving.stop().await?);
+            serving = home.serve(mock.base_url(), mode.needs_tls()).await?;
+            player.move_to(serving.endpoint.clone());
+        }
+    }
+    let result = player.judge().await;
+    checks.push(serving.stop().await?);
+    checks.push(home.check_log());
+    Ok((result, checks))
 }
 
 /// The first profile in order, so that a fresh conversation begins with it.

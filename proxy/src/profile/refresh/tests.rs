@@ -1,5 +1,7 @@
 //! Renewal against a token endpoint that answers well, badly, late and not at all.
 
+#![expect(clippy::disallowed_methods, reason = "tests may touch the disk")]
+
 use super::*;
 use crate::config::Config;
 use crate::server::authority::client_config;
@@ -238,5 +240,93 @@ async fn credentials_without_a_refresh_token_are_not_renewable() {
     let opaque = json!({"tokens": {"access_token": "a1", "account_id": "x"}});
     setting.control.store.replace_auth("work", &opaque.to_string()).unwrap();
     assert_eq!(setting.renew().await, Err(RefreshError::NotRenewable));
+    assert_eq!(setting.profile.health().parked(), None);
+}
+
+#[tokio::test]
+async fn a_file_that_was_written_but_not_put_in_place_is_not_lost() {
+    let setting = Setting::new(renewed()).await;
+    let directory = setting.home.path().join("profiles/work");
+    let login = |access: &str, account: &str, at: &str| json!({"tokens": {"access_token": access, "refresh_token": "r9", "account_id": account}, "last_refresh": at});
+    for (name, content) in [
+        ("auth.json.new-1", login("older", "x", "2026-01-01T00:00:00Z").to_string()),
+        ("auth.json.new-2", login("newest", "x", "2026-03-01T00:00:00Z").to_string()),
+        ("auth.json.new-3", login("foreign", "y", "2026-04-01T00:00:00Z").to_string()),
+        ("auth.json.new-4", login("cut", "x", "2026-05-01T00:00:00Z").to_string()[..60].to_owned()),
+    ] {
+        std::fs::write(directory.join(name), content).unwrap();
+    }
+    assert_eq!(setting.renew().await.unwrap().bearer().expose(), "newest");
+    assert_eq!((on_disk_now(&setting).as_str(), setting.exchanges().await), ("newest", 0));
+    let left = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(left.filter(|name| name.to_string_lossy().contains(".new-")).count(), 0);
+}
+
+#[tokio::test]
+async fn a_rejection_is_found_out_once_for_all_processes_and_for_ten_minutes() {
+    let rejected = ResponseTemplate::new(400).set_body_json(json!({"error": "invalid_grant"}));
+    let setting = Setting::new(rejected).await;
+    let rejected = Err(RefreshError::Rejected("invalid_grant".to_owned()));
+    assert_eq!(setting.renew().await, rejected);
+    assert_eq!(setting.renew().await, rejected);
+    assert_eq!(setting.exchanges().await, 1);
+    let lease = setting.control.store.lease("work", std::time::Duration::ZERO).unwrap();
+    let note = lease.note();
+    assert!(!note.contains("r1"), "{note}");
+    let token = Secret::new("r1");
+    let at = serde_json::from_str::<Rejection>(&note).unwrap().at;
+    let code = |token: &Secret, after: i64| Rejection::of(&lease, token, at + after);
+    assert_eq!(code(&token, 0).as_deref(), Some("invalid_grant"));
+    assert_eq!((code(&token, REJECTED), code(&token, -1)), (None, None));
+    assert_eq!(code(&Secret::new("r2"), 0), None);
+    for note in ["", "{}", "[1]", "\u{1b}", &"x".repeat(5000)] {
+        lease.set_note(note).unwrap();
+        assert_eq!(code(&token, 0), None);
+    }
+    drop(lease);
+    assert_eq!(setting.renew().await, rejected);
+    assert_eq!(setting.exchanges().await, 2);
+}
+
+/// A login whose access token says that it expires in so many seconds.
+fn expiring(seconds: i64) -> String {
+    let exp = jiff::Timestamp::now().as_second() + seconds;
+    let access = crate::profile::credentials::tests::token(&json!({ "exp": exp }));
+    json!({"tokens": {"access_token": access, "refresh_token": "r1", "account_id": "x"}}).to_string()
+}
+
+#[tokio::test]
+async fn a_token_is_renewed_ahead_of_its_expiry_and_only_then() {
+    let limit = std::time::Duration::from_secs(20);
+    for (seconds, exchanges) in [(-10, 1), (120, 1), (3600, 0)] {
+        let setting = Setting::new(renewed()).await;
+        let auth = expiring(seconds);
+        setting.control.store.replace_auth("work", &auth).unwrap();
+        setting.profile.set_credentials(Credentials::parse(&auth).unwrap());
+        for _ in 0..5 {
+            renew_ahead(&setting.control, &setting.profile, Now::read());
+        }
+        // What began goes on; nothing else begins.
+        while exchanges == 1 && setting.profile.credentials().bearer().expose() != "a2" {
+            tokio::time::timeout(limit, tokio::task::yield_now()).await.unwrap();
+        }
+        setting.control.tasks.end(limit).await;
+        assert_eq!(setting.exchanges().await, exchanges, "{seconds}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_cannot_be_renewed_ahead_is_used_while_it_is_good() {
+    let rejected =
+        ResponseTemplate::new(401).set_body_json(json!({"error": {"code": "refresh_token_reused"}}));
+    let setting = Setting::new(rejected).await;
+    let auth = expiring(120);
+    setting.control.store.replace_auth("work", &auth).unwrap();
+    setting.profile.set_credentials(Credentials::parse(&auth).unwrap());
+    renew_ahead(&setting.control, &setting.profile, Now::read());
+    while setting.exchanges().await == 0 {
+        tokio::task::yield_now().await;
+    }
+    setting.control.tasks.end(std::time::Duration::from_secs(20)).await;
     assert_eq!(setting.profile.health().parked(), None);
 }

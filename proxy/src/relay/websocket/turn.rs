@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 use wire::responses::{EventKind, RequestView};
 use wire::run_event::{CircuitOf, RunEvent};
@@ -17,13 +18,13 @@ use super::{Best, Held, Leg, Request, Socket, Turn, end};
 use crate::accounting::{Account, Outcome};
 use crate::commit::refusal::Refusal;
 use crate::error::Error;
-use crate::exchange::Ties;
-use crate::pipeline::{Tries, Upgrade};
+use crate::exchange::{Ties, contents};
+use crate::pipeline::{Tries, Upgrade, tries};
 use crate::profile::{InFlight, Profile};
 use crate::relay::outbox::Outbox;
 use crate::reply::Reply;
 use crate::selection::ranking::rank;
-use crate::selection::{Candidate, State, affinity};
+use crate::selection::{Candidate, NoChoice, State, affinity};
 use crate::state::crash;
 use crate::stream::gone;
 
@@ -39,32 +40,31 @@ impl Socket<'_> {
             self.to_upstream.push(&raw);
             return Ok(());
         };
-        let ties = Ties {
-            response: view.previous_response_id().map(Into::into),
-            turn_state: view.turn_state().map(Into::into),
-            session: self.exchange.ties.session.clone().or_else(|| view.session_id().map(Into::into)),
-        };
-        let may_move = ties.response.is_none() && !view.has_encrypted_content();
+        let mut ties = Ties::of_message(&self.exchange.ties, view);
+        let is_warm_up = view.is_warm_up();
+        let text = Bytes::from(text.unwrap_or_default());
+        ties.contents = contents(&text).await;
         affinity::recall(&self.proxy.control.state, &ties).await;
+        // A request without a response to continue has all of the conversation with it.
+        self.is_sealed = !ties.contents.is_empty() || (self.is_sealed && ties.response.is_some());
+        let may_move = affinity::may_move(&ties, affinity::owner(&self.proxy.control.state, &ties).as_ref());
         let id = self.proxy.next_request();
         let proxy = self.proxy;
         let Some(permit) = self.unless_gone(proxy.admit_turn(id, &ties)).await? else { return Ok(()) };
-        let mut tries = Tries::of_turn(&self.proxy.control.config, permit);
-        let is_warm_up = view.is_warm_up();
+        let mut tries = Tries::of_turn(&proxy.control.config, permit);
         let mut request = Request { id, raw, ties, may_move };
-        self.move_to_owner(&request, is_warm_up, &mut tries).await?;
+        self.proxy.look_after(self.exchange.routed.api);
+        if !self.move_to_owner(&request, is_warm_up, &mut tries).await? {
+            return Ok(());
+        }
         let profile = Arc::clone(&self.upstream.profile);
         let seat = self.unless_gone(proxy.seat(id, &request.ties, &profile)).await?;
         let Some(seat) = seat else { return Ok(()) };
-        if let Some(turn_state) = &request.ties.turn_state
-            && !affinity::may_see_turn_state(&self.proxy.control.state, turn_state, &profile.name)
-            && let Some(text) = view.without_turn_state()
-        {
-            request.raw = mask_text(&text);
-        }
+        self.strip_turn_state(&mut request, |_| Some(text));
         self.to_upstream.push(&request.raw);
         if is_warm_up {
-            let mut account = Account::open(self.proxy, id, "websocket", Instant::now().into_std(), seat);
+            let started = Instant::now().into_std();
+            let mut account = Account::open(self.proxy, id, "websocket", started, seat);
             account.commit(101, 1, tries.take_permit());
             self.turn = Turn::Running(Box::new(account));
         } else {
@@ -100,12 +100,21 @@ impl Socket<'_> {
         }
     }
 
-    /// Holds the answer to a request that has just been sent to the current upstream.
-    fn hold(&mut self, mut request: Request, seat: InFlight, tries: Tries, best: Option<Best>) {
-        if request.ties.response.is_some() {
-            // It is never sent again: the client sends its full input instead.
-            request.raw = Vec::new();
+    /// Takes out of a request the turn state that its new account may not see. `text` gives what the
+    /// request says, from its frames.
+    fn strip_turn_state(&self, request: &mut Request, text: impl FnOnce(&[u8]) -> Option<Bytes>) {
+        let here = &self.upstream.profile.name;
+        if request.ties.turn_state_in_body.is_some()
+            && !affinity::may_see_turn_state(&self.proxy.control.state, &request.ties, here)
+            && let Some(text) = text(&request.raw)
+            && let Some(text) = RequestView::new(&text).without_turn_state()
+        {
+            request.raw = mask_text(&text);
         }
+    }
+
+    /// Holds the answer to a request that has just been sent to the current upstream.
+    fn hold(&mut self, request: Request, seat: InFlight, tries: Tries, best: Option<Best>) {
         let started = Instant::now().into_std();
         let account = Account::open(self.proxy, request.id, "websocket", started, seat);
         let hold = self.exchange.routed.client.hold_limit(&self.proxy.control.config);
@@ -121,11 +130,9 @@ impl Socket<'_> {
         let Held { mut account, request, frames, mut tries, .. } = *held;
         let has_failed = matches!(account.terminal(), Some(EventKind::Failed | EventKind::Error));
         if !has_failed {
-            let session = request.ties.session.as_deref();
-            if let Some(session) = session {
-                self.proxy.record_migration(request.id, session, account.profile());
-            }
-            account.bind_session(session);
+            self.proxy.record_migration(request.id, &request.ties, account.profile());
+            self.proxy.record_compaction(request.id, &request.ties, account.profile());
+            account.bind_conversation(&request.ties);
         }
         account.commit(101, tries.count(), tries.take_permit());
         account.forwarded(frames.len());
@@ -136,43 +143,74 @@ impl Socket<'_> {
     }
 
     /// Brings the request to the upstream that should have it: its owner's, or, when it has none and the
-    /// current account is used up, that of one which is ready.
+    /// current account is used up, that of one which is ready. Says whether it may be sent; if not, the
+    /// client has been told why.
     async fn move_to_owner(
         &mut self,
         request: &Request,
         is_warm_up: bool,
         tries: &mut Tries,
-    ) -> Result<(), Outcome> {
-        let owner = affinity::owner(&self.proxy.control.state, &request.ties);
-        let api = self.exchange.routed.api;
-        let mut snapshot = self.proxy.snapshot(api);
-        let here = Arc::clone(&self.upstream.profile.name);
-        let target = match owner {
-            // Only the account that has the response can continue it.
-            Some(owner) if request.ties.response.is_some() => owner.profile,
-            None if request.ties.response.is_some() || is_warm_up => return Ok(()),
-            owner => {
-                snapshot.here = Some(Arc::clone(&here));
-                let chosen = self.proxy.choose(
-                    self.exchange,
-                    request.id,
-                    snapshot,
-                    owner.as_ref(),
-                    request.may_move,
-                    tries,
-                );
-                chosen.map_or_else(|_| Arc::clone(&here), |profile| Arc::clone(&profile.name))
+    ) -> Result<bool, Outcome> {
+        loop {
+            let target = match self.target(request, is_warm_up, tries) {
+                Ok(Some(target)) => target,
+                Ok(None) => return Ok(true),
+                Err(none) => {
+                    self.refuse(request, &none);
+                    return Ok(false);
+                }
+            };
+            if self.replace_upstream(&target, request.id, tries).await? {
+                return Ok(true);
             }
-        };
-        if target == here {
-            return Ok(());
+            if !request.may_move && target.health().parked().is_none() {
+                // Its owner cannot be reached, which may be over when the client is back.
+                return Err(Outcome::UpstreamCut);
+            }
         }
-        let Some(profile) = self.proxy.profiles.get(&target).map(Arc::clone) else { return Ok(()) };
-        if self.replace_upstream(&profile, request.id, tries).await? {
-            Ok(())
-        } else {
-            Err(Outcome::UpstreamCut)
+    }
+
+    /// To whose upstream a request is to be brought; none if it may go where the socket leads.
+    ///
+    /// # Errors
+    /// When only its owner could serve it, and cannot.
+    fn target(
+        &self,
+        request: &Request,
+        is_warm_up: bool,
+        tries: &Tries,
+    ) -> Result<Option<Arc<Profile>>, NoChoice> {
+        let owner = affinity::owner(&self.proxy.control.state, &request.ties);
+        if owner.is_none() && (request.ties.response.is_some() || is_warm_up) {
+            return Ok(None);
         }
+        let mut snapshot = self.proxy.snapshot(self.exchange.routed.api);
+        let here = &self.upstream.profile.name;
+        snapshot.here = Some(Arc::clone(here));
+        let (owner, may_move) = (owner.as_ref(), request.may_move);
+        match self.proxy.choose(self.exchange, request.id, snapshot, owner, may_move, tries) {
+            Ok(profile) => Ok(Some(profile).filter(|profile| profile.name != *here)),
+            Err(none @ NoChoice::Owner(_)) => Err(none),
+            // Whatever the upstream that is open says is worth more than what could be said here.
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// The owner of a request cannot serve it, and nobody else could. A response that is continued the
+    /// client can do without, unless what it would send instead is the owner's as well.
+    fn refuse(&mut self, request: &Request, none: &NoChoice) {
+        if let Some(response) = &request.ties.response
+            && !self.is_sealed
+        {
+            return self.inject_not_found(request.id, response);
+        }
+        if let NoChoice::Owner(owner) = none {
+            self.proxy.record_blocked_compaction(request.id, &request.ties, owner);
+        }
+        let reply = Reply::of(&self.proxy.nobody(self.exchange, none));
+        let (status, reason) = (reply.status, "the owner of the conversation cannot serve".into());
+        self.proxy.control.log.record(&RunEvent::RequestRefused { request: request.id, status, reason });
+        self.say(&reply.message());
     }
 
     /// Opens a WebSocket to a profile's upstream in the place of the one in use, for the turn `id`. Says
@@ -239,58 +277,95 @@ impl Socket<'_> {
             drop(account);
             best
         };
+        let next = self.next_profile(&request, &tries);
         if let Some(response) = &request.ties.response {
-            if self.next_profile(&request, &tries).is_some() {
+            // What the client would send instead of a response's id is of no use to another account if it
+            // holds what only this one can read.
+            if next.is_some_and(|next| next.name == profile.name || !self.is_sealed) {
                 self.inject_not_found(id, response);
                 return Ok(());
             }
         } else {
-            while let Some(next) = self.next_profile(&request, &tries).filter(|_| !tries.are_spent()) {
-                if self.replace_upstream(&next, id, &mut tries).await? {
-                    let seat = self.unless_gone(self.proxy.seat(id, &request.ties, &next)).await?;
+            let mut next = next;
+            while let Some(profile) = next.filter(|_| !tries.are_spent()) {
+                if self.replace_upstream(&profile, id, &mut tries).await? {
+                    let seat = self.unless_gone(self.proxy.seat(id, &request.ties, &profile)).await?;
                     if let Some(seat) = seat {
                         self.send_again(request, seat, tries, best);
                     }
                     return Ok(());
                 }
+                next = self.next_profile(&request, &tries);
             }
         }
         self.pass_best(request, tries, best)
     }
 
-    /// Sends a request that was refused to the upstream that has taken the refusing one's place.
-    fn send_again(&mut self, mut request: Request, seat: InFlight, tries: Tries, best: Option<Best>) {
-        let here = &self.upstream.profile.name;
-        if let Some(turn_state) = &request.ties.turn_state
-            && !affinity::may_see_turn_state(&self.proxy.control.state, turn_state, here)
-            && let Some(text) = text_of(&request.raw)
-            && let Some(text) = RequestView::new(&text).without_turn_state()
+    /// The account says that it does not have what the held turn continues. The owner of a response is asked
+    /// again; else the client gets to know.
+    ///
+    /// # Errors
+    /// With how the WebSocket ends, when it cannot go on.
+    pub(super) async fn lost(&mut self, refusal: Refusal) -> Result<(), Outcome> {
+        let Turn::Held(mut held) = std::mem::replace(&mut self.turn, Turn::Idle) else { return Ok(()) };
+        held.account.forget_failure();
+        let (profile, ties) = (Arc::clone(&self.upstream.profile), &held.request.ties);
+        let (id, tries) = (held.request.id, &mut held.tries);
+        if refusal == Refusal::NotFound
+            && let Some(time) = self.proxy.pause_for_owner(id, ties, &profile, tries)
         {
-            request.raw = mask_text(&text);
+            tokio::select! {
+                () = tries::pause(time) => {}
+                () = gone(&mut self.client, &mut self.input) => return Err(Outcome::ClientGone),
+            }
+            tries.begin();
+            let Held { account, request, tries, best, .. } = *held;
+            // With its place among the profile's requests: the same profile is asked again.
+            drop(account);
+            let seat = self.unless_gone(self.proxy.seat(id, &request.ties, &profile)).await?;
+            if let Some(seat) = seat {
+                self.send_again(request, seat, tries, best);
+            }
+            return Ok(());
         }
+        let Held { account, request, frames, tries, .. } = *held;
+        self.pass_best(request, tries, Some(Best { refusal, frames, account }))
+    }
+
+    /// Sends a request again, to the upstream that has taken the place of the one before.
+    fn send_again(&mut self, mut request: Request, seat: InFlight, tries: Tries, best: Option<Best>) {
+        self.strip_turn_state(&mut request, |raw| text_of(raw).map(Bytes::from));
         self.to_upstream.push(&request.raw);
         self.hold(request, seat, tries, best);
     }
 
     /// Lets the client have the best of the refusals.
     fn pass_best(&mut self, request: Request, tries: Tries, best: Option<Best>) -> Result<(), Outcome> {
-        // Without one that is for the client it connects anew.
-        let Some(Best { frames, account, .. }) = best else { return Err(Outcome::UpstreamCut) };
-        let (id, profile) = (request.id, (&**account.profile()).into());
-        let passed = RunEvent::UpstreamUsageLimitPassthrough { request: id, profile, status: 101 };
-        self.proxy.control.log.record(&passed);
+        let Some(Best { refusal, frames, account }) = best else {
+            if request.may_move {
+                // Without one that is for the client it connects anew.
+                return Err(Outcome::UpstreamCut);
+            }
+            let owner = Arc::clone(&self.upstream.profile.name);
+            self.refuse(&request, &NoChoice::Owner(owner));
+            return Ok(());
+        };
+        if !request.may_move {
+            self.proxy.record_blocked_compaction(request.id, &request.ties, account.profile());
+        }
+        self.proxy.record_passed(request.id, account.profile(), &refusal, 101);
         let deadline = Instant::now();
         let held = Held { account, request, frames, frame_start: 0, deadline, tries, best: None };
         self.turn = Turn::Held(Box::new(held));
         self.release();
         // A refusal is all that there is of its response.
-        end(&mut self.turn);
+        end(&mut self.turn, &mut self.is_sealed);
         Ok(())
     }
 
     /// The profile that could have the held turn next: the one that refused it, if its token was just
-    /// renewed, because the conversation is its own, and else the best. For a request that continues a response any that is ready will do: the client sends
-    /// its full input first, and then it is decided.
+    /// renewed, because the conversation is its own, and else the best. For a request that continues a
+    /// response any that is ready will do: the client sends its full input first, and then it is decided.
     fn next_profile(&self, request: &Request, tries: &Tries) -> Option<Arc<Profile>> {
         let snapshot = self.proxy.snapshot(self.exchange.routed.api);
         let is_open = |name: &Arc<str>| !tries.tried().contains(name);
@@ -333,15 +408,20 @@ impl Socket<'_> {
             "message": message,
             "param": "previous_response_id",
         }});
-        let mut frame = Vec::new();
-        encode_text(&error.to_string(), &mut frame);
-        self.to_client.push(&frame);
+        self.say(&error.to_string());
         self.proxy.control.log.record(&RunEvent::PreviousResponseNotFound {
             request,
             profile: (&*self.upstream.profile.name).into(),
             route: "websocket".into(),
             injected: true,
         });
+    }
+
+    /// Sends the client a message of our own.
+    fn say(&mut self, text: &str) {
+        let mut frame = Vec::new();
+        encode_text(text, &mut frame);
+        self.to_client.push(&frame);
     }
 }
 

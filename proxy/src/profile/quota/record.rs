@@ -1,0 +1,121 @@
+//! What is known of a quota as it is kept between runs: one JSON object, with a version.
+//!
+//! Whoever reads one may meet anything: what is not possible is left out, and a record of another version
+//! is none.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Exhausted, History, Key, LONGEST_RESET, Length, MAX_WINDOWS, Measured, Observed, Quota, Reading, Source,
+};
+use crate::profile::Now;
+
+/// The version of the shape below.
+const VERSION: u32 = 1;
+
+/// A quota to be kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    version: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    plan: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    exhausted: Option<Refused>,
+    #[serde(default)]
+    windows: Vec<WindowRecord>,
+}
+
+/// Until when an account is used up, and when it said so.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct Refused {
+    observed_at: i64,
+    until: i64,
+}
+
+/// A window.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct WindowRecord {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    limit: Option<Box<str>>,
+    /// Its length; none when that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seconds: Option<u64>,
+    /// Which of those without a length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    index: Option<u8>,
+    used_percent: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    resets_at: Option<i64>,
+    source: Source,
+    observed_at: i64,
+    /// Time and remaining percentage, oldest first.
+    #[serde(default)]
+    history: Vec<(i64, f64)>,
+}
+
+impl Quota {
+    /// What should be kept of it.
+    #[must_use]
+    pub fn to_record(&self) -> Record {
+        let window = |held: &Measured| WindowRecord {
+            limit: held.key.limit.clone(),
+            seconds: held.key.length.seconds(),
+            index: match held.key.length {
+                Length::Seconds(_) => None,
+                Length::Unknown(index) => Some(index),
+            },
+            used_percent: held.reading.used_percent,
+            resets_at: held.reading.resets_at,
+            source: held.reading.source,
+            observed_at: held.reading.observed.unix,
+            history: held.history.samples().collect(),
+        };
+        Record {
+            version: VERSION,
+            plan: self.plan.as_deref().map(str::to_owned),
+            exhausted: self
+                .exhausted
+                .map(|exhausted| Refused { observed_at: exhausted.observed.unix, until: exhausted.until }),
+            windows: self.windows.iter().map(window).collect(),
+        }
+    }
+
+    /// What a record still says now. Nothing when its version is another.
+    #[must_use]
+    pub fn from_record(record: Record, now: Now) -> Self {
+        let mut quota = Self::default();
+        if record.version != VERSION {
+            return quota;
+        }
+        // A clock that was wrong must not make a reading newer than all that follow.
+        let observed = |unix: i64| Observed { unix: unix.min(now.unix), instant: None };
+        if let Some(plan) = &record.plan {
+            quota.set_plan(plan);
+        }
+        quota.exhausted = record.exhausted.map(|refused| Exhausted {
+            observed: observed(refused.observed_at),
+            until: refused.until.min(now.unix.saturating_add(LONGEST_RESET)),
+        });
+        for window in record.windows.into_iter().take(MAX_WINDOWS) {
+            let length = match (window.seconds, window.index) {
+                (Some(seconds), _) if seconds > 0 => Length::Seconds(seconds),
+                (_, index) => Length::Unknown(index.unwrap_or_default()),
+            };
+            let reading = Reading {
+                used_percent: window.used_percent,
+                resets_at: window.resets_at,
+                source: window.source,
+                observed: observed(window.observed_at),
+            };
+            if !reading.used_percent.is_finite() || !reading.is_current(length, now) {
+                continue;
+            }
+            let key = Key { limit: window.limit, length };
+            if let Err(at) = quota.windows.binary_search_by(|held| held.key.cmp(&key)) {
+                let history = History::of(window.history);
+                quota.windows.insert(at, Measured { key, reading, history });
+            }
+        }
+        quota
+    }
+}
