@@ -140,9 +140,11 @@ impl Proxy {
             return Answer::Local(crate::workspace::answer(&exchange.head, self.is_tls));
         }
         let mut tries = Tries::new(&self.control.config, exchange, permit);
-        let is_unowned = self.is_unowned(exchange);
+        let mut beginning = self.beginning(exchange);
         loop {
             let seat = match self.select(exchange, &tries).await {
+                // What its session carries is durable before any of its response is the client's.
+                Ok(profile) if self.claim(exchange, &profile, &mut beginning).is_none() => continue,
                 Ok(profile) => self.take_seat(exchange, profile, &tries).await,
                 Err(none) => return self.give_up(exchange, tries, &none),
             };
@@ -151,10 +153,6 @@ impl Proxy {
                 Err(error) => return Answer::Local(Reply::of(&error)),
             };
             let profile = Arc::clone(seat.profile());
-            if is_unowned {
-                // What it carries is durable before any of its response is the client's.
-                let _ = affinity::bind(&self.control.state, &exchange.ties, &profile.name);
-            }
             tries.begin();
             let Some(identity) = self.identity(exchange, &profile).await else {
                 tries.refuse(&profile, &Refusal::Auth);
@@ -199,17 +197,13 @@ impl Proxy {
         exchange: &Exchange,
         tries: &mut Tries,
     ) -> Upgraded {
-        let is_unowned = self.is_unowned(exchange);
+        let mut beginning = self.beginning(exchange);
         loop {
             let profile = match self.select(exchange, tries).await {
                 Ok(profile) => profile,
                 Err(none) => return self.give_up_upgrade(exchange, tries, &none),
             };
-            let bound = if is_unowned {
-                affinity::bind(&self.control.state, &exchange.ties, &profile.name)
-            } else {
-                Ticket::DURABLE
-            };
+            let Some(bound) = self.claim(exchange, &profile, &mut beginning) else { continue };
             tries.begin();
             match self.attempt_upgrade(connections, exchange, &profile).await {
                 Ok(Upgrade::Opened(opened)) => {
@@ -239,12 +233,29 @@ impl Proxy {
         }
     }
 
-    /// Whether nobody owns the conversation that a request begins. It is bound as soon as a profile is
-    /// selected, before any turn has told whose it is: another request of it, or another socket, that comes
-    /// meanwhile must not go to a stranger.
-    fn is_unowned(&self, exchange: &Exchange) -> bool {
+    /// Whether a request begins a conversation: nobody owns it.
+    fn beginning(&self, exchange: &Exchange) -> Option<Beginning> {
         let is_conversation = exchange.routed.call.is_model_call();
-        is_conversation && affinity::owner(&self.control.state, &exchange.ties).is_none()
+        let is_unowned = || affinity::owner(&self.control.state, &exchange.ties).is_none();
+        (is_conversation && is_unowned()).then(Beginning::default)
+    }
+
+    /// Binds a conversation that begins as soon as a profile is selected, before any turn has told whose it is:
+    /// another request of it, or another socket, that comes meanwhile must not go to a stranger. None when such
+    /// a one was faster: then its profile is the one to be selected.
+    fn claim(
+        &self,
+        exchange: &Exchange,
+        profile: &Profile,
+        beginning: &mut Option<Beginning>,
+    ) -> Option<Ticket> {
+        let Some(Beginning { claimed }) = beginning else { return Some(Ticket::DURABLE) };
+        let ticket = affinity::claim(&self.control.state, &exchange.ties, &profile.name, claimed.as_ref());
+        match ticket {
+            Some(_) => *claimed = Some(Arc::clone(&profile.name)),
+            None => *beginning = None,
+        }
+        ticket
     }
 
     /// Binds what the head of an agreement to an upgrade tells the client, who is let know once that and what
@@ -561,6 +572,13 @@ impl Proxy {
             Answer::Upstream(committed) => Upgraded::Upstream(committed),
         }
     }
+}
+
+/// A conversation that a request begins.
+#[derive(Debug, Default)]
+struct Beginning {
+    /// The profile that it was bound to for this request.
+    claimed: Option<Arc<str>>,
 }
 
 /// What an upstream says to an upgrade, judged.

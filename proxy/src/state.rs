@@ -31,7 +31,7 @@ mod writer;
 use database::{Database, Row};
 pub use database::{Durability, Recovery, StateError};
 pub use memory::{Digest, digest};
-use memory::{Known, Memory};
+use memory::{Known, Memory, Owners};
 pub use ticket::{Gate, Ticket};
 use writer::Writer;
 
@@ -201,9 +201,21 @@ impl State {
 
     /// Makes `profile` the owner of what `id` names. The ticket tells when that is durable.
     pub fn bind(&self, tie: Tie, id: &str, profile: &Arc<str>) -> Ticket {
+        self.bind_digest(&mut self.memory.owners(tie), tie, digest(id), profile)
+    }
+
+    /// The same, unless another profile than `before` owns it: of those that begin a conversation at the same
+    /// time one decides whose it is.
+    pub fn claim(&self, tie: Tie, id: &str, profile: &Arc<str>, before: Option<&Arc<str>>) -> Option<Ticket> {
         let id = digest(id);
-        let at = Now::read().unix;
         let mut owners = self.memory.owners(tie);
+        let owner = owners.get(&id).map(|known| known.profile);
+        let is_free = owner.is_none_or(|owner| owner == *profile || Some(&owner) == before);
+        is_free.then(|| self.bind_digest(&mut owners, tie, id, profile))
+    }
+
+    fn bind_digest(&self, owners: &mut Owners, tie: Tie, id: Digest, profile: &Arc<str>) -> Ticket {
+        let at = Now::read().unix;
         let known = owners.get(&id).filter(|known| known.profile == *profile);
         // Most of what is bound is bound already, and then nothing changes.
         if let Some(known) = &known

@@ -61,6 +61,17 @@ pub fn bind(state: &State, ties: &Ties, profile: &Arc<str>) -> Ticket {
     tickets.max().unwrap_or(Ticket::DURABLE)
 }
 
+/// The same for a conversation that a request begins, unless another profile than `before` has become its
+/// owner meanwhile: another request of it was faster. The session decides, which a thread shares.
+pub fn claim(state: &State, ties: &Ties, profile: &Arc<str>, before: Option<&Arc<str>>) -> Option<Ticket> {
+    let ids = [(Tie::Session, &ties.session), (Tie::Thread, &ties.thread)];
+    let mut last = Ticket::DURABLE;
+    for (tie, id) in ids.into_iter().filter_map(|(tie, id)| Some((tie, id.as_deref()?))) {
+        last = last.max(state.claim(tie, id, profile, before)?);
+    }
+    Some(last)
+}
+
 /// Whether a request could be served by another account than its owner: it has its whole history with it,
 /// and nothing that only the owner can read. An item whose maker is not known counts as the owner's.
 /// Without an owner there is nothing to be held by.
@@ -124,6 +135,23 @@ mod tests {
         expect("by-thread", &mut |ties| ties.thread = some("?"));
         expect("by-session", &mut |ties| ties.session = some("?"));
         assert_eq!(owner(&state, &ties), None);
+    }
+
+    #[test]
+    fn of_those_that_begin_a_conversation_at_once_one_decides_whose_it_is() {
+        let (state, a, b) = (State::in_memory(), "a".into(), "b".into());
+        let of = |thread: &str| Ties {
+            session: Some("s".to_owned()),
+            thread: Some(thread.to_owned()),
+            ..Ties::default()
+        };
+        assert!(claim(&state, &of("one"), &a, None).is_some());
+        assert!(claim(&state, &of("two"), &b, None).is_none(), "the session is another's");
+        assert_eq!(owner(&state, &of("two")).map(|owner| owner.profile), Some(Arc::clone(&a)));
+        assert!(claim(&state, &of("two"), &a, None).is_some());
+        // The one that claimed it may find another profile, because its own refused.
+        assert!(claim(&state, &of("one"), &b, Some(&a)).is_some());
+        assert_eq!(owner(&state, &of("one")).map(|owner| owner.profile), Some(b));
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub(super) struct Known {
     pub(super) ticket: Ticket,
 }
 
-type Owners = Recent<Digest, Known>;
+pub(super) type Owners = Recent<Digest, Known>;
 
 /// The owners of conversations.
 #[derive(Debug)]
