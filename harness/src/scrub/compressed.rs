@@ -30,6 +30,8 @@ pub(super) enum Coding {
     /// What HTTP calls `deflate` (RFC 9110 §8.4.1.2). Some send it without the frame of zlib, which nothing
     /// tells apart from noise: that is refused.
     Zlib,
+    /// Nothing in the bytes tells brotli from noise, so it is one only where that is stated.
+    Brotli,
 }
 
 /// A body that is longer when decompressed is refused.
@@ -58,6 +60,13 @@ impl Coding {
             }
             Coding::Zstd => zstd::Decoder::new(bytes)?.take(LIMIT + 1).read_to_end(&mut plain)?,
             Coding::Zlib => flate2::read::ZlibDecoder::new(bytes).take(LIMIT + 1).read_to_end(&mut plain)?,
+            Coding::Brotli => {
+                let mut decoder = brotli_decompressor::Decompressor::new(bytes, 4096).take(LIMIT + 1);
+                let stated = |error| {
+                    std::io::Error::other(format!("its content-encoding is \"br\", it is not: {error}"))
+                };
+                decoder.read_to_end(&mut plain).map_err(stated)?
+            }
         };
         if plain.len() as u64 > LIMIT {
             return Err(std::io::Error::other("the body is too long when decompressed"));
@@ -80,8 +89,27 @@ impl Coding {
                 encoder.read_to_end(&mut bytes)?;
                 Ok(bytes)
             }
+            Coding::Brotli => Ok(store(plain)),
         }
     }
+}
+
+/// Bytes in the format of brotli, without being compressed: a stream whose window has 16 bits, of meta-blocks
+/// that are not compressed, and an empty last one (RFC 7932 §9.1 and §9.2). Bits go from the least significant
+/// one of a byte upwards.
+fn store(plain: &[u8]) -> Vec<u8> {
+    let mut stream = Vec::with_capacity(plain.len() + 8);
+    for (at, piece) in plain.chunks(1 << 16).enumerate() {
+        // Not the last, a length of four nibbles, the length less one, not compressed.
+        let header = (piece.len() as u32 - 1) << 3 | 1 << 19;
+        // The window is stated once, in one bit that is zero.
+        let header = if at == 0 { header << 1 } else { header };
+        stream.extend_from_slice(&header.to_le_bytes()[..3]);
+        stream.extend_from_slice(piece);
+    }
+    // The last, and empty; behind the window if there is nothing before.
+    stream.push(if plain.is_empty() { 0b110 } else { 0b11 });
+    stream
 }
 
 impl Walk {
@@ -158,9 +186,12 @@ fn actual(bytes: &[u8], stated: Option<&str>) -> Result<Option<Coding>, String> 
     let found = coding(bytes);
     match (found, stated) {
         (Some(Coding::Gzip | Coding::Zstd), _) | (Some(Coding::Zlib), Some("deflate")) => Ok(found),
+        (_, Some("br")) if std::str::from_utf8(bytes).is_err() => Ok(Some(Coding::Brotli)),
         (_, None | Some("" | "identity")) => Ok(None),
         // Some recorders decode bodies and keep the headers.
-        (_, Some("gzip" | "x-gzip" | "zstd" | "deflate")) if std::str::from_utf8(bytes).is_ok() => Ok(None),
+        (_, Some("gzip" | "x-gzip" | "zstd" | "deflate" | "br")) if std::str::from_utf8(bytes).is_ok() => {
+            Ok(None)
+        }
         (_, Some(stated)) => {
             Err(format!("its content-encoding {stated:?} is not one that can be looked into"))
         }
@@ -220,6 +251,18 @@ fn lengths(line: &[u8], length: usize) -> Vec<Range<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_stored_in_the_format_of_brotli_is_read_by_its_decoder() {
+        for length in [0, 1, 2, 65_535, 65_536, 65_537, 200_000] {
+            let plain: Vec<u8> = (0..length).map(|at| (at * 7 % 251) as u8).collect();
+            assert_eq!(Coding::Brotli.decode(&store(&plain)).unwrap(), plain, "{length}");
+        }
+        // "Hello" by node 20.
+        let node = [0x0B, 0x02, 0x80, b'H', b'e', b'l', b'l', b'o', 0x03];
+        assert_eq!(Coding::Brotli.decode(&node).unwrap(), b"Hello");
+        assert!(Coding::Brotli.decode(&node[..6]).is_err());
+    }
 
     #[test]
     fn stated_lengths_are_found_in_every_spelling_of_headers() {

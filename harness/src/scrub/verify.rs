@@ -91,6 +91,7 @@ impl Verifier {
             path: None,
             found: Vec::new(),
             depth: 0,
+            may_be_brotli: false,
             key: Key::Other,
             exchange: 0,
             item: 0,
@@ -167,6 +168,8 @@ struct Look {
     path: Option<Vec<String>>,
     found: Vec<(String, Rule)>,
     depth: usize,
+    /// The record may have a body in brotli, which nothing but its headers tell from noise.
+    may_be_brotli: bool,
     key: Key,
     exchange: u64,
     item: u64,
@@ -228,6 +231,12 @@ const OVERLAP: usize = 4 * 1024;
 impl Look {
     fn record(&mut self, record: &[u8]) -> bool {
         (self.depth, self.exchange, self.item) = (0, 0, 0);
+        self.may_be_brotli = memchr::memmem::find(record, b"\"br\"").is_some();
+        if self.may_be_brotli {
+            // What was clean was so without a look into brotli.
+            (self.clean, self.clean_runs) = (Clean::new(), Clean::new());
+            self.elements = Elements::default();
+        }
         self.json(record)
     }
 
@@ -452,6 +461,11 @@ impl Look {
         }
         if super::value::is_text(bytes) {
             return self.text(bytes);
+        }
+        if self.may_be_brotli
+            && let Ok(plain) = compressed::Coding::Brotli.decode(bytes)
+        {
+            self.text(&plain);
         }
         if let Some((automaton, rules)) = &self.originals {
             let found = automaton.is_match(bytes).then(|| automaton.find_overlapping_iter(bytes));
