@@ -284,3 +284,20 @@ async fn a_response_of_another_socket_is_the_upstreams_to_refuse() {
     assert_eq!(said(&socket.turn(&create("all of it")).await), "Hello from the mock.");
     assert_eq!(asked(&mock), ["a", "a"]);
 }
+
+#[tokio::test]
+async fn a_held_turn_that_is_cut_leaves_a_trace() {
+    let created = r#"{"type":"response.created","response":{"id":"r1"}}"#;
+    for end in [End::Fin, End::Reset] {
+        let rule = Rule::new(Reply::Frames(vec![Frame::Text(created.into())]));
+        let rule = rule.transport(Transport::Websocket).fault(Fault::after_events(1, end));
+        let (_mock, proxy) = start(&["a"], Script::rules([rule])).await;
+        let mut socket = Socket::of_session(&proxy).await;
+        socket.send(&create("x")).await;
+        socket.rest().await;
+        let log = proxy.stop().await;
+        let errors: Vec<_> =
+            log.events("stream_read_error").map(|line| line.fields["profile"].clone()).collect();
+        assert_eq!(errors, ["a"]);
+    }
+}
