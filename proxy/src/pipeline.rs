@@ -39,6 +39,7 @@ mod report;
 pub mod tries;
 
 use gone::Gone;
+use tries::Probe;
 pub use tries::Tries;
 
 /// What all requests of a run share.
@@ -142,10 +143,10 @@ impl Proxy {
         let mut tries = Tries::new(&self.control.config, exchange, permit);
         let mut beginning = self.beginning(exchange);
         loop {
-            let seat = match self.select(exchange, &tries).await {
+            let seat = match self.select(exchange, &mut tries).await {
                 // What its session carries is durable before any of its response is the client's.
                 Ok(profile) if self.claim(exchange, &profile, &mut beginning).is_none() => continue,
-                Ok(profile) => self.take_seat(exchange, profile, &tries).await,
+                Ok(profile) => self.take_seat(exchange, profile, &mut tries).await,
                 Err(none) => return self.give_up(exchange, tries, &none),
             };
             let seat = match seat {
@@ -270,7 +271,8 @@ impl Proxy {
     }
 
     /// Selects the profile for the next attempt.
-    async fn select(&self, exchange: &Exchange, tries: &Tries) -> Result<Arc<Profile>, NoChoice> {
+    async fn select(&self, exchange: &Exchange, tries: &mut Tries) -> Result<Arc<Profile>, NoChoice> {
+        tries.end_probe();
         for profile in self.profiles.of(exchange.routed.api) {
             refresh::look_again(&self.control, profile).await;
         }
@@ -314,7 +316,7 @@ impl Proxy {
         &self,
         exchange: &Exchange,
         profile: Arc<Profile>,
-        tries: &Tries,
+        tries: &mut Tries,
     ) -> Result<InFlight, Error> {
         if let Some(seat) = profile.try_enter() {
             return Ok(seat);
@@ -326,13 +328,12 @@ impl Proxy {
         if is_owners || !others.any(|other| other.in_flight() < limit) {
             return self.seat(exchange.id, &exchange.ties, &profile).await;
         }
-        // Should it be a probe, it is one only for as long as nobody else is selected.
-        profile.health().release(exchange.id);
         let profile = self.select(exchange, tries).await.unwrap_or(profile);
         self.seat(exchange.id, &exchange.ties, &profile).await
     }
 
-    /// Chooses from a snapshot and logs the choice.
+    /// Chooses from a snapshot and logs the choice. If the request is the one that tries the profile, `tries`
+    /// say so from then on; what they tried before must have ended before the snapshot was taken.
     pub(crate) fn choose(
         &self,
         exchange: &Exchange,
@@ -340,7 +341,7 @@ impl Proxy {
         mut snapshot: Snapshot,
         owner: Option<&Owner>,
         may_move: bool,
-        tries: &Tries,
+        tries: &mut Tries,
     ) -> Result<Arc<Profile>, NoChoice> {
         let route = CircuitOf::route(exchange.routed.name());
         let wanted = Wanted { route, owner, may_move, tried: tries.tried(), reset: tries.earliest_reset() };
@@ -349,14 +350,18 @@ impl Proxy {
         loop {
             let result = choose(&snapshot, &wanted);
             let profile = result.as_ref().ok().and_then(|choice| self.profiles.get(&choice.profile));
+            let mut probe = None;
             if let (Ok(choice), Some(profile)) = (&result, profile)
                 && turns > 0
-                && !self.may_ask(exchange, request, &snapshot, choice, profile)
+                && needs_probe(&snapshot, route, choice)
             {
-                // Another request was faster to try it: that is in the next snapshot.
-                turns -= 1;
-                snapshot = Snapshot { here: snapshot.here, ..self.snapshot(exchange.routed.api) };
-                continue;
+                probe = self.probe(route, request, profile);
+                if probe.is_none() {
+                    // Another request was faster to try it: that is in the next snapshot.
+                    turns -= 1;
+                    snapshot = Snapshot { here: snapshot.here, ..self.snapshot(exchange.routed.api) };
+                    continue;
+                }
             }
             if let Ok(choice) = &result
                 && choice.reason == Reason::Ranked
@@ -366,31 +371,20 @@ impl Proxy {
                 self.record_floor(exchange, request, &snapshot, choice);
             }
             self.record_choice(exchange, request, &snapshot, &wanted, &result);
+            tries.begin_probe(probe);
             // Snapshots are taken of this pool, whose profiles stay.
             return result.and_then(|_| profile.cloned().ok_or(NoChoice::NoProfiles));
         }
     }
 
-    /// Whether the chosen profile may be asked now: of those that are half open, one request tries each.
-    fn may_ask(
-        &self,
-        exchange: &Exchange,
-        request: u64,
-        snapshot: &Snapshot,
-        choice: &Choice,
-        profile: &Profile,
-    ) -> bool {
-        let route = CircuitOf::route(exchange.routed.name());
-        let state = snapshot.get(&choice.profile).map(|candidate| candidate.state(route));
-        if state != Some(State::HalfOpen) || choice.reason == Reason::LastResort {
-            return true;
+    /// The right to ask a profile that is half open, unless another request has it.
+    fn probe(&self, route: CircuitOf, request: u64, profile: &Arc<Profile>) -> Option<Probe> {
+        if !profile.health().probe(route, request, Now::read()) {
+            return None;
         }
-        let may = profile.health().probe(route, request, Now::read());
-        if may {
-            let (profile, route) = ((&*profile.name).into(), route.name().into());
-            self.control.log.record(&RunEvent::ProfileCircuitHalfOpenProbe { request, profile, route });
-        }
-        may
+        let (name, route) = ((&*profile.name).into(), route.name().into());
+        self.control.log.record(&RunEvent::ProfileCircuitHalfOpenProbe { request, profile: name, route });
+        Some(Probe::new(profile, request))
     }
 
     /// Tries the profile that has a place for the request.
@@ -477,8 +471,6 @@ impl Proxy {
             && tries.may_renew(profile)
             && refresh::renew(&self.control, profile, used).await.is_ok()
         {
-            // Should it be a probe, it is one with the new token.
-            profile.health().release(request);
             return;
         }
         self.note_refusal(request, route, profile, refusal);
@@ -592,6 +584,12 @@ pub(crate) enum Upgrade {
     Parked,
     /// It does not speak WebSocket now, with this status.
     NoWebsocket(u16),
+}
+
+/// Whether the chosen profile is to be tried by one request at a time.
+fn needs_probe(snapshot: &Snapshot, route: CircuitOf, choice: &Choice) -> bool {
+    let state = snapshot.get(&choice.profile).map(|candidate| candidate.state(route));
+    state == Some(State::HalfOpen) && choice.reason != Reason::LastResort
 }
 
 fn milliseconds(duration: Duration) -> u64 {

@@ -2,6 +2,9 @@
 
 use std::time::Instant;
 
+use mock_upstream::fault::{At, End, Fault};
+use mock_upstream::script::{Http, Rule, Script, Stream};
+use mock_upstream::{Account, Mock};
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 use wire::http1::RequestHead;
@@ -14,13 +17,19 @@ use crate::telemetry::RunLog;
 
 /// A proxy of profiles with these names, and where its log is.
 fn proxy(names: &[&str], home: &std::path::Path) -> Proxy {
-    let config = Config::load(Some(home), &|_| None, &Vec::new()).unwrap();
+    proxy_to(None, names, home)
+}
+
+/// The same, in front of this upstream.
+fn proxy_to(upstream: Option<&str>, names: &[&str], home: &std::path::Path) -> Proxy {
+    let upstream = |name: &str| upstream.filter(|_| name == "PRODEX_UPSTREAM").map(str::to_owned);
+    let config = Config::load(Some(home), &upstream, &Vec::new()).unwrap();
     let (log, tls) = (RunLog::open(home).unwrap(), client_config(None).unwrap());
     let state = crate::state::State::in_memory();
     let control = Control::new(config, state, Arc::new(log), Arc::new(tls), Handle::current());
     let control = Arc::new(control);
     let profile = |name: &&str| {
-        let login = format!(r#"{{"tokens":{{"access_token":"t","account_id":"{name}"}}}}"#);
+        let login = mock_upstream::Account::new(*name).auth_json().to_string();
         Profile::new(name, Credentials::parse(&login).unwrap())
     };
     let pool = Pool::new(names.iter().map(profile).collect(), None);
@@ -28,8 +37,11 @@ fn proxy(names: &[&str], home: &std::path::Path) -> Proxy {
 }
 
 fn exchange() -> Exchange {
-    let (head, _) =
-        RequestHead::parse(b"POST /backend-api/codex/responses HTTP/1.1\r\n\r\n").unwrap().unwrap();
+    exchange_of("POST /backend-api/codex/responses HTTP/1.1\r\n\r\n")
+}
+
+fn exchange_of(head: &str) -> Exchange {
+    let (head, _) = RequestHead::parse(head.as_bytes()).unwrap().unwrap();
     Exchange {
         id: 0,
         started: Instant::now(),
@@ -42,34 +54,88 @@ fn exchange() -> Exchange {
     }
 }
 
+/// Makes a profile half open for calls of this kind: it refused a while ago.
+fn half_open(profile: &Profile, of: CircuitOf) {
+    let now = Now::read();
+    let past = Now { instant: now.instant - Duration::from_secs(20), unix: now.unix - 20 };
+    profile.health().refuse(of, past);
+}
+
+/// The right to be in flight.
+fn permit(proxy: &Proxy) -> Permit {
+    let (gate, lane) = proxy.admission.gate(crate::route::Lane::Websocket);
+    gate.try_enter(lane).unwrap()
+}
+
+#[tokio::test]
+async fn a_probe_that_learns_nothing_makes_room_for_the_next() {
+    let hang = Rule::new(Stream::texts([""])).fault(Fault { at: At::BeforeHead, end: End::Hang });
+    for (rule, hangs) in [(Rule::new(Http::json(400, serde_json::json!({}))), false), (hang, true)] {
+        let script = Script::default().account(Account::new("a")).rule(rule);
+        let mock = Mock::start(mock_upstream::Config::script(script)).await.unwrap();
+        let home = tempfile::tempdir().unwrap();
+        let proxy = Arc::new(proxy_to(Some(mock.base_url()), &["a"], home.path()));
+        let a = proxy.profiles.get("a").unwrap();
+        half_open(a, CircuitOf::Responses);
+        let (connections, exchange) = (Connections::new(&proxy.control), exchange());
+        let arrived = |all: &[mock_upstream::Exchange]| {
+            all.iter().any(|exchange| exchange.call == mock_upstream::script::CallName::Responses)
+        };
+        tokio::select! {
+            _ = proxy.answer(&connections, &exchange, permit(&proxy)) => {}
+            // The client goes away.
+            _ = mock.journal().wait_for("the turn", Duration::from_secs(10), arrived), if hangs => {}
+        }
+        assert!(a.health().probe(CircuitOf::Responses, 9, Now::read()), "hangs: {hangs}");
+    }
+}
+
+#[tokio::test]
+async fn an_upgrade_leaves_the_probe_to_the_first_turn() {
+    let mock = Mock::start(mock_upstream::Config::script(Script::default().account(Account::new("a")))).await;
+    let (mock, home) = (mock.unwrap(), tempfile::tempdir().unwrap());
+    let proxy = Arc::new(proxy_to(Some(mock.base_url()), &["a"], home.path()));
+    let a = proxy.profiles.get("a").unwrap();
+    half_open(a, CircuitOf::Websocket);
+    let exchange = exchange_of(
+        "GET /backend-api/codex/responses HTTP/1.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    );
+    let mut tries = Tries::new(&proxy.control.config, &exchange, permit(&proxy));
+    let upgraded = proxy.upgrade(&Connections::new(&proxy.control), &exchange, &mut tries).await;
+    assert!(matches!(upgraded, Upgraded::Opened(..)), "{upgraded:?}");
+    drop(tries);
+    assert!(a.health().probe(CircuitOf::Websocket, 9, Now::read()));
+}
+
 #[tokio::test]
 async fn one_request_at_a_time_tries_a_profile_that_refused() {
     let home = tempfile::tempdir().unwrap();
     let proxy = proxy(&["a", "b"], home.path());
-    let now = Now::read();
-    let past = Now { instant: now.instant - Duration::from_secs(20), unix: now.unix - 20 };
     for profile in proxy.profiles.profiles() {
-        profile.health().refuse(CircuitOf::Responses, past);
+        half_open(profile, CircuitOf::Responses);
     }
-    let (gate, lane) = proxy.admission.gate(crate::route::Lane::Websocket);
-    let permit = gate.try_enter(lane).unwrap();
-    let (exchange, tries) = (exchange(), Tries::of_turn(&proxy.control.config, permit));
+    let exchange = exchange();
     let before = proxy.snapshot(Api::Chatgpt);
     let choose = |request, snapshot| {
-        let chosen = proxy.choose(&exchange, request, snapshot, None, true, &tries);
-        chosen.unwrap().name.to_string()
+        let mut tries = Tries::of_turn(&proxy.control.config, permit(&proxy));
+        let chosen = proxy.choose(&exchange, request, snapshot, None, true, &mut tries);
+        (chosen.unwrap().name.to_string(), tries)
     };
-    assert_eq!(choose(1, before.clone()), "a");
-    assert_eq!(choose(2, before), "b", "its snapshot is from before the first was faster");
-    assert_eq!(choose(3, proxy.snapshot(Api::Chatgpt)), "a", "both are being tried, and there is no other");
+    let (first, one) = choose(1, before.clone());
+    assert_eq!(first, "a");
+    let (second, _two) = choose(2, before);
+    assert_eq!(second, "b", "its snapshot is from before the first was faster");
+    let (third, three) = choose(3, proxy.snapshot(Api::Chatgpt));
+    assert_eq!(third, "a", "both are being tried, and there is no other");
     let a = proxy.profiles.get("a").unwrap();
-    let error = Error::Timeout { origin: "http://x".to_owned(), limit: Duration::ZERO };
-    proxy.record_failure(3, a, &error);
+    drop(three);
     assert!(!a.health().probe(CircuitOf::Responses, 4, Now::read()), "that was not the one that tries");
-    proxy.record_failure(1, a, &error);
-    assert_eq!(choose(4, proxy.snapshot(Api::Chatgpt)), "a", "it has learnt nothing, and the next one tries");
+    drop(one);
+    let (fourth, _four) = choose(4, proxy.snapshot(Api::Chatgpt));
+    assert_eq!(fourth, "a", "it has learnt nothing, and the next one tries");
     proxy.note_success(2, "responses", proxy.profiles.get("b").unwrap(), Instant::now());
-    assert_eq!(choose(5, proxy.snapshot(Api::Chatgpt)), "b", "it serves again");
+    assert_eq!(choose(5, proxy.snapshot(Api::Chatgpt)).0, "b", "it serves again");
     proxy.control.log.close();
     let text = std::fs::read_to_string(proxy.control.log.path().unwrap()).unwrap();
     let count = |event: &str| text.lines().filter(|line| line.contains(event)).count();

@@ -27,6 +27,27 @@ const OWNER_PAUSES: [Duration; 3] =
 /// The pause before the first repetition; it doubles.
 const FAILURE_PAUSE: Duration = Duration::from_millis(100);
 
+/// The right to try a profile that is half open. It ends with this, if a refusal or a success has not ended it.
+#[derive(Debug)]
+pub(super) struct Probe {
+    profile: Arc<Profile>,
+    /// Who tries.
+    request: u64,
+}
+
+impl Probe {
+    /// The probe that a profile has just granted to a request.
+    pub(super) fn new(profile: &Arc<Profile>, request: u64) -> Self {
+        Self { profile: Arc::clone(profile), request }
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        self.profile.health().release(self.request);
+    }
+}
+
 /// What has been tried for a request.
 #[derive(Debug)]
 pub struct Tries {
@@ -38,12 +59,16 @@ pub struct Tries {
     count: u32,
     failures: u32,
     overloads: u32,
+    /// The earliest reset among the refusals that say one.
+    reset: Option<i64>,
     /// How often the owner of a response has been asked again.
     owner_repeats: usize,
     tried: Vec<Arc<str>>,
     renewed: Vec<Arc<str>>,
     best: Option<(Refusal, Box<Committed>)>,
     permit: Option<Permit>,
+    /// Held while the attempt is one that tries a profile which is half open.
+    probe: Option<Probe>,
     /// Whether the request may be sent again though an upstream may have acted on it.
     is_repeatable: bool,
 }
@@ -61,11 +86,11 @@ impl Tries {
         Self { started, max_count, window, permit: Some(permit), is_repeatable, ..Self::spent() }
     }
 
-    /// Nothing has been tried for a turn on a WebSocket.
+    /// Nothing has been tried for a turn on a WebSocket. What is sent again is only the opening of one.
     #[must_use]
     pub fn of_turn(config: &Config, permit: Permit) -> Self {
         let (max_count, window) = (config.max_continuation_attempts, config.continuation_window);
-        Self { max_count, window, permit: Some(permit), ..Self::spent() }
+        Self { max_count, window, permit: Some(permit), is_repeatable: true, ..Self::spent() }
     }
 
     /// A request for which nothing more may be tried.
@@ -78,11 +103,13 @@ impl Tries {
             count: 0,
             failures: 0,
             overloads: 0,
+            reset: None,
             owner_repeats: 0,
             tried: Vec::new(),
             renewed: Vec::new(),
             best: None,
             permit: None,
+            probe: None,
             is_repeatable: false,
         }
     }
@@ -102,6 +129,21 @@ impl Tries {
     #[must_use]
     pub fn age(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// Allows no further attempt.
+    pub fn end(&mut self) {
+        self.max_count = self.count;
+    }
+
+    /// Takes the right to try the profile that is asked next, if it takes one.
+    pub(super) fn begin_probe(&mut self, probe: Option<Probe>) {
+        self.probe = probe;
+    }
+
+    /// Gives back the right to try the profile that was asked last.
+    pub fn end_probe(&mut self) {
+        self.probe = None;
     }
 
     /// Whether there were as many attempts as allowed, or the time for further ones is over.
@@ -138,8 +180,11 @@ impl Tries {
         if *refusal == Refusal::Overload {
             self.overloads += 1;
             if self.overloads >= MAX_OVERLOADS {
-                self.max_count = self.count;
+                self.end();
             }
+        }
+        if let Refusal::Quota { resets_at: Some(at), .. } = *refusal {
+            self.reset = Some(self.reset.map_or(at, |reset| reset.min(at)));
         }
     }
 
@@ -179,6 +224,8 @@ impl Tries {
         match &self.best {
             Some((Refusal::Quota { resets_at, .. }, _)) => *resets_at,
             _ if self.overloads > 0 => Some(i64::MIN),
+            // A turn on a WebSocket keeps its refusals itself.
+            None => self.reset,
             _ => None,
         }
     }

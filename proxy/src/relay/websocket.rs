@@ -104,8 +104,10 @@ enum Step {
     Message { raw: Vec<u8>, text: Option<Vec<u8>> },
     /// The upstream refused the held turn.
     Refused(Refusal),
-    /// It is over.
-    Ended(Outcome),
+    /// The client went away.
+    ClientGone,
+    /// The upstream broke off, in this way.
+    UpstreamCut(String),
     /// It is over, and the client is told why: with a close code.
     Goodbye(u16, &'static str),
 }
@@ -206,11 +208,11 @@ impl Socket<'_> {
                     self.lost(refusal).await
                 }
                 Ok(Step::Refused(refusal)) => self.refused(refusal).await,
-                Ok(Step::Ended(outcome)) => {
-                    if outcome != Outcome::ClientGone {
-                        self.show_held().await;
-                    }
-                    Err(outcome)
+                Ok(Step::ClientGone) => Err(Outcome::ClientGone),
+                Ok(Step::UpstreamCut(problem)) => {
+                    self.record_cut(&problem);
+                    self.show_held().await;
+                    Err(Outcome::UpstreamCut)
                 }
                 Ok(Step::Goodbye(code, reason)) => {
                     self.say_goodbye(code, reason).await;
@@ -249,13 +251,13 @@ impl Socket<'_> {
         loop {
             let is_client_blocked = match self.to_client.poll_send(&mut self.client, context, |_| {}) {
                 Poll::Ready(Ok(())) => false,
-                Poll::Ready(Err(_)) => return Poll::Ready(Step::Ended(Outcome::ClientGone)),
+                Poll::Ready(Err(_)) => return Poll::Ready(Step::ClientGone),
                 Poll::Pending => true,
             };
             let is_upstream_blocked =
                 match self.to_upstream.poll_send(&mut self.upstream.stream, context, |_| {}) {
                     Poll::Ready(Ok(())) => false,
-                    Poll::Ready(Err(_)) => return Poll::Ready(Step::Ended(Outcome::UpstreamCut)),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Step::UpstreamCut(error.to_string())),
                     Poll::Pending => true,
                 };
             let mut is_pending = true;
@@ -320,7 +322,7 @@ impl Socket<'_> {
             bytes.len()
         });
         match read {
-            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Some(Step::Ended(Outcome::ClientGone))),
+            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Some(Step::ClientGone)),
             Poll::Ready(Ok(_)) => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         }
@@ -343,20 +345,20 @@ impl Socket<'_> {
         let mut writing = Context::from_waker(context.waker());
         let read = poll_read_scratch(stream, context, |bytes| {
             if bytes.is_empty() {
-                return Some(Outcome::UpstreamCut);
+                return Some(Step::UpstreamCut("the connection ended".to_owned()));
             }
             if matches!(turn, Turn::Held(_)) {
                 unread.extend_from_slice(bytes);
                 return None;
             }
-            if pass(frames, turn, is_sealed, to_client, bytes).is_err() {
-                return Some(Outcome::UpstreamCut);
+            if let Err(error) = pass(frames, turn, is_sealed, to_client, bytes) {
+                return Some(Step::UpstreamCut(error.to_string()));
             }
-            to_client.write(client, &mut writing, bytes).is_err().then_some(Outcome::ClientGone)
+            to_client.write(client, &mut writing, bytes).is_err().then_some(Step::ClientGone)
         });
         match read {
-            Poll::Ready(Ok(outcome)) => Poll::Ready(outcome.map(Step::Ended)),
-            Poll::Ready(Err(_)) => Poll::Ready(Some(Step::Ended(Outcome::UpstreamCut))),
+            Poll::Ready(Ok(step)) => Poll::Ready(step),
+            Poll::Ready(Err(error)) => Poll::Ready(Some(Step::UpstreamCut(error.to_string()))),
             Poll::Pending => Poll::Pending,
         }
     }
@@ -369,7 +371,10 @@ impl Socket<'_> {
         let max_held = self.proxy.control.config.hold_bytes.bytes();
         while let Turn::Held(held) = &mut self.turn {
             let heard = hear(&mut self.upstream.frames, &mut held.account, rest, now);
-            let Ok((taken, verdict)) = heard else { return Some(Step::Ended(Outcome::UpstreamCut)) };
+            let (taken, verdict) = match heard {
+                Ok(heard) => heard,
+                Err(error) => return Some(Step::UpstreamCut(error.to_string())),
+            };
             held.frames.extend_from_slice(&rest[..taken]);
             rest = &rest[taken..];
             match verdict {
@@ -401,11 +406,21 @@ impl Socket<'_> {
             }
         }
         let Self { upstream, turn, is_sealed, to_client, .. } = self;
-        if pass(&mut upstream.frames, turn, is_sealed, to_client, rest).is_err() {
-            return Some(Step::Ended(Outcome::UpstreamCut));
+        if let Err(error) = pass(&mut upstream.frames, turn, is_sealed, to_client, rest) {
+            return Some(Step::UpstreamCut(error.to_string()));
         }
         self.to_client.push(rest);
         None
+    }
+
+    /// Says how the upstream ended a turn before its end.
+    fn record_cut(&self, problem: &str) {
+        match &self.turn {
+            Turn::Running(account) => account.read_error(problem),
+            Turn::Held(held) => held.account.read_error(problem),
+            // Nobody waits for anything.
+            Turn::Idle => {}
+        }
     }
 
     /// Lets the client see what was held of a turn whose upstream has gone: no other profile gets it now,

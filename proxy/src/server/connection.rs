@@ -278,6 +278,8 @@ impl<'a> Connection<'a> {
             Upgraded::Opened(opened, profile) => {
                 let greeting = greeting(&opened, &accept_key(&key));
                 let permit = tries.take_permit();
+                // They hold what was refused, and the profile if it was half open: it is the first turn's.
+                drop(tries);
                 let client = relay::websocket::Client {
                     stream: self.stream,
                     input: self.input,

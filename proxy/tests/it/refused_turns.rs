@@ -40,6 +40,8 @@ async fn when_all_are_used_up_a_socket_gets_the_refusal_with_the_earliest_reset(
     assert_eq!(asked(&mock), ["a", "b"]);
     let by_a: Vec<_> = mock.journal().responses()[0].sent().map(|message| message.json()).collect();
     assert_eq!(events, by_a);
+    assert_eq!(socket.turn(&create("x")).await[0]["error"]["type"], "usage_limit_reached");
+    assert_eq!(asked(&mock), ["a", "b", "a"], "the other is known to be used up for longer");
     drop(socket);
     let log = proxy.stop().await;
     let passed = log.events("upstream_usage_limit_passthrough").next().unwrap();
@@ -283,4 +285,66 @@ async fn a_response_of_another_socket_is_the_upstreams_to_refuse() {
     );
     assert_eq!(said(&socket.turn(&create("all of it")).await), "Hello from the mock.");
     assert_eq!(asked(&mock), ["a", "a"]);
+}
+
+#[tokio::test]
+async fn a_held_turn_that_is_cut_leaves_a_trace() {
+    let created = r#"{"type":"response.created","response":{"id":"r1"}}"#;
+    for end in [End::Fin, End::Reset] {
+        let rule = Rule::new(Reply::Frames(vec![Frame::Text(created.into())]));
+        let rule = rule.transport(Transport::Websocket).fault(Fault::after_events(1, end));
+        let (_mock, proxy) = start(&["a"], Script::rules([rule])).await;
+        let mut socket = Socket::of_session(&proxy).await;
+        socket.send(&create("x")).await;
+        socket.rest().await;
+        let log = proxy.stop().await;
+        let errors: Vec<_> =
+            log.events("stream_read_error").map(|line| line.fields["profile"].clone()).collect();
+        assert_eq!(errors, ["a"]);
+    }
+}
+
+#[tokio::test]
+async fn who_refused_an_upgrade_is_not_busy_with_it_while_another_serves() {
+    let busy = Http::json(503, json!({ "error": { "code": "server_is_overloaded" } }));
+    let script = Script::rules([Rule::new(busy).transport(Transport::Upgrade).account("a")]);
+    let (mock, proxy) = start(&["a", "b"], script).await;
+    let _socket = Socket::open(&proxy, &[]).await.unwrap();
+    assert_eq!(turn(&proxy, "", &user("x")).await.status(), 200);
+    assert_eq!(asked(&mock), ["a", "b", "a"]);
+}
+
+#[tokio::test]
+async fn what_a_turn_moves_to_is_told_in_the_log() {
+    let limit = Http::json(429, json!({ "error": { "type": "usage_limit_reached" } }));
+    let script = Script::rules([Rule::new(limit).account("a").transport(Transport::Websocket)]);
+    let (_mock, proxy) = start(&["a", "b"], script).await;
+    let mut socket = Socket::of_session(&proxy).await;
+    assert_eq!(said(&socket.turn(&create("x")).await), "Hello from the mock.");
+    drop(socket);
+    let log = proxy.stop().await;
+    let commit = log.events("profile_commit").next().unwrap();
+    let picks = log.events("selection_pick");
+    let picks = picks.filter(|pick| pick.fields["request"] == commit.fields["request"]);
+    let picked: Vec<_> = picks.map(|pick| pick.fields["profile"].clone()).collect();
+    assert_eq!(picked, ["b"]);
+}
+
+#[tokio::test]
+async fn upstreams_that_break_off_are_not_asked_one_after_the_other() {
+    let limit = Http::json(429, json!({ "error": { "type": "usage_limit_reached" } }));
+    let used_up = |transport| Rule::new(limit.clone()).account("a").transport(transport);
+    let names = ["a", "b", "c", "d", "e", "f", "g"];
+    let broken = names[1..].iter().map(|name| {
+        let broken = Rule::new(Http::status(500)).account(*name).transport(Transport::Upgrade);
+        broken.fault(Fault::before_head(End::Reset))
+    });
+    let rules = [used_up(Transport::Http), used_up(Transport::Websocket)].into_iter().chain(broken);
+    let (mock, proxy) = start(&names, Script::rules(rules)).await;
+    let mut socket = Socket::open(&proxy, &[]).await.unwrap();
+    assert_eq!(turn(&proxy, "", &user("x")).await.status(), 200);
+    let before = asked(&mock).len();
+    let events = socket.turn(&create("x")).await;
+    assert_eq!(events[0]["error"]["type"], "usage_limit_reached", "what is open says more: {events:?}");
+    assert_eq!(asked(&mock).len() - before, 3, "{:?}", asked(&mock));
 }

@@ -23,8 +23,7 @@ use crate::pipeline::{Tries, Upgrade, tries};
 use crate::profile::{InFlight, Profile};
 use crate::relay::outbox::Outbox;
 use crate::reply::Reply;
-use crate::selection::ranking::rank;
-use crate::selection::{Candidate, NoChoice, State, affinity};
+use crate::selection::{NoChoice, Owner, affinity};
 use crate::state::crash;
 use crate::stream::gone;
 
@@ -167,6 +166,10 @@ impl Socket<'_> {
                 // Its owner cannot be reached, which may be over when the client is back.
                 return Err(Outcome::UpstreamCut);
             }
+            if request.may_move && tries.are_spent() {
+                // Whatever the upstream that is open says is worth more than what could be said here.
+                return Ok(true);
+            }
         }
     }
 
@@ -178,22 +181,31 @@ impl Socket<'_> {
         &self,
         request: &Request,
         is_warm_up: bool,
-        tries: &Tries,
+        tries: &mut Tries,
     ) -> Result<Option<Arc<Profile>>, NoChoice> {
         let owner = affinity::owner(&self.proxy.control.state, &request.ties);
         if owner.is_none() && (request.ties.response.is_some() || is_warm_up) {
             return Ok(None);
         }
-        let mut snapshot = self.proxy.snapshot(self.exchange.routed.api);
-        let here = &self.upstream.profile.name;
-        snapshot.here = Some(Arc::clone(here));
-        let (owner, may_move) = (owner.as_ref(), request.may_move);
-        match self.proxy.choose(self.exchange, request.id, snapshot, owner, may_move, tries) {
-            Ok(profile) => Ok(Some(profile).filter(|profile| profile.name != *here)),
+        match self.choose(request, owner.as_ref(), tries) {
+            Ok(profile) => Ok(Some(profile).filter(|profile| profile.name != self.upstream.profile.name)),
             Err(none @ NoChoice::Owner(_)) => Err(none),
             // Whatever the upstream that is open says is worth more than what could be said here.
             Err(_) => Ok(None),
         }
+    }
+
+    /// Selects the profile for the next attempt, from where the socket leads.
+    fn choose(
+        &self,
+        request: &Request,
+        owner: Option<&Owner>,
+        tries: &mut Tries,
+    ) -> Result<Arc<Profile>, NoChoice> {
+        tries.end_probe();
+        let mut snapshot = self.proxy.snapshot(self.exchange.routed.api);
+        snapshot.here = Some(Arc::clone(&self.upstream.profile.name));
+        self.proxy.choose(self.exchange, request.id, snapshot, owner, request.may_move, tries)
     }
 
     /// The owner of a request cannot serve it, and nobody else could. A response that is continued the
@@ -214,7 +226,8 @@ impl Socket<'_> {
     }
 
     /// Opens a WebSocket to a profile's upstream in the place of the one in use, for the turn `id`. Says
-    /// whether it did; if not, the profile counts as tried.
+    /// whether it did; if not, the profile counts as tried, unless it could not be reached: then another look
+    /// is worth it for as long as the tries are not spent.
     ///
     /// # Errors
     /// When the client goes away meanwhile.
@@ -224,7 +237,7 @@ impl Socket<'_> {
         id: u64,
         tries: &mut Tries,
     ) -> Result<bool, Outcome> {
-        while !tries.tried().contains(&profile.name) {
+        while !tries.tried().contains(&profile.name) && !tries.are_spent() {
             tries.begin();
             let opening = Box::pin(self.proxy.attempt_upgrade(self.connections, self.exchange, profile));
             let upgrade = tokio::select! {
@@ -245,7 +258,14 @@ impl Socket<'_> {
                 Ok(Upgrade::NoWebsocket(_) | Upgrade::Parked) => tries.refuse(profile, &Refusal::Auth),
                 Err(error) => {
                     self.proxy.record_failure(id, profile, &error);
-                    tries.refuse(profile, &Refusal::Auth);
+                    let may_retry = tokio::select! {
+                        may_retry = tries.may_retry(&error) => may_retry,
+                        () = gone(&mut self.client, &mut self.input) => return Err(Outcome::ClientGone),
+                    };
+                    if !may_retry {
+                        tries.end();
+                    }
+                    return Ok(false);
                 }
             }
         }
@@ -277,17 +297,18 @@ impl Socket<'_> {
             drop(account);
             best
         };
-        let next = self.next_profile(&request, &tries);
+        // One whose token was just renewed is asked again: the conversation is its own.
+        let is_renewed = !tries.tried().contains(&profile.name);
         if let Some(response) = &request.ties.response {
             // What the client would send instead of a response's id is of no use to another account if it
             // holds what only this one can read.
-            if next.is_some_and(|next| next.name == profile.name || !self.is_sealed) {
+            if is_renewed || (!self.is_sealed && self.is_anybody_open(&tries)) {
                 self.inject_not_found(id, response);
                 return Ok(());
             }
         } else {
-            let mut next = next;
-            while let Some(profile) = next.filter(|_| !tries.are_spent()) {
+            let mut next = if is_renewed { Some(profile) } else { self.next_profile(&request, &mut tries) };
+            while let Some(profile) = next {
                 if self.replace_upstream(&profile, id, &mut tries).await? {
                     let seat = self.unless_gone(self.proxy.seat(id, &request.ties, &profile)).await?;
                     if let Some(seat) = seat {
@@ -295,7 +316,7 @@ impl Socket<'_> {
                     }
                     return Ok(());
                 }
-                next = self.next_profile(&request, &tries);
+                next = self.next_profile(&request, &mut tries);
             }
         }
         self.pass_best(request, tries, best)
@@ -363,25 +384,22 @@ impl Socket<'_> {
         Ok(())
     }
 
-    /// The profile that could have the held turn next: the one that refused it, if its token was just
-    /// renewed, because the conversation is its own, and else the best. For a request that continues a
-    /// response any that is ready will do: the client sends its full input first, and then it is decided.
-    fn next_profile(&self, request: &Request, tries: &Tries) -> Option<Arc<Profile>> {
+    /// The profile that gets the held turn next, if another may have it.
+    fn next_profile(&self, request: &Request, tries: &mut Tries) -> Option<Arc<Profile>> {
+        if !request.may_move || tries.are_spent() {
+            return None;
+        }
+        let owner = affinity::owner(&self.proxy.control.state, &request.ties);
+        self.choose(request, owner.as_ref(), tries).ok()
+    }
+
+    /// Whether any profile could have a request that continues a response: the client sends its full input
+    /// first, and then it is decided whose it is.
+    fn is_anybody_open(&self, tries: &Tries) -> bool {
         let snapshot = self.proxy.snapshot(self.exchange.routed.api);
-        let is_open = |name: &Arc<str>| !tries.tried().contains(name);
-        let is_ready = |candidate: &Candidate<'_>| {
-            candidate.state(CircuitOf::Websocket) == State::Ready && is_open(candidate.name())
-        };
-        let here = &self.upstream.profile;
-        if request.ties.response.is_none() && !request.may_move {
-            return is_open(&here.name).then(|| Arc::clone(here));
-        }
-        if snapshot.get(&here.name).filter(is_ready).is_some() {
-            return Some(Arc::clone(here));
-        }
-        let ready = snapshot.candidates().filter(is_ready);
-        let best = ready.min_by_key(|candidate| rank(candidate, State::Ready))?;
-        self.proxy.profiles.get(best.name()).map(Arc::clone)
+        snapshot.candidates().any(|candidate| {
+            candidate.state(CircuitOf::Websocket).may_be_asked() && !tries.tried().contains(candidate.name())
+        })
     }
 
     /// Tells the client that its turn is not served now. Codex takes an error without a status for none.
