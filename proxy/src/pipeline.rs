@@ -139,7 +139,7 @@ impl Proxy {
         if exchange.routed.call == Call::AccountsCheck {
             return Answer::Local(crate::workspace::answer(&exchange.head, self.is_tls));
         }
-        let mut tries = Tries::new(&self.control.config, exchange, permit);
+        let mut tries = Tries::new(&self.control, exchange, permit);
         let is_unowned = self.is_unowned(exchange);
         loop {
             let seat = match self.select(exchange, &tries).await {
