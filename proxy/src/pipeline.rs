@@ -22,7 +22,6 @@ use crate::control::Control;
 use crate::error::Error;
 use crate::exchange::{Exchange, Ties, contents, readable};
 use crate::guard::Guard;
-use crate::profile::quota::probe;
 use crate::profile::{Credentials, InFlight, Now, Pool, Profile, origin, refresh};
 use crate::recording::Recorder;
 use crate::reply::Reply;
@@ -38,8 +37,11 @@ mod report;
 
 pub mod tries;
 
+mod upkeep;
+
 use gone::Gone;
 pub use tries::Tries;
+use upkeep::Upkeep;
 
 /// What all requests of a run share.
 #[derive(Debug)]
@@ -63,6 +65,7 @@ pub struct Proxy {
     requests: AtomicU64,
     /// Which snapshots the log has.
     trace: Trace,
+    upkeep: Upkeep,
 }
 
 /// What a request gets.
@@ -102,6 +105,7 @@ impl Proxy {
             recorder: None,
             requests: AtomicU64::new(0),
             trace: Trace::default(),
+            upkeep: Upkeep::default(),
         }
     }
 
@@ -260,12 +264,10 @@ impl Proxy {
 
     /// Selects the profile for the next attempt.
     async fn select(&self, exchange: &Exchange, tries: &Tries) -> Result<Arc<Profile>, NoChoice> {
-        for profile in self.profiles.of(exchange.routed.api) {
-            refresh::look_again(&self.control, profile).await;
-        }
+        let owner = affinity::owner(&self.control.state, &exchange.ties);
+        self.look_for_logins(exchange.routed.api, owner.as_ref()).await;
         self.look_after(exchange.routed.api);
         let snapshot = self.snapshot(exchange.routed.api);
-        let owner = affinity::owner(&self.control.state, &exchange.ties);
         // Of an upgrade nothing is known but its head; each turn on it is looked at when it comes.
         let may_move = affinity::may_move(&exchange.ties, owner.as_ref());
         self.choose(exchange, exchange.id, snapshot, owner.as_ref(), may_move, tries)
@@ -286,15 +288,6 @@ impl Proxy {
             snapshot.unreachable = unreachable.map(|profile| Arc::clone(&profile.name)).collect();
         }
         snapshot
-    }
-
-    /// Sees to it that tokens stay good and quotas known while there is traffic. Waits for nothing.
-    pub(crate) fn look_after(&self, api: Api) {
-        let now = Now::read();
-        for profile in self.profiles.of(api) {
-            refresh::renew_ahead(&self.control, profile, now);
-            probe::consider(&self.control, profile, now);
-        }
     }
 
     /// Takes a place among the requests of the selected profile. Others may have filled it since the snapshot
@@ -346,13 +339,6 @@ impl Proxy {
                 turns -= 1;
                 snapshot = Snapshot { here: snapshot.here, ..self.snapshot(exchange.routed.api) };
                 continue;
-            }
-            if let Ok(choice) = &result
-                && choice.reason == Reason::Ranked
-                && owner.is_none()
-                && tries.tried().is_empty()
-            {
-                self.record_floor(exchange, request, &snapshot, choice);
             }
             self.record_choice(exchange, request, &snapshot, &wanted, &result);
             // Snapshots are taken of this pool, whose profiles stay.
