@@ -263,7 +263,10 @@ impl Proxy {
     }
 
     /// Selects the profile for the next attempt.
-    async fn select(&self, exchange: &Exchange, tries: &Tries) -> Result<Arc<Profile>, NoChoice> {
+    ///
+    /// # Errors
+    /// When there is none that could be tried.
+    pub async fn select(&self, exchange: &Exchange, tries: &Tries) -> Result<Arc<Profile>, NoChoice> {
         let owner = affinity::owner(&self.control.state, &exchange.ties);
         self.look_for_logins(exchange.routed.api, owner.as_ref()).await;
         self.look_after(exchange.routed.api);
