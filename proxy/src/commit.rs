@@ -198,8 +198,9 @@ impl Committed {
         payload
     }
 
-    /// Looks at the response of a compaction, which is one JSON text, before any of it is the client's. One that is too long, or too long on its way, passes without: its items are then held to be
-    /// those of the conversation's account.
+    /// Looks at the response of a compaction, which is one JSON text, before any of it is the client's. One
+    /// that is too long, or too long on its way, passes without: its items are then held to be those of the
+    /// conversation's account.
     async fn observe_document(&mut self, deadline: Instant, limit: usize) {
         self.hold_body(deadline, limit).await;
         if self.body.decoder.is_done() {

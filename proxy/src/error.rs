@@ -40,8 +40,8 @@ pub enum Error {
     Owned {
         /// Who owns it, and what is to be done.
         why: String,
-        /// In how many seconds the owner can serve again, if that is known.
-        returns_in: Option<u64>,
+        /// In how many seconds it makes sense to ask again, if that is known.
+        retry_in: Option<u64>,
     },
     /// The proxy is about to exit.
     #[error("the proxy is shutting down")]

@@ -95,11 +95,12 @@ impl Ties {
         [&self.turn_state, &self.turn_state_in_body].into_iter().flatten().map(String::as_str)
     }
 
-    /// Whether the request continues something that an account may own.
+    /// Whether the request holds something of a conversation that has begun, whoever owns that. Which thread
+    /// and session it belongs to, also the first request of a conversation says.
     #[must_use]
     pub fn is_continuation(&self) -> bool {
-        let ids = [&self.response, &self.turn_state, &self.turn_state_in_body, &self.thread, &self.session];
-        !self.contents.is_empty() || ids.into_iter().any(Option::is_some)
+        let holds_items = !self.contents.is_empty() || self.has_compaction || self.is_compaction;
+        holds_items || self.response.is_some() || self.turn_states().next().is_some()
     }
 }
 
@@ -235,7 +236,7 @@ mod tests {
         assert_eq!((from_body.thread, from_body.session), (some("bt"), some("bs")));
         let keyed = Ties::read(&head(""), Some(RequestView::new(br#"{"prompt_cache_key":"k"}"#)));
         assert_eq!((keyed.thread, keyed.session), (some("k"), None));
-        assert!(!Ties::read(&head("Session-Id: \r\n"), None).is_continuation());
+        assert_eq!(Ties::read(&head("Session-Id: \r\n"), None), Ties::default());
     }
 
     #[tokio::test]

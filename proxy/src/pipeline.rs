@@ -22,7 +22,6 @@ use crate::control::Control;
 use crate::error::Error;
 use crate::exchange::{Exchange, Ties, contents, readable};
 use crate::guard::Guard;
-use crate::profile::quota::probe;
 use crate::profile::{Credentials, InFlight, Now, Pool, Profile, origin, refresh};
 use crate::recording::Recorder;
 use crate::reply::Reply;
@@ -38,9 +37,12 @@ mod report;
 
 pub mod tries;
 
+mod upkeep;
+
 use gone::Gone;
 use tries::Probe;
 pub use tries::Tries;
+use upkeep::Upkeep;
 
 /// What all requests of a run share.
 #[derive(Debug)]
@@ -64,6 +66,7 @@ pub struct Proxy {
     requests: AtomicU64,
     /// Which snapshots the log has.
     trace: Trace,
+    upkeep: Upkeep,
 }
 
 /// What a request gets.
@@ -103,6 +106,7 @@ impl Proxy {
             recorder: None,
             requests: AtomicU64::new(0),
             trace: Trace::default(),
+            upkeep: Upkeep::default(),
         }
     }
 
@@ -140,7 +144,7 @@ impl Proxy {
         if exchange.routed.call == Call::AccountsCheck {
             return Answer::Local(crate::workspace::answer(&exchange.head, self.is_tls));
         }
-        let mut tries = Tries::new(&self.control.config, exchange, permit);
+        let mut tries = Tries::new(&self.control, exchange, permit);
         let mut beginning = self.beginning(exchange);
         loop {
             let seat = match self.select(exchange, &mut tries).await {
@@ -271,14 +275,15 @@ impl Proxy {
     }
 
     /// Selects the profile for the next attempt.
-    async fn select(&self, exchange: &Exchange, tries: &mut Tries) -> Result<Arc<Profile>, NoChoice> {
+    ///
+    /// # Errors
+    /// When there is none that could be tried.
+    pub async fn select(&self, exchange: &Exchange, tries: &mut Tries) -> Result<Arc<Profile>, NoChoice> {
         tries.end_probe();
-        for profile in self.profiles.of(exchange.routed.api) {
-            refresh::look_again(&self.control, profile).await;
-        }
+        let owner = affinity::owner(&self.control.state, &exchange.ties);
+        self.look_for_logins(exchange.routed.api, owner.as_ref()).await;
         self.look_after(exchange.routed.api);
         let snapshot = self.snapshot(exchange.routed.api);
-        let owner = affinity::owner(&self.control.state, &exchange.ties);
         // Of an upgrade nothing is known but its head; each turn on it is looked at when it comes.
         let may_move = affinity::may_move(&exchange.ties, owner.as_ref());
         self.choose(exchange, exchange.id, snapshot, owner.as_ref(), may_move, tries)
@@ -299,15 +304,6 @@ impl Proxy {
             snapshot.unreachable = unreachable.map(|profile| Arc::clone(&profile.name)).collect();
         }
         snapshot
-    }
-
-    /// Sees to it that tokens stay good and quotas known while there is traffic. Waits for nothing.
-    pub(crate) fn look_after(&self, api: Api) {
-        let now = Now::read();
-        for profile in self.profiles.of(api) {
-            refresh::renew_ahead(&self.control, profile, now);
-            probe::consider(&self.control, profile, now);
-        }
     }
 
     /// Takes a place among the requests of the selected profile. Others may have filled it since the snapshot
@@ -362,13 +358,6 @@ impl Proxy {
                     snapshot = Snapshot { here: snapshot.here, ..self.snapshot(exchange.routed.api) };
                     continue;
                 }
-            }
-            if let Ok(choice) = &result
-                && choice.reason == Reason::Ranked
-                && owner.is_none()
-                && tries.tried().is_empty()
-            {
-                self.record_floor(exchange, request, &snapshot, choice);
             }
             self.record_choice(exchange, request, &snapshot, &wanted, &result);
             tries.begin_probe(probe);

@@ -41,7 +41,7 @@ impl Reply {
         if error.side() != Side::Client {
             // Codex multiplies every 5xx by up to 30 requests; a second between them is kind to both.
             let seconds = match error {
-                Error::Owned { returns_in: Some(seconds), .. } => (*seconds).max(1),
+                Error::Owned { retry_in: Some(seconds), .. } => (*seconds).max(1),
                 _ => 1,
             };
             reply.fields.push(("retry-after", seconds.to_string()));
@@ -146,8 +146,8 @@ mod tests {
             assert!(reply.fields.iter().any(|(name, _)| *name == "retry-after"));
         }
         assert_eq!(Reply::of(&refused(Subject::Sockets)).status, 426, "over HTTP there may be room");
-        for (returns_in, after) in [(Some(7200), "7200"), (Some(0), "1"), (None, "1")] {
-            let reply = Reply::of(&Error::Owned { why: "a".into(), returns_in });
+        for (retry_in, after) in [(Some(30), "30"), (Some(0), "1"), (None, "1")] {
+            let reply = Reply::of(&Error::Owned { why: "a".into(), retry_in });
             assert_eq!((reply.status, reply.fields[1].1.as_str()), (503, after));
         }
     }

@@ -188,6 +188,9 @@ fn may_serve(wanted: &Wanted<'_>, candidate: &Candidate<'_>, state: State) -> bo
     state.may_be_asked() && !is_tried(wanted, candidate)
 }
 
+/// The reason that all but nothing is left of a profile's quota.
+pub const FLOOR: &str = "quota_critical_floor_before_send";
+
 /// Why a fresh request does not stay with a profile though it is the current one. None while nothing is
 /// against it that another profile might do better.
 #[must_use]
@@ -202,7 +205,7 @@ pub fn why_not_kept(
         _ if is_tried(wanted, current) => Some("refused"),
         State::Ready if current.is_full() => Some("full"),
         State::Ready if current.is_busy() => Some("busy"),
-        State::Ready if current.band().is_below_floor() => Some("quota_critical_floor_before_send"),
+        State::Ready if current.band().is_below_floor() => Some(FLOOR),
         State::Ready if current.is_unreachable && snapshot.candidates().any(is_reached) => {
             Some("unreachable")
         }

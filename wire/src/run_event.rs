@@ -134,8 +134,8 @@ pub enum RunEvent<'a> {
     ProfileTransportBackoff { request: u64, profile: Text<'a>, origin: Text<'a>, ms: u64 },
     /// The profile's account is used up until a time.
     ProfileQuotaQuarantine { request: u64, profile: Text<'a>, code: Text<'a>, until: i64 },
-    /// A fresh request was not sent to the profile that served last: by `source`, its account has all but
-    /// nothing left. `reason` is `critical` or `exhausted`, `remaining` percent, `age_s` that of the evidence.
+    /// A fresh request was not sent to the profile that served last, or that its WebSocket leads to: by
+    /// `source`, a window of its account has all but nothing left. `reason` is `critical` or `exhausted`, `remaining` percent, `age_s` that of the evidence.
     QuotaCriticalFloorBeforeSend {
         request: u64,
         route: Text<'a>,

@@ -39,6 +39,15 @@ impl<T: Clone + Send + Sync + 'static> Flight<T> {
         drop(self.receiver(tasks, start));
     }
 
+    /// Waits for the work that runs, if any does.
+    pub async fn landed(&self) {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(mut receiver) = running {
+            // A panic ends it, too.
+            let _ = receiver.wait_for(Option::is_some).await;
+        }
+    }
+
     fn receiver<F>(&self, tasks: &Tasks, start: impl FnOnce() -> F) -> watch::Receiver<Option<T>>
     where
         F: Future<Output = T> + Send + 'static,

@@ -96,8 +96,6 @@ impl Proxy {
 
     /// Whether a request belongs to a conversation that has begun.
     fn continues(&self, ties: &Ties) -> bool {
-        ties.response.is_some()
-            || ties.turn_states().next().is_some()
-            || affinity::owner(&self.control.state, ties).is_some()
+        affinity::continues(&self.control.state, ties)
     }
 }

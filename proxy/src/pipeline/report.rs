@@ -10,9 +10,12 @@ use super::{Proxy, milliseconds};
 use crate::commit::refusal::Refusal;
 use crate::error::{ConnectStep, Error};
 use crate::exchange::{Exchange, Ties};
+use crate::profile::quota::Length;
 use crate::profile::{Now, Profile};
 use crate::route::Lane;
-use crate::selection::{Candidate, Choice, NoChoice, Reason, Snapshot, State, Wanted, trace, why_not_kept};
+use crate::selection::{
+    Candidate, Choice, FLOOR, NoChoice, Reason, Snapshot, State, Wanted, trace, why_not_kept,
+};
 use crate::state::Tie;
 
 impl Proxy {
@@ -87,7 +90,7 @@ impl Proxy {
         } else if matches!(choice.reason, Reason::Ranked | Reason::Queue | Reason::LastResort)
             && wanted.tried.is_empty()
         {
-            self.record_skipped_current(request, snapshot, wanted);
+            self.record_skipped_current(exchange, request, snapshot, wanted, choice);
         }
         log.record(&match choice.reason {
             Reason::Affinity(tie) => {
@@ -102,17 +105,41 @@ impl Proxy {
         });
     }
 
-    /// Says why a fresh request does not stay with the current profile. That it has refused this very request
-    /// is told already.
-    fn record_skipped_current(&self, request: u64, snapshot: &Snapshot, wanted: &Wanted<'_>) {
+    /// Says why a fresh request does not stay with the profile that served last, or that its WebSocket leads to.
+    /// That this one has refused this very request is told already.
+    fn record_skipped_current(
+        &self,
+        exchange: &Exchange,
+        request: u64,
+        snapshot: &Snapshot,
+        wanted: &Wanted<'_>,
+        choice: &Choice,
+    ) {
         let current = snapshot.here.as_ref().or(snapshot.current.as_ref());
-        let current = current.and_then(|name| snapshot.get(name));
-        if let Some(current) = current
-            && let Some(reason) = why_not_kept(snapshot, wanted, &current)
-        {
-            let (profile, reason) = ((&**current.name()).into(), reason.into());
-            self.control.log.record(&RunEvent::SelectionSkipCurrent { request, profile, reason });
-        }
+        let current = current.filter(|current| **current != choice.profile);
+        let Some(current) = current.and_then(|name| snapshot.get(name)) else { return };
+        let Some(reason) = why_not_kept(snapshot, wanted, &current) else { return };
+        let (log, profile) = (&self.control.log, || (&**current.name()).into());
+        let Some(window) = current.tightest().filter(|_| reason == FLOOR) else {
+            let (profile, reason) = (profile(), reason.into());
+            return log.record(&RunEvent::SelectionSkipCurrent { request, profile, reason });
+        };
+        let band = || current.band().name().into();
+        log.record(&RunEvent::QuotaCriticalFloorBeforeSend {
+            request,
+            route: exchange.routed.name().into(),
+            profile: profile(),
+            reason: band(),
+            window: window.seconds.map(|seconds| Length::Seconds(seconds).label().into()),
+            remaining: window.remaining,
+            source: window.source.name().into(),
+            age_s: u64::try_from(snapshot.at.saturating_sub(window.observed_at)).unwrap_or_default(),
+        });
+        log.record(&if exchange.routed.lane == Lane::Websocket {
+            RunEvent::WebsocketPreSendSkip { request, profile: profile(), reason: band() }
+        } else {
+            RunEvent::ResponsesPreSendSkip { request, profile: profile(), reason: band() }
+        });
     }
 
     /// Remembers a refusal, so that the next request does not meet it too.
@@ -161,46 +188,14 @@ impl Proxy {
         }
     }
 
-    /// Says so when a fresh request leaves the profile that served last because there is all but nothing
-    /// left of its quota.
-    pub(super) fn record_floor(
-        &self,
-        exchange: &Exchange,
-        request: u64,
-        snapshot: &Snapshot,
-        choice: &Choice,
-    ) {
-        let left = snapshot.current.as_deref().filter(|current| *current != &*choice.profile);
-        let Some(profile) = left.and_then(|left| self.profiles.get(left)) else { return };
-        let Some(floor) = profile.quota().floor(Now::read()) else { return };
-        let (name, reason) = (|| (&*profile.name).into(), || floor.band.name().into());
-        self.control.log.record(&RunEvent::QuotaCriticalFloorBeforeSend {
-            request,
-            route: exchange.routed.name().into(),
-            profile: name(),
-            reason: reason(),
-            window: floor.window.as_ref().map(|window| window.length.label().into()),
-            remaining: floor.remaining,
-            source: floor.source.name().into(),
-            age_s: floor.age.as_secs(),
-        });
-        self.control.log.record(&if exchange.routed.lane == Lane::Websocket {
-            RunEvent::WebsocketPreSendSkip { request, profile: name(), reason: reason() }
-        } else {
-            RunEvent::ResponsesPreSendSkip { request, profile: name(), reason: reason() }
-        });
-    }
-
     /// The error for a request that nobody can serve.
     pub(crate) fn nobody(&self, exchange: &Exchange, none: &NoChoice) -> Error {
         let why = self.explain(exchange, none);
         let NoChoice::Owner(owner) = none else { return Error::NoProfile(why) };
         let snapshot = self.snapshot(exchange.routed.api);
         let route = CircuitOf::route(exchange.routed.name());
-        let returns_at = snapshot.get(owner).and_then(|candidate| candidate.state(route).returns_at());
-        let returns_in =
-            returns_at.map(|at| u64::try_from(at.saturating_sub(snapshot.at)).unwrap_or_default());
-        Error::Owned { why, returns_in }
+        let state = snapshot.get(owner).map(|candidate| candidate.state(route));
+        Error::Owned { why, retry_in: state.and_then(|state| retry_in(state, snapshot.at)) }
     }
 
     /// Says what became of a compaction, or of what follows one.
@@ -276,8 +271,42 @@ impl Proxy {
     }
 }
 
+/// Longest pause that a client is asked for, in seconds. Codex 0.169 obeys any, up to 30 times, and says nothing.
+const LONGEST_RETRY: u64 = 30;
+
+/// In how many seconds it makes sense to ask an owner in this state again, if that is known. A backoff may end
+/// before its time. A quota does not, so waiting for a reset that is far would only hide the message, which names
+/// it: there the client is to come to its end soon.
+fn retry_in(state: State, now: i64) -> Option<u64> {
+    let seconds = u64::try_from(state.returns_at()?.saturating_sub(now)).unwrap_or_default();
+    match state {
+        State::Exhausted(_) => Some(seconds).filter(|seconds| *seconds <= LONGEST_RETRY),
+        _ => Some(seconds.min(LONGEST_RETRY)),
+    }
+}
+
 /// A time for people.
 fn time(unix: i64) -> String {
     let time = jiff::Timestamp::from_second(unix).unwrap_or(jiff::Timestamp::MAX);
     time.strftime("%Y-%m-%d %H:%M UTC").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_asked_to_wait_in_silence() {
+        let cases = [
+            (State::Backoff(1010), Some(10)),
+            (State::Backoff(1960), Some(30)),
+            (State::Exhausted(1020), Some(20)),
+            (State::Exhausted(9000), None),
+            (State::Probing, Some(0)),
+            (State::Parked, None),
+        ];
+        for (state, expected) in cases {
+            assert_eq!(retry_in(state, 1000), expected, "{state:?}");
+        }
+    }
 }

@@ -101,7 +101,7 @@ async fn an_upgrade_leaves_the_probe_to_the_first_turn() {
         "GET /backend-api/codex/responses HTTP/1.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
          sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
     );
-    let mut tries = Tries::new(&proxy.control.config, &exchange, permit(&proxy));
+    let mut tries = Tries::new(&proxy.control, &exchange, permit(&proxy));
     let upgraded = proxy.upgrade(&Connections::new(&proxy.control), &exchange, &mut tries).await;
     assert!(matches!(upgraded, Upgraded::Opened(..)), "{upgraded:?}");
     drop(tries);
@@ -140,4 +140,45 @@ async fn one_request_at_a_time_tries_a_profile_that_refused() {
     let text = std::fs::read_to_string(proxy.control.log.path().unwrap()).unwrap();
     let count = |event: &str| text.lines().filter(|line| line.contains(event)).count();
     assert_eq!((count("profile_circuit_half_open_probe"), count("profile_health")), (3, 1), "{text}");
+}
+
+#[tokio::test]
+async fn a_parked_profile_is_waited_for_only_where_nobody_else_can_serve() {
+    let login = |token: &str, account: &str| {
+        format!(r#"{{"tokens":{{"access_token":"{token}","account_id":"{account}"}}}}"#)
+    };
+    for (may_wait, with_owner, all) in [(false, false, false), (true, true, false), (true, false, true)] {
+        let home = tempfile::tempdir().unwrap();
+        let proxy = proxy(&["a", "b"], home.path());
+        let mut exchange = exchange();
+        if with_owner {
+            exchange.ties.thread = Some("t".to_owned());
+            proxy.control.state.bind(Tie::Thread, "t", &"a".into());
+        }
+        for name in ["a", "b"] {
+            // Its file has a new login.
+            proxy.control.store.add(name, &login("new", name), None).unwrap();
+            if name == "a" || all {
+                proxy.profiles.get(name).unwrap().health().park("rejected".to_owned());
+            }
+        }
+        let (gate, lane) = proxy.admission.gate(crate::route::Lane::Responses);
+        let mut tries = Tries::of_turn(&proxy.control.config, gate.try_enter(lane).unwrap());
+        let mut selecting = std::pin::pin!(proxy.select(&exchange, &mut tries));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let polled = selecting.as_mut().poll(&mut context);
+        assert_eq!(polled.is_pending(), may_wait);
+        let chosen = match polled {
+            std::task::Poll::Ready(chosen) => chosen,
+            std::task::Poll::Pending => selecting.await,
+        };
+        assert_eq!(&*chosen.unwrap().name, if may_wait { "a" } else { "b" });
+        let a = proxy.profiles.get("a").unwrap();
+        proxy.control.tasks.end(Duration::from_secs(20)).await;
+        assert_eq!(
+            (a.health().parked(), a.credentials().bearer().expose()),
+            (None, "new"),
+            "it is looked at"
+        );
+    }
 }

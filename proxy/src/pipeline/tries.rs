@@ -7,9 +7,11 @@ use crate::admission::Permit;
 use crate::commit::Committed;
 use crate::commit::refusal::Refusal;
 use crate::config::Config;
+use crate::control::Control;
 use crate::error::{ConnectStep, Error};
 use crate::exchange::Exchange;
 use crate::profile::Profile;
+use crate::selection::affinity;
 
 /// How often a request is sent again because the upstream broke off. Codex repeats every failure up to 30
 /// times itself. One that cannot be reached is tried for as long as the window lasts, in the steps that its
@@ -76,8 +78,9 @@ pub struct Tries {
 impl Tries {
     /// Nothing has been tried for this request.
     #[must_use]
-    pub fn new(config: &Config, exchange: &Exchange, permit: Permit) -> Self {
-        let (max_count, window) = if exchange.ties.is_continuation() {
+    pub fn new(control: &Control, exchange: &Exchange, permit: Permit) -> Self {
+        let config = &control.config;
+        let (max_count, window) = if affinity::continues(&control.state, &exchange.ties) {
             (config.max_continuation_attempts, config.continuation_window)
         } else {
             (config.max_attempts, config.attempt_window)

@@ -3,6 +3,7 @@
 //! Only what the account itself refused counts. That an upstream cannot be reached, or has no capacity, is
 //! not the account's fault: `attempt::breaker` knows about that, for all who use the upstream.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -34,7 +35,7 @@ const CIRCUITS: [CircuitOf; 5] = [
 pub struct Health {
     parked: Option<String>,
     /// When the disk was last looked at for a new login.
-    looked: Option<Instant>,
+    looked: Cell<Option<Instant>>,
     circuits: [Circuit; CIRCUITS.len()],
     /// When calls of each kind were last served.
     served: [Option<Instant>; CIRCUITS.len()],
@@ -51,7 +52,7 @@ impl Health {
     /// Leaves the account out until its credentials change: they are not good and cannot be renewed.
     pub fn park(&mut self, reason: String) {
         self.parked = Some(reason);
-        self.looked = None;
+        self.looked.set(None);
     }
 
     /// Says of an account that is left out already why that is so now.
@@ -64,12 +65,13 @@ impl Health {
         self.parked = None;
     }
 
-    /// Whether it is time to look on the disk whether there is a new login; notes that it is done.
-    pub fn may_look(&mut self, now: Instant) -> bool {
+    /// Whether it is time to look on the disk whether there is a new login; notes that it is done,
+    /// which is no news about the account.
+    pub fn may_look(&self, now: Instant) -> bool {
         let may = self.parked.is_some()
-            && self.looked.is_none_or(|looked| now.duration_since(looked) >= LOOK_AGAIN);
+            && self.looked.get().is_none_or(|looked| now.duration_since(looked) >= LOOK_AGAIN);
         if may {
-            self.looked = Some(now);
+            self.looked.set(Some(now));
         }
         may
     }

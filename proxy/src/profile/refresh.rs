@@ -33,6 +33,8 @@ use crate::secret::Secret;
 #[derive(Debug, Default)]
 pub struct Refresher {
     flight: Flight<Result<Arc<Credentials>, RefreshError>>,
+    /// Looks at the file of a profile that is parked.
+    looks: Flight<()>,
     /// When it was last seen to that a token is renewed before it is needed.
     ahead: Mutex<Option<Instant>>,
     /// Changed under the lease only.
@@ -180,17 +182,32 @@ enum Need {
     Soon,
 }
 
-/// Looks now and then at a profile whose file and memory differ. One that is parked may have got a new
-/// login: by `prodex profile import`, or by whoever else writes its file. One whose renewal the disk did
-/// not take has it saved.
-pub async fn look_again(control: &Arc<Control>, profile: &Arc<Profile>) {
-    if profile.refresher.may_save(Instant::now()) {
+/// Has a renewal that the disk did not take saved now and then. Waits for nothing.
+pub fn save_later(control: &Arc<Control>, profile: &Arc<Profile>, now: Now) {
+    if profile.refresher.may_save(now.instant) {
         let (of_task, profile) = (Arc::clone(control), Arc::clone(profile));
         control.tasks.spawn(async move { save_unsaved(&of_task, &profile).await });
     }
-    if !profile.health().may_look(Instant::now()) {
-        return;
+}
+
+/// Has the file of a profile that is parked looked at now and then. It may have got a new login: by `prodex
+/// profile import`, or by whoever else writes its file. Waits for nothing.
+pub fn begin_look(control: &Arc<Control>, profile: &Arc<Profile>) {
+    if profile.health().may_look(Instant::now()) {
+        profile.refresher.looks.begin(&control.tasks, || {
+            let (control, profile) = (Arc::clone(control), Arc::clone(profile));
+            async move { look(&control, &profile).await }
+        });
     }
+}
+
+/// The same, and waits for the look that is under way, if one is.
+pub async fn look_again(control: &Arc<Control>, profile: &Arc<Profile>) {
+    begin_look(control, profile);
+    profile.refresher.looks.landed().await;
+}
+
+async fn look(control: &Arc<Control>, profile: &Arc<Profile>) {
     let stored = on_disk(profile, control, |store, profile| store.read_auth(&profile.name)).await;
     let Ok((_, stored)) = stored else { return };
     let (current, refresher) = (profile.credentials(), &profile.refresher);

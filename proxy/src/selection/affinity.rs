@@ -1,10 +1,11 @@
 //! The profile that owns a conversation, found by the strongest of its ties.
 //!
 //! A response and an encrypted item are of use to the account that made them and to nobody else: they hold
-//! a request where they were made. A turn state, a thread and a session only say where the conversation
+//! a request where they were made. A thread, a turn state and a session only say where the conversation
 //! has been so far, and it may leave. The stronger tie counts: an encrypted item goes before a turn state,
-//! because the latter can be left out of a request, and a thread before the session that it shares with
-//! sub-agents, because what it said before is in the cache of its own account.
+//! because the latter can be left out of a request. So does a thread, because it is bound anew at each commit:
+//! a turn that has moved carries the turn state of the account that it left. And a thread goes before the
+//! session that it shares with sub-agents, because what it said before is in the cache of its own account.
 
 use std::sync::Arc;
 
@@ -34,7 +35,7 @@ pub async fn recall(state: &State, ties: &Ties) {
 }
 
 /// Finds the owner: by the response that is continued, then by the encrypted items, the newest first, then
-/// by the turn state, the thread and the session.
+/// by the thread, the turn state and the session.
 #[must_use]
 pub fn owner(state: &State, ties: &Ties) -> Option<Owner> {
     let by = |tie: Tie, id: &Option<String>| {
@@ -47,9 +48,9 @@ pub fn owner(state: &State, ties: &Ties) -> Option<Owner> {
     };
     by(Tie::Response, &ties.response)
         .or_else(by_content)
+        .or_else(|| by(Tie::Thread, &ties.thread))
         .or_else(|| by(Tie::TurnState, &ties.turn_state))
         .or_else(|| by(Tie::TurnState, &ties.turn_state_in_body))
-        .or_else(|| by(Tie::Thread, &ties.thread))
         .or_else(|| by(Tie::Session, &ties.session))
 }
 
@@ -78,6 +79,13 @@ pub fn claim(state: &State, ties: &Ties, profile: &Arc<str>, before: Option<&Arc
 #[must_use]
 pub fn may_move(ties: &Ties, owner: Option<&Owner>) -> bool {
     owner.is_none() || (ties.response.is_none() && ties.contents.is_empty() && !ties.is_opaque)
+}
+
+/// Whether a request goes on with a conversation that has begun: it holds something of it, or somebody owns it.
+/// That it names a thread or a session says nothing, for a client names them from its first request on.
+#[must_use]
+pub fn continues(state: &State, ties: &Ties) -> bool {
+    ties.is_continuation() || owner(state, ties).is_some()
 }
 
 /// Whether this profile may see the turn states that a request carries: their issuer may. When the issuer
@@ -130,9 +138,9 @@ mod tests {
         expect("by-response", &mut |ties| ties.response = some("?"));
         expect("by-content", &mut |ties| ties.contents.truncate(2));
         expect("by-old-content", &mut |ties| ties.contents.truncate(1));
+        expect("by-thread", &mut |ties| ties.thread = some("?"));
         expect("by-turn-state", &mut |ties| ties.turn_state = None);
         expect("by-other-turn-state", &mut |ties| ties.turn_state_in_body = some("?"));
-        expect("by-thread", &mut |ties| ties.thread = some("?"));
         expect("by-session", &mut |ties| ties.session = some("?"));
         assert_eq!(owner(&state, &ties), None);
     }
@@ -152,6 +160,29 @@ mod tests {
         // The one that claimed it may find another profile, because its own refused.
         assert!(claim(&state, &of("one"), &b, Some(&a)).is_some());
         assert_eq!(owner(&state, &of("one")).map(|owner| owner.profile), Some(b));
+    }
+
+    #[test]
+    fn a_conversation_that_nobody_has_begins() {
+        let state = state();
+        let of = |thread: &str| Ties {
+            thread: Some(thread.to_owned()),
+            session: Some("?".into()),
+            ..Ties::default()
+        };
+        assert!(!continues(&state, &of("?")), "the first request of a thread");
+        assert!(continues(&state, &of("t")));
+        let some = || Some("?".to_owned());
+        for ties in [
+            Ties { response: some(), ..of("?") },
+            Ties { contents: vec![digest("?")], ..of("?") },
+            Ties { turn_state: some(), ..of("?") },
+            Ties { turn_state_in_body: some(), ..of("?") },
+            Ties { has_compaction: true, ..of("?") },
+            Ties { is_compaction: true, ..of("?") },
+        ] {
+            assert!(continues(&state, &ties), "{ties:?}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use wire::route::Api;
-use wire::run_event::{CircuitOf, OpenCircuit, Standing};
+use wire::run_event::{CircuitOf, OpenCircuit, QuotaWindow, Standing};
 
 use crate::profile::board::Standings;
 use crate::profile::quota::Band;
@@ -210,9 +210,15 @@ impl<'a> Candidate<'a> {
     /// stated do not count. None while nothing is known.
     #[must_use]
     pub fn remaining(&self) -> Option<f64> {
+        self.tightest().map(|window| window.remaining)
+    }
+
+    /// The window of which the least is left, among those that have not started anew since.
+    #[must_use]
+    pub fn tightest(&self) -> Option<&'a QuotaWindow> {
         let windows = self.standing.windows.iter();
         let current = windows.filter(|window| window.resets_at.is_none_or(|at| at > self.at));
-        current.map(|window| window.remaining).reduce(f64::min)
+        current.reduce(|one, two| if two.remaining < one.remaining { two } else { one })
     }
 
     /// The band of what is left.

@@ -263,7 +263,7 @@ impl<'a> Connection<'a> {
             let error = Error::refused(400, "the WebSocket upgrade is malformed, or not of version 13");
             return self.refuse(&error).await;
         };
-        let mut tries = Tries::new(&proxy.control.config, &exchange, permit);
+        let mut tries = Tries::new(&proxy.control, &exchange, permit);
         let upgrading = Box::pin(proxy.upgrade(&worker.connections, &exchange, &mut tries));
         let upgraded = tokio::select! {
             upgraded = upgrading => upgraded,

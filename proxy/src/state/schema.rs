@@ -15,8 +15,8 @@ use super::database::StateError;
 /// Every step, the oldest first. One that was ever released is never changed: a further one follows.
 pub(super) const STEPS: &[&str] = &[
     // Which profile owns which conversation. `sequence` grows with every write, so that another process
-    // finds what is new by it. `tie` is 1 for a response, 2 for a turn state, 3 for a session; `id` is the
-    // first half of the id's SHA-256; `at` is in seconds since the epoch.
+    // finds what is new by it. `tie` is 1 for a response, 2 for a turn state, 3 for a session, 4 for a thread,
+    // 5 for an encrypted item; `id` is the first half of the id's SHA-256; `at` is in seconds since the epoch.
     "CREATE TABLE binding (
         sequence INTEGER PRIMARY KEY,
         tie INTEGER NOT NULL CHECK (tie BETWEEN 1 AND 5),

@@ -95,6 +95,19 @@ async fn the_turn_state_of_one_account_is_not_shown_to_another() {
     assert_honest(&mock).await;
 }
 
+#[tokio::test]
+async fn a_turn_that_has_moved_stays_where_it_is_now() {
+    let (mock, proxy) = start(&["a", "b", "c"], directed()).await;
+    let first = turn(&proxy, "thread-id: t\r\n", &user("x")).await;
+    // The client keeps the first turn state of a turn.
+    let fields = format!("thread-id: t\r\n{}", turn_state(&first));
+    for text in ["to b", "x", "x"] {
+        assert_eq!(turn(&proxy, &fields, &user(text)).await.status(), 200);
+    }
+    assert_eq!(asked(&mock), ["a", "a", "b", "b", "b"], "the issuer of the turn state has it no longer");
+    assert_honest(&mock).await;
+}
+
 /// A turn whose history holds something that only its account can read.
 fn with_encrypted(response: &Response) -> String {
     let text = response.text();

@@ -100,6 +100,7 @@ async fn a_fresh_request_leaves_a_profile_of_which_all_but_nothing_is_left() {
     );
     assert_eq!((&fields["remaining"], &fields["source"]), (&json!(3.5), &json!("response")));
     assert_eq!(names(&log, "responses_pre_send_skip"), ["a"]);
+    assert_eq!(log.events("selection_skip_current").count(), 0, "one fact is told once");
 }
 
 #[tokio::test]

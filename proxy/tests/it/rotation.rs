@@ -48,6 +48,14 @@ async fn nothing_of_a_refused_response_reaches_the_client() {
 }
 
 #[tokio::test]
+async fn the_first_request_of_a_conversation_has_the_limits_of_a_fresh_one() {
+    let setting = Setting::new(&["a", "b"], refusing(Http::json(429, usage_limit())));
+    let (mock, proxy) = setting.set("PRODEX_MAX_ATTEMPTS", "1").start().await;
+    let first = turn(&proxy, "session-id: s\r\nthread-id: t\r\n", &user("hi")).await;
+    assert_eq!((first.status(), asked(&mock)), (429, vec!["a".to_owned()]), "there is one attempt");
+}
+
+#[tokio::test]
 async fn an_account_that_runs_out_hands_its_conversation_over() {
     let script = Script::default().account(Account::new("a").turns_left(1));
     let (mock, proxy) = start(&["a", "b"], script).await;

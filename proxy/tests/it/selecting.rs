@@ -150,6 +150,20 @@ async fn why_chooses_again_what_the_proxy_chose() {
 }
 
 #[tokio::test]
+async fn why_knows_the_owner_of_a_thread() {
+    let (_mock, proxy) = start(&["a", "b"], Script::default()).await;
+    for _ in 0..2 {
+        assert_eq!(turn(&proxy, "session-id: s\r\nthread-id: t\r\n", &user("x")).await.status(), 200);
+    }
+    until("the log has both turns", || count(&proxy, "profile_commit") >= 2).await;
+    let last = why(&proxy, &["last"]).await;
+    assert_eq!(last["decisions"][0]["choice"], json!({ "profile": "a", "reason": "thread" }));
+    assert_eq!(last["decisions"][0]["agrees"], true);
+    let page = prodex(&proxy.sandbox, &["why", "last"]).await.stdout;
+    assert!(page.contains("Chosen: a, because it owns the thread of the request."), "{page}");
+}
+
+#[tokio::test]
 async fn why_says_what_it_needs() {
     let sandbox = sandbox();
     for (arguments, expected, says) in [

@@ -127,8 +127,7 @@ impl Decision {
         let missing = |key: &str| odd(format!("it has no `{key}`"));
         let profile = text("profile");
         let tie = |name: Option<&str>| {
-            let known = [Tie::Response, Tie::TurnState, Tie::Session];
-            known.into_iter().find(|tie| Some(tie.name()) == name).ok_or_else(|| missing("tie"))
+            Tie::ALL.into_iter().find(|tie| Some(tie.name()) == name).ok_or_else(|| missing("tie"))
         };
         let (reason, owner) = if line.event == KEEP_AFFINITY {
             let affinity = text("affinity").ok_or_else(|| missing("affinity"))?;

@@ -114,7 +114,7 @@ fn evidence(decision: &Decision, candidate: &Candidate<'_>) -> String {
     let at = decision.snapshot.at;
     match candidate.state(decision.circuit()) {
         State::Exhausted(until) | State::Backoff(until) => {
-            return format!("refusal, {} left", duration(until - at));
+            return format!("refusal, {} left", duration(until.saturating_sub(at)));
         }
         _ if candidate.is_unreachable => return "cannot be reached".to_owned(),
         _ => {}
@@ -124,7 +124,7 @@ fn evidence(decision: &Decision, candidate: &Candidate<'_>) -> String {
     let tightest = current.min_by(|one, two| one.remaining.total_cmp(&two.remaining));
     tightest.map_or_else(
         || "none".to_owned(),
-        |window| format!("{}, {} old", window.source.name(), duration(at - window.observed_at)),
+        |window| format!("{}, {} old", window.source.name(), duration(at.saturating_sub(window.observed_at))),
     )
 }
 
@@ -141,7 +141,9 @@ fn because(decision: &Decision, outcome: &Outcome) -> String {
     let owner = decision.owner.as_ref().map_or("?", |owner| &owner.profile);
     match outcome.reason.as_str() {
         "response_id" => "it owns the response that the request continues".to_owned(),
+        "encrypted_content" => "it owns an encrypted item that the request holds".to_owned(),
         "turn_state" => "it owns the turn whose state the request carries".to_owned(),
+        "thread" => "it owns the thread of the request".to_owned(),
         "session" => "it owns the session of the request".to_owned(),
         "current" => "it served last, so its prompt cache is warm, and it has room".to_owned(),
         "ranked" => {

@@ -51,7 +51,7 @@ impl Circuit {
         let doublings = (self.refusals - 1.0).clamp(0.0, DOUBLINGS);
         let open = (f64::from(FIRST) * doublings.exp2()).round();
         // At most 16 min.
-        self.until = now.unix + open as i64;
+        self.until = now.unix.saturating_add(open as i64);
         self.last = Some(now);
         self.probing = None;
         self.until
@@ -73,7 +73,7 @@ impl Circuit {
         let is_open = self.last.is_some_and(|last| last.unix <= now.unix) && now.unix < self.until;
         let may = !is_open && self.probing.is_none_or(|(_, until)| until <= now.unix);
         if may {
-            self.probing = Some((request, now.unix + PROBE));
+            self.probing = Some((request, now.unix.saturating_add(PROBE)));
         }
         may
     }
@@ -95,7 +95,7 @@ impl Circuit {
         let since = self.last?.unix;
         // By then less than half a refusal is left of them.
         let half_lives = (self.refusals * 2.0).log2().max(0.0);
-        let forgotten_at = since + (half_lives * HALF_LIFE.as_secs_f64()) as i64;
+        let forgotten_at = since.saturating_add((half_lives * HALF_LIFE.as_secs_f64()) as i64);
         let (until, probing_until) = (self.until, self.probing.map(|(_, until)| until));
         Some(OpenCircuit { of, since, until, forgotten_at: forgotten_at.max(until), probing_until })
     }
@@ -200,5 +200,17 @@ mod tests {
         assert!(Circuit::from_record(&future, now).is_closed());
         let far = Record { until: i64::MAX, ..record };
         assert_eq!(Circuit::from_record(&far, now).standing(CircuitOf::Compact).unwrap().until, 1960);
+        let odd = Record { of: CircuitOf::Compact, refusals: f64::MAX, since: i64::MIN, until: i64::MIN };
+        for now in [now, Now { unix: i64::MAX, ..now }] {
+            for (since, refusals) in
+                [(i64::MIN, 1.0), (i64::MIN, f64::MAX), (now.unix, f64::MAX), (now.unix, -1.0)]
+            {
+                let mut circuit = Circuit::from_record(&Record { since, refusals, ..odd.clone() }, now);
+                let standing = circuit.standing(CircuitOf::Compact).unwrap();
+                assert!(standing.forgotten_at >= standing.since, "{standing:?}");
+                circuit.probe(1, now);
+                circuit.refuse(now);
+            }
+        }
     }
 }

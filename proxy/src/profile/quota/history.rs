@@ -19,6 +19,9 @@ const LOOK_BACK: i64 = 3 * 3600;
 const MIN_SECONDS: i64 = 10 * 60;
 const MIN_PERCENT: f64 = 1.0;
 
+/// How old a sample that was kept may be: no window is longer than a month.
+const OLDEST: i64 = 32 * 24 * 3600;
+
 /// Resets that are further apart than this are of different windows.
 const SAME_RESET: u64 = 120;
 
@@ -43,10 +46,12 @@ impl History {
         Self { samples: [(reading.observed.unix, reading.remaining())].into() }
     }
 
-    /// The history that a record holds.
-    pub(super) fn of(samples: impl IntoIterator<Item = (i64, f64)>) -> Self {
+    /// The history that a record holds, as far as it is possible `now`, in seconds since the epoch.
+    pub(super) fn of(samples: impl IntoIterator<Item = (i64, f64)>, now: i64) -> Self {
+        let times = now.saturating_sub(OLDEST)..=now;
+        let is_possible = |(at, remaining): &(i64, f64)| times.contains(at) && remaining.is_finite();
         let mut samples: VecDeque<(i64, f64)> =
-            samples.into_iter().filter(|(_, remaining)| remaining.is_finite()).take(CAPACITY).collect();
+            samples.into_iter().filter(is_possible).take(CAPACITY).collect();
         samples.make_contiguous().sort_by_key(|(at, _)| *at);
         Self { samples }
     }
@@ -69,8 +74,9 @@ impl History {
         {
             self.samples.clear();
         }
-        let is_step =
-            |last: &(i64, f64)| at - last.0 >= STEP_SECONDS || (last.1 - remaining).abs() >= STEP_PERCENT;
+        let is_step = |last: &(i64, f64)| {
+            at.saturating_sub(last.0) >= STEP_SECONDS || (last.1 - remaining).abs() >= STEP_PERCENT
+        };
         if self.samples.back().is_none_or(is_step) {
             if self.samples.len() == CAPACITY {
                 self.samples.pop_front();
@@ -83,14 +89,14 @@ impl History {
     #[must_use]
     pub fn estimate(&self) -> Option<Estimate> {
         let last = self.samples.back()?;
-        let first = self.samples.iter().find(|(at, _)| last.0 - at <= LOOK_BACK)?;
-        let (seconds, percent) = (last.0 - first.0, first.1 - last.1);
+        let first = self.samples.iter().find(|(at, _)| last.0.saturating_sub(*at) <= LOOK_BACK)?;
+        let (seconds, percent) = (last.0.saturating_sub(first.0), first.1 - last.1);
         if seconds < MIN_SECONDS || percent < MIN_PERCENT {
             return None;
         }
         #[expect(clippy::cast_precision_loss, reason = "a few hours in seconds")]
         let left = last.1 / percent * seconds as f64;
         #[expect(clippy::cast_possible_truncation, reason = "at most 100 times a few hours")]
-        Some(Estimate { runs_out_at: last.0 + left as i64, over_seconds: seconds })
+        Some(Estimate { runs_out_at: last.0.saturating_add(left as i64), over_seconds: seconds })
     }
 }

@@ -112,7 +112,7 @@ impl Quota {
             }
             let key = Key { limit: window.limit, length };
             if let Err(at) = quota.windows.binary_search_by(|held| held.key.cmp(&key)) {
-                let history = History::of(window.history);
+                let history = History::of(window.history, now.unix);
                 quota.windows.insert(at, Measured { key, reading, history });
             }
         }

@@ -205,6 +205,13 @@ fn a_record_says_what_the_quota_said() {
     assert_eq!(later.age(at(8000)).unwrap().as_secs(), 7000);
     let before = read(10);
     assert_eq!(before.age(at(10)).unwrap().as_secs(), 0, "nothing was observed in the future");
+    let odd = text.replace(
+        "1000,\n          87.5",
+        "-9223372036854775808, 87.5], [1000, 87.5], [9223372036854775807, 1.0",
+    );
+    assert_ne!(odd, text);
+    let odd = Quota::from_record(serde_json::from_str(&odd).unwrap(), at(1000));
+    assert_eq!(odd.to_record(), quota.to_record(), "what is not possible is left out");
     let other = text.replace("\"version\": 1", "\"version\": 2");
     assert_eq!(Quota::from_record(serde_json::from_str(&other).unwrap(), now).windows().len(), 0);
     assert!(serde_json::from_str::<Record>("{\"version\":1,\"windows\":[{}]}").is_err());

@@ -116,7 +116,7 @@ async fn a_renewal_that_cannot_be_saved_is_used_and_saved_later() {
     assert_eq!(on_disk_now(&setting), "a1", "whose refresh token is spent");
     assert_eq!(setting.renew().await.unwrap().bearer().expose(), "a3", "an old token is no newer one");
     std::fs::remove_dir(obstacle).unwrap();
-    look_again(&setting.control, &setting.profile).await;
+    save_later(&setting.control, &setting.profile, Now::read());
     setting.control.tasks.end(std::time::Duration::from_secs(20)).await;
     assert_eq!(on_disk_now(&setting), "a3");
     assert_eq!(setting.exchanges().await, 2);

@@ -120,6 +120,24 @@ fn the_json_has_a_version_and_says_the_same() {
 }
 
 #[test]
+fn each_tie_is_known_and_explained() {
+    for tie in Tie::ALL {
+        let mut log = Log::default();
+        log.snapshot(1, None, vec![standing("work", 64.0), standing("home", 62.5)]);
+        let (route, profile, affinity) = ("responses".into(), "work".into(), tie.name().into());
+        log.add(1, &RunEvent::SelectionKeepAffinity { request: 1, route, profile, affinity, basis: of(1) });
+        let left = Basis { owner: Some("home".into()), tie: Some(tie.name().into()), ..of(1) };
+        log.pick(2, "work", "ranked", Basis { tried: vec!["home".into()], ..left });
+        for request in [1, 2] {
+            let history = log.read(Some(request)).unwrap();
+            assert_eq!(history.decisions[0].owner.as_ref().unwrap().tie, tie);
+        }
+        let page = report::text("log", &log.read(Some(1)).unwrap(), &[], None);
+        assert!(page.contains("because it owns"), "{page}");
+    }
+}
+
+#[test]
 fn a_choice_by_other_rules_is_told_to_be_one() {
     let mut log = Log::default();
     log.snapshot(1, None, vec![standing("work", 4.0), standing("home", 62.5)]);

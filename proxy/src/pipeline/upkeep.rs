@@ -1,0 +1,102 @@
+//! What requests see to by the way: that tokens stay good, quotas known, and new logins found.
+//!
+//! There may be many profiles and many more requests, so a request looks at what is published and leaves the
+//! profiles alone, but for one a second.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use wire::route::Api;
+
+use super::Proxy;
+use crate::profile::quota::probe;
+use crate::profile::{Now, Profile, refresh};
+use crate::selection::Owner;
+
+/// How long the profiles of an API are left alone, however many requests there are. What is seen to has minutes.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// When the profiles of each API may be looked after again.
+#[derive(Debug)]
+pub(super) struct Upkeep {
+    begun: Instant,
+    /// In milliseconds since it began.
+    not_before: [AtomicU64; 2],
+}
+
+impl Default for Upkeep {
+    fn default() -> Self {
+        Self { begun: Instant::now(), not_before: Default::default() }
+    }
+}
+
+impl Upkeep {
+    /// Whether it is time for an API; of those who ask at the same time one is told so.
+    fn is_due(&self, api: Api, now: Instant) -> bool {
+        let not_before = match api {
+            Api::Chatgpt => &self.not_before[0],
+            Api::OpenAi => &self.not_before[1],
+        };
+        let at = |moment: Instant| {
+            let age = moment.saturating_duration_since(self.begun);
+            u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
+        };
+        // Nothing is read that somebody wrote before.
+        let known = not_before.load(Ordering::Relaxed);
+        known <= at(now)
+            && not_before
+                .compare_exchange(known, at(now + PAUSE), Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+}
+
+impl Proxy {
+    /// Sees to it that tokens stay good and quotas known while there is traffic. Waits for nothing.
+    pub(crate) fn look_after(&self, api: Api) {
+        let now = Now::read();
+        if !self.upkeep.is_due(api, now.instant) {
+            return;
+        }
+        for profile in self.profiles.of(api) {
+            refresh::renew_ahead(&self.control, profile, now);
+            refresh::save_later(&self.control, profile, now);
+            probe::consider(&self.control, profile, now);
+        }
+    }
+
+    /// Has the files of parked profiles looked at, which may have got a new login. That is waited for only where
+    /// nobody else can serve: when the owner is one of them, or everybody is left out.
+    pub(super) async fn look_for_logins(&self, api: Api, owner: Option<&Owner>) {
+        let (standings, _) = self.profiles.board(api).read();
+        let parked = standings.iter().filter(|standing| standing.is_parked);
+        let parked: Vec<&Arc<Profile>> =
+            parked.filter_map(|standing| self.profiles.get(&standing.name)).collect();
+        // All begin before one is waited for.
+        parked.iter().for_each(|profile| refresh::begin_look(&self.control, profile));
+        let nobody_else = standings
+            .iter()
+            .all(|standing| standing.is_parked || standing.is_paused || standing.is_out_of_scope);
+        for profile in parked {
+            if nobody_else || owner.is_some_and(|owner| owner.profile == profile.name) {
+                refresh::look_again(&self.control, profile).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_profiles_of_each_api_are_looked_after_once_a_second() {
+        let upkeep = Upkeep::default();
+        let after = |milliseconds| upkeep.begun + Duration::from_millis(milliseconds);
+        assert!(upkeep.is_due(Api::Chatgpt, after(0)), "the first request");
+        assert!(!upkeep.is_due(Api::Chatgpt, after(999)));
+        assert!(upkeep.is_due(Api::OpenAi, after(999)), "another API");
+        assert!(upkeep.is_due(Api::Chatgpt, after(1000)));
+        assert!(!upkeep.is_due(Api::Chatgpt, after(1000)));
+    }
+}
