@@ -112,7 +112,7 @@ impl Fact {
         }
         match self {
             Self::Quota => merge((one, other), |one: quota::Record, other| one.merge(other, Now::read())),
-            Self::Health => merge((one, other), health::Record::merge),
+            Self::Health => merge((one, other), |one: health::Record, other| one.merge(&other)),
         }
     }
 }

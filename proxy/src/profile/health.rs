@@ -63,7 +63,7 @@ impl Record {
     /// What two processes know of an account's health: of each circuit what the newer one says, and of
     /// equals that it is closed.
     #[must_use]
-    pub fn merge(self, other: Self) -> Self {
+    pub fn merge(&self, other: &Self) -> Self {
         let mut merged = Self::default();
         for of in CIRCUITS {
             let open = self.circuits.iter().chain(&other.circuits).filter(|circuit| circuit.of == of);

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -187,7 +187,7 @@ impl Writer {
             cause: None,
             report: Report::default(),
         };
-        let (ending, ended) = channel();
+        let (ending, ended) = sync_channel(1);
         let run = move || {
             // Dropped when the database is closed, or by a panic.
             let _ending = ending;
