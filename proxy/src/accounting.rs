@@ -194,7 +194,11 @@ impl Account {
             }
             EventKind::Failed | EventKind::Error => self.observe_failure(event),
             EventKind::Completed => {
-                self.in_flight.profile().quota().serve(self.started);
+                let profile = self.in_flight.profile();
+                let has_lifted = profile.quota().serve(self.started);
+                if has_lifted {
+                    profile.keep(&self.proxy.control.state);
+                }
                 self.record_usage(event);
             }
             EventKind::Created | EventKind::InProgress | EventKind::Queued | EventKind::Incomplete => {}

@@ -97,7 +97,7 @@ pub async fn judge(
     let mut verdict = Verdict::default();
     let broken =
         |problem: String| Error::Broken { origin: proxy.control.origin(origin).to_string(), problem };
-    committed.hold(&read, |event| verdict.take(event, now)).map_err(|error| broken(error.to_string()))?;
+    committed.hold(read, |event| verdict.take(event, now)).map_err(|error| broken(error.to_string()))?;
     if committed.head.status() >= 400 {
         return Ok(judge_error(exchange, committed, now).await);
     }
@@ -208,10 +208,13 @@ impl Committed {
         }
     }
 
-    /// Keeps bytes of the body and looks at what they carry.
-    fn hold(&mut self, bytes: &[u8], mut each: impl FnMut(EventView<'_>)) -> Result<(), FramingError> {
+    /// Keeps the first bytes of the body, which came with the head, and looks at what they carry.
+    fn hold(&mut self, mut bytes: Vec<u8>, mut each: impl FnMut(EventView<'_>)) -> Result<(), FramingError> {
         let Self { body, held, tap, account, .. } = self;
-        hold(&mut body.decoder, &mut body.keeps_alive, held, tap, account, bytes, &mut each)
+        let consumed = look(&mut body.decoder, &mut body.keeps_alive, tap, account, &bytes, &mut each)?;
+        bytes.truncate(consumed);
+        *held = bytes;
+        Ok(())
     }
 
     /// Reads once, keeps what came and looks at it. Says how many bytes came; 0 at the end.
@@ -220,31 +223,32 @@ impl Committed {
         std::future::poll_fn(|context| {
             let Body { stream, decoder, keeps_alive, .. } = body;
             let read = poll_read_scratch(stream, context, |bytes| {
-                hold(decoder, keeps_alive, held, tap, account, bytes, &mut each).map(|()| bytes.len())
+                let consumed = look(decoder, keeps_alive, tap, account, bytes, &mut each)?;
+                held.extend_from_slice(&bytes[..consumed]);
+                Ok(bytes.len())
             });
-            read.map(|read| read?.map_err(io::Error::other))
+            read.map(|read| read?.map_err(|error: FramingError| io::Error::other(error)))
         })
         .await
     }
 }
 
-fn hold(
+/// Looks at what bytes of the body carry. Says how many of them are the body's.
+fn look(
     decoder: &mut BodyDecoder,
     keeps_alive: &mut bool,
-    held: &mut Vec<u8>,
     tap: &mut Tap,
     account: &mut Account,
     bytes: &[u8],
     each: &mut impl FnMut(EventView<'_>),
-) -> Result<(), FramingError> {
+) -> Result<usize, FramingError> {
     let decoded = decoder.decode(bytes, |payload| {
         tap.look(payload, |event| {
             account.event(event);
             each(event);
         });
     })?;
-    held.extend_from_slice(&bytes[..decoded.consumed]);
     // Bytes behind the end of the body answer nothing: the connection is not used again.
     *keeps_alive &= decoded.consumed == bytes.len();
-    Ok(())
+    Ok(decoded.consumed)
 }

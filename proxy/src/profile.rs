@@ -86,20 +86,20 @@ impl Profile {
         Self { gate, ..self }
     }
 
-    /// Takes what earlier runs knew of its quota and health.
+    /// Takes what earlier runs and other processes knew of its quota and health.
     pub fn recall(&self, state: &State) {
         if let Some(record) = state.get(state::Fact::Quota, &self.name) {
             *self.quota() = Quota::from_record(record, Now::read());
         }
         if let Some(record) = state.get(state::Fact::Health, &self.name) {
-            *self.health() = Health::from_record(&record, Now::read());
+            self.health().recall(&record, Now::read());
         }
     }
 
     /// Keeps what is known of its quota and health for later runs, if anything is.
     pub fn keep(&self, state: &State) {
         let quota = self.quota();
-        if quota.age(Now::read()).is_some() {
+        if !quota.is_empty() {
             state.put(state::Fact::Quota, &self.name, &quota.to_record());
         }
         drop(quota);
@@ -307,8 +307,72 @@ impl Now {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use wire::limits::Window;
+    use wire::run_event::CircuitOf;
+
     use super::*;
+    use crate::profile::quota::Source;
     use crate::secret::Secret;
+    use crate::state::Durability;
+    use crate::telemetry::RunLog;
+
+    /// A process that has the state in a directory open, and what it knows of its only profile.
+    fn process(directory: &Path) -> (State, Profile) {
+        let (state, _) = State::open(directory, Durability::Normal, &Arc::new(RunLog::none())).unwrap();
+        let profile = Profile::new("work", Credentials::OpenAiKey(Secret::new("k")));
+        profile.recall(&state);
+        (state, profile)
+    }
+
+    fn window(used_percent: f64, now: Now) -> Vec<Window> {
+        let length = Some(std::time::Duration::from_secs(18_000));
+        vec![Window { used_percent, length, resets_at: Some(now.unix + 9000) }]
+    }
+
+    #[test]
+    fn what_one_process_learns_another_does_not_overwrite() {
+        let home = tempfile::tempdir().unwrap();
+        let now = Now::read();
+        let (proxy, served) = process(home.path());
+        let (lister, listed) = process(home.path());
+        let until = served.quota().exhaust(Some(now.unix + 9000), now);
+        served.health().refuse(CircuitOf::Compact, now);
+        served.keep(&proxy);
+        proxy.close();
+        listed.quota().observe_own(window(40.0, now), Source::Usage, now);
+        listed.keep(&lister);
+        lister.close();
+        let (_state, known) = process(home.path());
+        assert_eq!(known.quota().exhausted_until(now), Some(until));
+        assert_eq!(known.quota().remaining(now), Some(60.0));
+        assert_eq!(known.health().to_record(), served.health().to_record());
+    }
+
+    #[test]
+    fn what_a_success_lifted_another_process_does_not_bring_back() {
+        let home = tempfile::tempdir().unwrap();
+        let now = Now::read();
+        let (before, refused) = process(home.path());
+        refused.quota().exhaust(Some(now.unix + 9000), now);
+        refused.quota().observe_own(window(100.0, now), Source::Refusal, now);
+        refused.health().refuse(CircuitOf::Compact, now);
+        refused.keep(&before);
+        before.close();
+        let ((proxy, served), (lister, listed)) = (process(home.path()), process(home.path()));
+        served.quota().serve(now.instant);
+        assert_eq!(served.health().serve(CircuitOf::Compact, Instant::now()).count(), 1);
+        served.keep(&proxy);
+        proxy.close();
+        listed.quota().set_plan("plus");
+        listed.keep(&lister);
+        lister.close();
+        let (_state, known) = process(home.path());
+        let known_quota = known.quota().clone();
+        assert_eq!((known_quota.band(now), known_quota.plan()), (quota::Band::Unknown, Some("plus")));
+        assert!(known.health().to_record().circuits.is_empty());
+    }
 
     #[test]
     fn each_api_has_a_profile_of_its_own_to_stay_with() {

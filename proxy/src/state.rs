@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wire::run_event::RunEvent;
 
-use crate::profile::Now;
+use crate::profile::{Now, health, quota};
 use crate::telemetry::RunLog;
 
 pub mod crash;
@@ -68,7 +68,7 @@ impl Tie {
 
     /// How many bindings of this kind are kept: those made or used last.
     #[must_use]
-    pub fn capacity(self) -> usize {
+    pub const fn capacity(self) -> usize {
         match self {
             Self::Response | Self::TurnState => 16_384,
             // Every step of a turn may leave one.
@@ -98,6 +98,21 @@ impl Fact {
         match self {
             Self::Quota => "quota",
             Self::Health => "health",
+        }
+    }
+
+    /// What two processes know, each for itself. None if one of the texts cannot be read.
+    fn merge(self, one: &str, other: &str) -> Option<String> {
+        fn merge<T: Serialize + DeserializeOwned>(
+            (one, other): (&str, &str),
+            merge: impl FnOnce(T, T) -> T,
+        ) -> Option<String> {
+            let (one, other) = (serde_json::from_str(one).ok()?, serde_json::from_str(other).ok()?);
+            serde_json::to_string(&merge(one, other)).ok()
+        }
+        match self {
+            Self::Quota => merge((one, other), |one: quota::Record, other| one.merge(other, Now::read())),
+            Self::Health => merge((one, other), |one: health::Record, other| one.merge(&other)),
         }
     }
 }
@@ -241,7 +256,8 @@ impl State {
         self.writer.as_ref()?.gate(ticket)
     }
 
-    /// Keeps what is known of a profile. It is written soon, with the next bindings, and nobody waits for it.
+    /// Keeps what is known of a profile, beside what other processes know of it. It is written soon, with the
+    /// next bindings, and nobody waits for it.
     /// What is as it was costs no write.
     pub fn put(&self, fact: Fact, profile: &Arc<str>, value: &impl Serialize) {
         // A value that is no JSON is a mistake of the program, which the caller's tests find.
@@ -258,7 +274,19 @@ impl State {
         }
     }
 
-    /// What was known of a profile when this run began, or was put since. None as well if it was written in
+    /// Adds what other processes have put to what [`State::get`] knows.
+    pub async fn reread(&self) {
+        let Some(writer) = &self.writer else { return };
+        let read = writer.read_facts().await;
+        let mut facts = lock(&self.facts);
+        for ((fact, profile), theirs) in read {
+            let key = (fact, profile);
+            let merged = facts.get(&key).and_then(|ours| fact.merge(ours, &theirs));
+            facts.insert(key, merged.map_or(theirs, Arc::from));
+        }
+    }
+
+    /// What was known of a profile when this run began, or was put or reread since. None as well if it was written in
     /// a form that `T` does not read.
     #[must_use]
     pub fn get<T: DeserializeOwned>(&self, fact: Fact, profile: &Arc<str>) -> Option<T> {

@@ -4,8 +4,24 @@
 //! changes nothing; what is missing or of another type is simply not there.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 
 use crate::json::Value;
+
+/// A searcher for a word that most texts do not hold, built once.
+type Word = LazyLock<Finder<'static>>;
+
+static PREVIOUS_RESPONSE_ID: Word = LazyLock::new(|| Finder::new("previous_response_id"));
+static GENERATE: Word = LazyLock::new(|| Finder::new("generate"));
+static TURN_STATE_KEY: Word = LazyLock::new(|| Finder::new(TURN_STATE));
+static SESSION_ID: Word = LazyLock::new(|| Finder::new("session_id"));
+static PROMPT_CACHE_KEY: Word = LazyLock::new(|| Finder::new("prompt_cache_key"));
+static THREAD_ID: Word = LazyLock::new(|| Finder::new("thread_id"));
+static COMPACTION: Word = LazyLock::new(|| Finder::new("\"compaction\""));
+static COMPACTION_TRIGGER: Word = LazyLock::new(|| Finder::new("compaction_trigger"));
+static ENCRYPTED_CONTENT: Word = LazyLock::new(|| Finder::new("\"encrypted_content\""));
 
 /// The body of a `POST …/responses`, or a WebSocket message of type `response.create`.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +47,7 @@ impl<'a> RequestView<'a> {
     /// request of a chain but the first has it.
     #[must_use]
     pub fn previous_response_id(self) -> Option<Cow<'a, str>> {
-        self.rare(&["previous_response_id"])
+        self.rare(&PREVIOUS_RESPONSE_ID, &["previous_response_id"])
     }
 
     /// The model's name.
@@ -44,31 +60,31 @@ impl<'a> RequestView<'a> {
     /// user.
     #[must_use]
     pub fn is_warm_up(self) -> bool {
-        self.has("generate") && self.body.get("generate").and_then(Value::as_bool) == Some(false)
+        self.has(&GENERATE) && self.body.get("generate").and_then(Value::as_bool) == Some(false)
     }
 
     /// The turn state, which on a WebSocket travels in the message instead of a header.
     #[must_use]
     pub fn turn_state(self) -> Option<Cow<'a, str>> {
-        self.rare(&["client_metadata", TURN_STATE])
+        self.rare(&TURN_STATE_KEY, &["client_metadata", TURN_STATE])
     }
 
     /// The conversation's session.
     #[must_use]
     pub fn session_id(self) -> Option<Cow<'a, str>> {
-        self.rare(&["client_metadata", "session_id"])
+        self.rare(&SESSION_ID, &["client_metadata", "session_id"])
     }
 
     /// The key of the prompt cache: Codex puts the thread id here, in every mode.
     #[must_use]
     pub fn prompt_cache_key(self) -> Option<Cow<'a, str>> {
-        self.rare(&["prompt_cache_key"])
+        self.rare(&PROMPT_CACHE_KEY, &["prompt_cache_key"])
     }
 
     /// The conversation's thread; sub-agents have threads of their own in one session.
     #[must_use]
     pub fn thread_id(self) -> Option<Cow<'a, str>> {
-        self.rare(&["client_metadata", "thread_id"])
+        self.rare(&THREAD_ID, &["client_metadata", "thread_id"])
     }
 
     /// The `encrypted_content` of the input's items, in their order.
@@ -79,7 +95,7 @@ impl<'a> RequestView<'a> {
     /// Whether the input holds the item that an earlier compaction left of the history.
     #[must_use]
     pub fn has_compaction(self) -> bool {
-        self.has("\"compaction\"")
+        self.has(&COMPACTION)
             && self.body.get("input").is_some_and(|input| {
                 let mut kinds = input.elements().filter_map(|item| item.get("type"));
                 kinds.any(|kind| kind.as_str().is_some_and(|kind| kind == "compaction"))
@@ -90,7 +106,7 @@ impl<'a> RequestView<'a> {
     /// `compaction_trigger`.
     #[must_use]
     pub fn is_compaction(self) -> bool {
-        self.has("compaction_trigger")
+        self.has(&COMPACTION_TRIGGER)
             && self.body.get("input").is_some_and(|input| {
                 let last = input.elements().last().and_then(|item| item.get("type"));
                 last.and_then(Value::as_str).is_some_and(|kind| kind == "compaction_trigger")
@@ -126,14 +142,13 @@ impl<'a> RequestView<'a> {
     }
 
     /// A field that most requests do not have: the text is searched for the last key before the object
-    /// is walked. (A key spelled with escapes is not found; no client writes one.)
-    fn rare(self, path: &[&str]) -> Option<Cow<'a, str>> {
-        let present = path.last().is_some_and(|key| self.has(key));
-        if present { self.body.at(path).and_then(Value::as_str) } else { None }
+    /// is walked. `key` is the last of `path`. (A key spelled with escapes is not found; no client writes one.)
+    fn rare(self, key: &Word, path: &[&str]) -> Option<Cow<'a, str>> {
+        if self.has(key) { self.body.at(path).and_then(Value::as_str) } else { None }
     }
 
-    fn has(self, word: &str) -> bool {
-        memchr::memmem::find(self.text, word.as_bytes()).is_some()
+    fn has(self, word: &Word) -> bool {
+        word.find(self.text).is_some()
     }
 }
 
@@ -148,9 +163,9 @@ fn offset(text: &[u8], part: &[u8]) -> usize {
 /// another. A text without such items is only searched for the key. (A key spelled with escapes is not
 /// found; no client writes one.)
 pub fn encrypted_contents(text: &[u8]) -> impl Iterator<Item = Cow<'_, str>> {
-    const KEY: &[u8] = br#""encrypted_content""#;
-    memchr::memmem::find_iter(text, KEY).filter_map(move |at| {
-        let value = text[at + KEY.len()..].trim_ascii_start().strip_prefix(b":")?;
+    let key = &*ENCRYPTED_CONTENT;
+    key.find_iter(text).filter_map(move |at| {
+        let value = text[at + key.needle().len()..].trim_ascii_start().strip_prefix(b":")?;
         Value::new(value).as_str().filter(|content| !content.is_empty())
     })
 }

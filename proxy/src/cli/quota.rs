@@ -128,6 +128,11 @@ impl ShowQuota {
                 return Ok(if has_failed { Exit::Failure } else { Exit::Ok });
             };
             tokio::time::sleep(Duration::from_secs(seconds)).await;
+            // A proxy beside this may have met a refusal meanwhile.
+            control.state.reread().await;
+            for profile in profiles.iter().filter_map(|loaded| loaded.profile.as_ref().ok()) {
+                profile.recall(&control.state);
+            }
         }
     }
 

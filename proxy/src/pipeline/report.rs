@@ -180,7 +180,10 @@ impl Proxy {
 
     /// Takes note that a profile served a call that began at `started`.
     pub fn note_success(&self, request: u64, route: &str, profile: &Profile, started: Instant) {
-        let closed = profile.health().serve(CircuitOf::route(route), started);
+        let mut closed = profile.health().serve(CircuitOf::route(route), started).peekable();
+        if closed.peek().is_some() {
+            profile.keep(&self.control.state);
+        }
         for of in closed {
             let (profile, route) = ((&*profile.name).into(), of.name().into());
             let state = "closed".into();

@@ -46,6 +46,39 @@ pub struct Health {
 pub struct Record {
     /// The circuits that are not closed.
     pub circuits: Vec<CircuitRecord>,
+    /// Those that a success has closed, so that another process does not bring their refusals back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub closed: Vec<Closed>,
+}
+
+/// A circuit that a success has closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closed {
+    /// What it is for.
+    pub of: CircuitOf,
+    /// When the last refusal came that the success showed to be past, in seconds since the epoch.
+    pub at: i64,
+}
+
+impl Record {
+    /// What two processes know of an account's health: of each circuit what the newer one says, and of
+    /// equals that it is closed.
+    #[must_use]
+    pub fn merge(&self, other: &Self) -> Self {
+        let mut merged = Self::default();
+        for of in CIRCUITS {
+            let open = self.circuits.iter().chain(&other.circuits).filter(|circuit| circuit.of == of);
+            let open = open.max_by_key(|circuit| (circuit.since, circuit.until));
+            let closed = self.closed.iter().chain(&other.closed).filter(|closed| closed.of == of);
+            match (open, closed.max_by_key(|closed| closed.at)) {
+                (Some(open), closed) if closed.is_none_or(|closed| closed.at < open.since) => {
+                    merged.circuits.push(open.clone());
+                }
+                (_, closed) => merged.closed.extend(closed),
+            }
+        }
+        merged
+    }
 }
 
 impl Health {
@@ -137,18 +170,30 @@ impl Health {
     /// What is kept of it over a restart.
     #[must_use]
     pub fn to_record(&self) -> Record {
-        let all = CIRCUITS.into_iter().zip(&self.circuits);
-        Record { circuits: all.filter_map(|(of, circuit)| circuit.to_record(of)).collect() }
+        let all = || CIRCUITS.into_iter().zip(&self.circuits);
+        Record {
+            circuits: all().filter_map(|(of, circuit)| circuit.to_record(of)).collect(),
+            closed: all().filter_map(|(of, circuit)| Some(Closed { of, at: circuit.closed()? })).collect(),
+        }
     }
 
     /// The health of an account as it was kept.
     #[must_use]
     pub fn from_record(record: &Record, now: Now) -> Self {
         let mut health = Self::default();
-        for kept in &record.circuits {
-            health.circuits[index(kept.of)] = Circuit::from_record(kept, now);
-        }
+        health.recall(record, now);
         health
+    }
+
+    /// Takes the circuits as they were kept. Why the account is left out until its credentials change stays.
+    pub fn recall(&mut self, record: &Record, now: Now) {
+        self.circuits = Default::default();
+        for closed in record.closed.iter().filter(|closed| closed.at <= now.unix) {
+            self.circuits[index(closed.of)] = Circuit::closed_at(closed.at);
+        }
+        for kept in &record.circuits {
+            self.circuits[index(kept.of)] = Circuit::from_record(kept, now);
+        }
     }
 }
 

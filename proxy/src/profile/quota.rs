@@ -307,6 +307,8 @@ pub struct Quota {
     /// In the order of their keys: the account's own limit first, shorter windows first.
     windows: Vec<Measured>,
     exhausted: Option<Exhausted>,
+    /// When the last refusal came that a success showed to be past, in seconds since the epoch.
+    lifted: Option<i64>,
     plan: Option<Box<str>>,
 }
 
@@ -412,11 +414,22 @@ impl Quota {
     }
 
     /// Takes the success of a request that began at `started`: what a refusal had said before that is
-    /// past. One that came meanwhile is not: the account may well finish what it had begun.
-    pub fn serve(&mut self, started: Instant) {
+    /// past. One that came meanwhile is not: the account may well finish what it had begun. Says whether
+    /// anything is past now.
+    pub fn serve(&mut self, started: Instant) -> bool {
         let is_later = |observed: Observed| observed.instant.is_some_and(|instant| instant > started);
+        let windows = self.windows.iter().map(|held| held.reading);
+        let windows = windows.filter(|reading| reading.source == Source::Refusal);
+        let refusals = windows.map(|reading| reading.observed);
+        let refusals = refusals.chain(self.exhausted.map(|exhausted| exhausted.observed));
+        let past = refusals.filter(|observed| !is_later(*observed)).map(|observed| observed.unix).max();
+        if past.is_none() {
+            return false;
+        }
+        self.lifted = self.lifted.max(past);
         self.exhausted = self.exhausted.filter(|exhausted| is_later(exhausted.observed));
         self.windows.retain(|held| held.reading.source != Source::Refusal || is_later(held.reading.observed));
+        true
     }
 
     /// Until when the account is used up, if a refusal said so and that time has not come.
@@ -495,6 +508,12 @@ impl Quota {
         let windows = self.own().map(|window| window.reading.observed);
         let refusal = self.exhausted.map(|exhausted| exhausted.observed);
         windows.chain(refusal).map(|observed| observed.age(now)).min()
+    }
+
+    /// Whether nobody has stated anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.windows.is_empty() && self.exhausted.is_none() && self.lifted.is_none()
     }
 
     /// Whether a window has started anew since it was stated.

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params,
+};
 
 use super::memory::Digest;
 use super::{Fact, Facts, Tie, crash, schema};
@@ -189,20 +191,7 @@ impl Database {
 
     /// The facts.
     pub(super) fn facts(&self) -> Result<Facts, StateError> {
-        let read = || {
-            let mut facts = HashMap::new();
-            let mut select = self.connection.prepare("SELECT kind, profile, value FROM fact")?;
-            let mut rows = select.query([])?;
-            while let Some(row) = rows.next()? {
-                let kind: String = row.get(0)?;
-                // A kind that an older version wrote and nobody reads any more stays for that version.
-                if let Some(fact) = Fact::ALL.into_iter().find(|fact| fact.name() == kind) {
-                    facts.insert((fact, row.get(1)?), row.get(2)?);
-                }
-            }
-            Ok(facts)
-        };
-        read().map_err(|error| self.failed(error))
+        facts(&self.connection).map_err(|error| self.failed(error))
     }
 
     /// Reads the bindings behind `seen` in the order in which they were written. Returns the last one's place.
@@ -245,10 +234,17 @@ impl Database {
         let mut put = transaction.prepare_cached(
             "INSERT OR REPLACE INTO fact (kind, profile, value, at) VALUES (?1, ?2, ?3, ?4)",
         )?;
+        let mut get =
+            transaction.prepare_cached("SELECT value FROM fact WHERE kind = ?1 AND profile = ?2")?;
         for ((fact, profile), value) in &batch.facts {
+            let stored: Option<String> =
+                get.query_row(params![fact.name(), profile], |row| row.get(0)).optional()?;
+            // Other processes may know what this one does not.
+            let merged = stored.and_then(|stored| fact.merge(value, &stored));
+            let value = merged.as_deref().unwrap_or(value);
             put.execute(params![fact.name(), profile, value, Now::read().unix])?;
         }
-        drop(put);
+        drop((put, get));
         let pruned = if batch.prunes { prune(&transaction)? } else { 0 };
         crash::point("write.commit");
         transaction.commit()?;
@@ -337,6 +333,10 @@ impl Reader {
         connection.pragma_update(None, "cache_size", -256)?;
         connection.pragma_update(None, "query_only", true)?;
         Ok(Self { connection })
+    }
+
+    pub(super) fn facts(&self) -> rusqlite::Result<Facts> {
+        facts(&self.connection)
     }
 
     pub(super) fn find(&self, tie: Tie, id: &Digest) -> rusqlite::Result<Option<Row>> {
@@ -443,6 +443,20 @@ fn check(connection: &Connection, path: &Path) -> Result<(), StateError> {
     let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
     let source = rusqlite::Error::SqliteFailure(code, Some(answer));
     Err(StateError::Damaged { path: path.to_owned(), source })
+}
+
+fn facts(connection: &Connection) -> rusqlite::Result<Facts> {
+    let mut facts = HashMap::new();
+    let mut select = connection.prepare("SELECT kind, profile, value FROM fact")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let kind: String = row.get(0)?;
+        // A kind that an older version wrote and nobody reads any more stays for that version.
+        if let Some(fact) = Fact::ALL.into_iter().find(|fact| fact.name() == kind) {
+            facts.insert((fact, row.get(1)?), row.get(2)?);
+        }
+    }
+    Ok(facts)
 }
 
 fn last(connection: &Connection) -> rusqlite::Result<i64> {

@@ -74,9 +74,12 @@ impl Memory {
 
     /// Takes a row of another process, unless one of ours is on its way and will replace it.
     pub(super) fn learn_settled(&self, row: Row, watermark: &Watermark) {
-        let is_ours = self.get(row.tie, &row.id).is_some_and(|known| !watermark.has_passed(known.ticket));
+        let Row { tie, id, profile, at } = row;
+        // Locked once for both: between them one of ours may begin its way.
+        let mut owners = self.owners(tie);
+        let is_ours = owners.get(&id).is_some_and(|known| !watermark.has_passed(known.ticket));
         if !is_ours {
-            self.learn(row);
+            owners.insert(id, Known { profile, at, ticket: Ticket::DURABLE });
         }
     }
 

@@ -156,6 +156,27 @@ async fn a_disk_that_hangs_stops_nothing_for_long() {
     assert!(events(&log).contains(&("state_save_error".to_owned(), Some("stuck".to_owned()))));
 }
 
+#[test]
+fn a_disk_that_hangs_does_not_keep_the_run_from_its_end() {
+    let (_home, directory) = home();
+    let log = Arc::new(RunLog::open(&directory.join("logs")).unwrap());
+    let (database, _) = Database::open(&directory, Durability::Normal).unwrap();
+    database.hang();
+    let state = Arc::new(over(database, &log));
+    let other = Connection::open(directory.join("state.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    state.bind(Tie::Response, "r", &profile("a"));
+    let (closing, closed) = (Arc::clone(&state), std::sync::mpsc::channel());
+    let thread = std::thread::spawn(move || {
+        closing.close();
+        closed.0.send(()).unwrap();
+    });
+    assert!(closed.1.recv_timeout(Duration::from_secs(30)).is_ok(), "it is still waiting for the disk");
+    thread.join().unwrap();
+    other.execute_batch("ROLLBACK").unwrap();
+    assert!(events(&log).contains(&("state_save_error".to_owned(), Some("stuck".to_owned()))));
+}
+
 #[tokio::test]
 async fn a_full_disk_is_told_once_and_what_is_given_up_is_counted() {
     let (_home, directory) = home();

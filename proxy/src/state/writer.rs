@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use wire::run_event::RunEvent;
 use super::database::{Batch, Database, Reader, Row, StateError, checkpoint};
 use super::memory::{Digest, Memory};
 use super::ticket::{Gate, LIMIT, Ticket, Watermark};
-use super::{Fact, Tie, lock};
+use super::{Fact, Facts, Tie, lock};
 use crate::telemetry::RunLog;
 
 /// How long behind the last commit the next one begins that nobody waits for.
@@ -28,7 +29,17 @@ const FACTS: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// How many bindings are kept while the disk fails: as many as there may be in all.
-const MAX_BACKLOG: usize = 34_816;
+const MAX_BACKLOG: usize = {
+    let (mut sum, mut at) = (0, 0);
+    while at < Tie::ALL.len() {
+        sum += Tie::ALL[at].capacity();
+        at += 1;
+    }
+    sum
+};
+
+/// How long the end of a run waits for what is not written yet: longer than a disk takes that fails.
+const CLOSE: Duration = Duration::from_secs(5);
 
 /// How often another process's changes are looked for, while there are requests.
 const LOOK: Duration = Duration::from_secs(1);
@@ -54,7 +65,8 @@ pub(super) struct Writer {
     reader: Arc<Mutex<Option<Reader>>>,
     path: PathBuf,
     looked: Mutex<Instant>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// The thread, and what is closed when it has ended.
+    thread: Mutex<Option<(JoinHandle<()>, Receiver<()>)>>,
 }
 
 /// What requests and the thread share.
@@ -175,7 +187,13 @@ impl Writer {
             cause: None,
             report: Report::default(),
         };
-        let spawned = std::thread::Builder::new().name("state".to_owned()).spawn(move || thread.run());
+        let (ending, ended) = sync_channel(1);
+        let run = move || {
+            // Dropped when the database is closed, or by a panic.
+            let _ending = ending;
+            thread.run();
+        };
+        let spawned = std::thread::Builder::new().name("state".to_owned()).spawn(run);
         let thread = spawned.map_err(|source| StateError::File { path: path.clone(), source })?;
         Ok(Self {
             shared,
@@ -183,7 +201,7 @@ impl Writer {
             reader: Arc::default(),
             path,
             looked: Mutex::new(Instant::now()),
-            thread: Mutex::new(Some(thread)),
+            thread: Mutex::new(Some((thread, ended))),
         })
     }
 
@@ -243,42 +261,70 @@ impl Writer {
 
     /// Looks bindings up that memory does not have, on a thread that may wait for the disk.
     pub(super) async fn find(&self, ids: Vec<(Tie, Digest)>) {
-        let (memory, reader) = (Arc::clone(&self.memory), Arc::clone(&self.reader));
+        let memory = Arc::clone(&self.memory);
+        self.read(move |open| {
+            for (tie, id) in ids {
+                if let Some(row) = open.find(tie, &id)? {
+                    memory.learn_missing(row);
+                }
+            }
+            Ok(())
+        })
+        .await;
+    }
+
+    /// The facts as they are on the disk; none if they cannot be read.
+    pub(super) async fn read_facts(&self) -> Facts {
+        self.read(Reader::facts).await.unwrap_or_default()
+    }
+
+    /// Reads on a thread that may wait for the disk. None if that fails, which the log tells.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reader) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Option<T> {
+        let reader = Arc::clone(&self.reader);
         let (path, shared) = (self.path.clone(), Arc::clone(&self.shared));
-        let find = move || {
+        let read = move || {
             let mut reader = lock(&reader);
             let found = (|| {
                 let open = match reader.take() {
                     Some(open) => open,
                     None => Reader::open(&path)?,
                 };
-                for (tie, id) in ids {
-                    if let Some(row) = open.find(tie, &id)? {
-                        memory.learn_missing(row);
-                    }
-                }
+                let found = read(&open)?;
                 *reader = Some(open);
-                rusqlite::Result::Ok(())
+                rusqlite::Result::Ok(found)
             })();
-            if let Err(error) = found {
-                let cause = cause(&error).into();
-                let error = error.to_string().into();
+            let failed = |error: &rusqlite::Error| {
+                let (cause, error) = (cause(error).into(), error.to_string().into());
                 shared.log.record(&RunEvent::StateSaveError { cause, error, backlog: 0, lag_ms: 0 });
-            }
+            };
+            found.inspect_err(failed).ok()
         };
-        // A look-up that panicked has found nothing.
-        let _ = tokio::task::spawn_blocking(find).await;
+        // One that panicked has found nothing.
+        tokio::task::spawn_blocking(read).await.ok().flatten()
     }
 
-    /// Writes what waits, and ends the thread.
+    /// Writes what waits, and ends the thread. One whose disk does not answer is left behind: it must not
+    /// keep the process from its end.
     pub(super) fn close(&self) {
         lock(&self.shared.queue).is_closed = true;
         self.shared.changed.notify_one();
-        lock(&self.reader).take();
-        if let Some(thread) = lock(&self.thread).take() {
-            // One that panicked has settled everything before it ended.
-            let _ = thread.join();
+        // One that is in use goes with its look-up, which may wait for the disk too.
+        if let Ok(mut reader) = self.reader.try_lock() {
+            reader.take();
         }
+        let Some((thread, ended)) = lock(&self.thread).take() else { return };
+        if ended.recv_timeout(CLOSE) == Err(RecvTimeoutError::Timeout) {
+            let (error, backlog) =
+                ("the last write has not come to its end".into(), lock(&self.shared.queue).rows.len());
+            let lag_ms = milliseconds(CLOSE);
+            let stuck = RunEvent::StateSaveError { cause: "stuck".into(), error, backlog, lag_ms };
+            return self.shared.log.record(&stuck);
+        }
+        // One that panicked has settled everything before it ended.
+        let _ = thread.join();
     }
 }
 

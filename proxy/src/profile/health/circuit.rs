@@ -29,6 +29,8 @@ pub struct Circuit {
     until: i64,
     /// Which request tries, and until when it has time.
     probing: Option<(u64, i64)>,
+    /// When the last refusal came that a success showed to be past, unless there was one since.
+    closed: Option<i64>,
 }
 
 /// A circuit as it is kept over a restart.
@@ -53,18 +55,28 @@ impl Circuit {
         // At most 16 min.
         self.until = now.unix.saturating_add(open as i64);
         self.last = Some(now);
-        self.probing = None;
+        (self.probing, self.closed) = (None, None);
         self.until
     }
 
     /// Takes the success of a request that began at `started`: refusals before that are past. Says whether
     /// there were any.
     pub fn serve(&mut self, started: Instant) -> bool {
-        let is_past = self.last.is_some_and(|last| last.instant <= started);
-        if is_past {
-            *self = Self::default();
+        let past = self.last.filter(|last| last.instant <= started);
+        if let Some(last) = past {
+            *self = Self::closed_at(last.unix);
         }
-        is_past
+        past.is_some()
+    }
+
+    /// A circuit that a success has closed, whose last refusal came at this time.
+    pub(super) fn closed_at(unix: i64) -> Self {
+        Self { closed: Some(unix), ..Self::default() }
+    }
+
+    /// When the last refusal came that a success showed to be past, unless there was one since.
+    pub(super) fn closed(&self) -> Option<i64> {
+        self.closed
     }
 
     /// Whether a request, by its number, may try now, while the circuit is half open; that is noted.
@@ -119,7 +131,7 @@ impl Circuit {
             refusals: record.refusals.max(0.0),
             last: Some(Now { instant, unix: record.since }),
             until: record.until.min(longest),
-            probing: None,
+            ..Self::default()
         }
     }
 

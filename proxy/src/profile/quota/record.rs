@@ -21,6 +21,9 @@ pub struct Record {
     plan: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     exhausted: Option<Refused>,
+    /// When the last refusal came that a success showed to be past.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lifted_at: Option<i64>,
     #[serde(default)]
     windows: Vec<WindowRecord>,
 }
@@ -53,6 +56,16 @@ struct WindowRecord {
     history: Vec<(i64, f64)>,
 }
 
+impl Record {
+    /// What two processes know of one account, each for itself.
+    #[must_use]
+    pub fn merge(self, other: Self, now: Now) -> Self {
+        let mut merged = Quota::from_record(self, now);
+        merged.merge(Quota::from_record(other, now), now);
+        merged.to_record()
+    }
+}
+
 impl Quota {
     /// What should be kept of it.
     #[must_use]
@@ -76,6 +89,7 @@ impl Quota {
             exhausted: self
                 .exhausted
                 .map(|exhausted| Refused { observed_at: exhausted.observed.unix, until: exhausted.until }),
+            lifted_at: self.lifted,
             windows: self.windows.iter().map(window).collect(),
         }
     }
@@ -96,6 +110,7 @@ impl Quota {
             observed: observed(refused.observed_at),
             until: refused.until.min(now.unix.saturating_add(LONGEST_RESET)),
         });
+        quota.lifted = record.lifted_at.map(|at| at.min(now.unix));
         for window in record.windows.into_iter().take(MAX_WINDOWS) {
             let length = match (window.seconds, window.index) {
                 (Some(seconds), _) if seconds > 0 => Length::Seconds(seconds),
@@ -117,5 +132,51 @@ impl Quota {
             }
         }
         quota
+    }
+
+    /// Adds what another process knows, as if one had learnt all of it in the order of time. Both come from
+    /// records, so that their times are comparable.
+    fn merge(&mut self, other: Self, now: Now) {
+        self.lifted = self.lifted.max(other.lifted);
+        let lifted = self.lifted;
+        let is_past = |observed: Observed| lifted.is_some_and(|lifted| observed.unix <= lifted);
+        let refusals = [self.exhausted, other.exhausted].into_iter().flatten();
+        let refusals = refusals.filter(|exhausted| !is_past(exhausted.observed));
+        self.exhausted = refusals.max_by_key(|exhausted| (exhausted.observed.unix, exhausted.until));
+        self.plan = self.plan.take().or(other.plan);
+        let (ours, theirs) = (std::mem::take(&mut self.windows), other.windows);
+        // Stated by nobody any more since the other one was asked.
+        let is_gone = |held: &Measured, beside: &[Measured]| {
+            let newer = |it: &Measured| {
+                it.key.limit == held.key.limit
+                    && it.reading.source >= held.reading.source
+                    && it.reading.observed.unix > held.reading.observed.unix
+            };
+            beside.iter().all(|it| it.key != held.key) && beside.iter().any(newer)
+        };
+        for (held, beside) in [(&ours, &theirs), (&theirs, &ours)] {
+            for window in held.iter().filter(|window| !is_gone(window, beside)) {
+                if window.reading.source != Source::Refusal || !is_past(window.reading.observed) {
+                    self.add(window.clone(), now);
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, window: Measured, now: Now) {
+        match self.windows.binary_search_by(|held| held.key.cmp(&window.key)) {
+            Ok(at) => {
+                let order = |window: &Measured| (window.reading.observed.unix, window.reading.source);
+                let held = &mut self.windows[at];
+                let is_newer = order(&window) >= order(held);
+                let (old, new) = if is_newer { (&*held, &window) } else { (&window, &*held) };
+                let then = Now { unix: new.reading.observed.unix, ..now };
+                if old.reading.yields_to(&new.reading, window.key.length, then) == is_newer {
+                    *held = window;
+                }
+            }
+            Err(at) if self.windows.len() < MAX_WINDOWS => self.windows.insert(at, window),
+            Err(_) => {}
+        }
     }
 }
