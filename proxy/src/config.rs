@@ -2,7 +2,7 @@
 //!
 //! Values come from `prodex.toml` in the home, then the environment, then flags; each later one wins.
 //! Malformed values are errors that name the place, and so are unknown keys of the file. Unknown variables are
-//! not: an older tool of the same name has some of its own. Nothing else reads the environment, and what is
+//! told and not refused: an older tool of the same name has some of its own. Nothing else reads the environment, and what is
 //! no UTF-8 there counts as unset.
 
 use std::net::SocketAddr;
@@ -126,7 +126,8 @@ macro_rules! settings {
                     $( stringify!($name) => self.$name = check(stringify!($name), value, $range, place)?, )+
                     _ => {
                         let (name, place) = (name.to_owned(), place.to_owned());
-                        return Err(ConfigError::Unknown { hint: similar(&name), place, name });
+                        let hint = similar(&name, SETTINGS.iter().map(|setting| setting.name));
+                        return Err(ConfigError::Unknown { hint, place, name });
                     }
                 }
                 Ok(())
@@ -304,6 +305,26 @@ impl Config {
     }
 }
 
+/// What to tell about the variables of this process that begin like those of settings and are none.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the one reader of the environment")]
+pub fn unknown_variables() -> Vec<String> {
+    unknown(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
+}
+
+fn unknown(names: impl Iterator<Item = String>) -> Vec<String> {
+    let is_known = |name: &str| name == "PRODEX_HOME" || SETTINGS.iter().any(|setting| setting.env == name);
+    let unknown = names.filter(|name| name.starts_with("PRODEX_") && !is_known(name));
+    let mut told: Vec<String> = unknown
+        .map(|name| {
+            let hint = similar(&name, SETTINGS.iter().map(|setting| setting.env));
+            format!("{name} is no setting and is not used{hint}")
+        })
+        .collect();
+    told.sort();
+    told
+}
+
 /// The process environment, for [`Config::load`].
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the one reader of the environment")]
@@ -361,7 +382,7 @@ fn read_file(path: &Path) -> Result<Vec<(String, String, String)>, ConfigError> 
 }
 
 /// Points to a setting whose name is a few letters away.
-fn similar(name: &str) -> String {
+fn similar(name: &str, known: impl Iterator<Item = &'static str>) -> String {
     let distance = |other: &str| {
         let (one, two): (Vec<char>, Vec<char>) = (name.chars().collect(), other.chars().collect());
         let mut row: Vec<usize> = (0..=two.len()).collect();
@@ -375,7 +396,7 @@ fn similar(name: &str) -> String {
         }
         row[two.len()]
     };
-    let nearest = SETTINGS.iter().map(|setting| (distance(setting.name), setting.name)).min();
+    let nearest = known.map(|known| (distance(known), known)).min();
     match nearest {
         Some((distance, nearest)) if distance <= 3 => format!("; did you mean `{nearest}`?"),
         _ => String::new(),
@@ -403,6 +424,15 @@ mod tests {
         assert_eq!(config.max_request_body.bytes(), 64 << 20);
         assert_eq!(config.token_endpoint().to_string(), "https://auth.openai.com/oauth/token");
         assert!(config.upstream.is_none());
+    }
+
+    #[test]
+    fn variables_that_are_no_settings_are_told() {
+        let names = ["PRODEX_HOME", "PRODEX_MAXACTIVE", "PATH", "PRODEX_WORKERS", "PRODEX_OF_ANOTHER_TOOL"];
+        insta::assert_snapshot!(unknown(names.into_iter().map(str::to_owned)).join("\n"), @r"
+        PRODEX_MAXACTIVE is no setting and is not used; did you mean `PRODEX_MAX_ACTIVE`?
+        PRODEX_OF_ANOTHER_TOOL is no setting and is not used
+        ");
     }
 
     #[test]

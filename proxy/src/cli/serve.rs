@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use wire::run_event::RunEvent;
 
 use super::{Exit, Failure, Home};
-use crate::config::{Config, Overrides};
+use crate::config::{Config, Overrides, unknown_variables};
 use crate::control::Control;
 use crate::guard::Guard;
 use crate::pipeline::Proxy;
@@ -99,6 +99,9 @@ impl From<TlsError> for Failure {
 impl Serve {
     pub(super) fn execute(self) -> Result<Exit, Failure> {
         let config = self.home.config(&self.options.overrides())?;
+        for told in unknown_variables() {
+            eprintln!("prodex: {told}");
+        }
         raise_file_limit();
         let profiles = load_profiles(&config)?;
         let log = open_log(&config)?;
