@@ -1,6 +1,8 @@
 //! Our proxy as the laboratory starts any: by its program, its `serve` contract and its exit code.
 
 use std::ffi::OsString;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -25,6 +27,9 @@ const TROUBLE: [&str; 5] = [
     "compat_warning",
 ];
 
+/// The proxy's home within that of its sandbox.
+const FOLDER: &str = "prodex";
+
 /// A home with a profile for each account, twice: its login and its API key.
 #[derive(Debug)]
 pub(crate) struct Home {
@@ -44,10 +49,7 @@ impl Home {
         names: impl IntoIterator<Item = &str>,
         accounts: &[Account],
     ) -> Result<Self> {
-        let mut sandbox = Sandbox::new("proxy")?;
-        sandbox.set("PRODEX_HOME", sandbox.home().join("prodex"));
-        sandbox.set("PRODEX_RUNTIME_LOG_DIR", sandbox.logs());
-        let home = Self { program: program.to_owned(), sandbox };
+        let home = Self::empty(program)?;
         for (name, account) in names.into_iter().zip(accounts) {
             home.add(name, &account.auth_json()).await?;
             if let Some(key) = &account.api_key {
@@ -56,6 +58,21 @@ impl Home {
             }
         }
         Ok(home)
+    }
+
+    fn empty(program: &Path) -> Result<Self> {
+        let mut sandbox = Sandbox::new("proxy")?;
+        sandbox.set("PRODEX_HOME", sandbox.home().join(FOLDER));
+        sandbox.set("PRODEX_RUNTIME_LOG_DIR", sandbox.logs());
+        Ok(Self { program: program.to_owned(), sandbox })
+    }
+
+    /// Another home with the same profiles: what a proxy of the one learns, those of the other do not know.
+    pub(crate) fn copy(&self) -> Result<Self> {
+        let copy = Self::empty(&self.program)?;
+        let (from, to) = (self.sandbox.home().join(FOLDER), copy.sandbox.home().join(FOLDER));
+        copy_folder(&from, &to).with_context(|| format!("failed to copy {}", from.display()))?;
+        Ok(copy)
     }
 
     async fn add(&self, name: &str, auth: &serde_json::Value) -> Result<()> {
@@ -112,6 +129,20 @@ impl Home {
         };
         Check { what, ok: trouble.is_empty(), seen: trouble }
     }
+}
+
+/// Copies a folder with all that is in it, for its owner's eyes only.
+fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
+    DirBuilder::new().mode(0o700).create(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let (entry, to) = entry.map(|entry| (entry.path(), to.join(entry.file_name())))?;
+        if entry.is_dir() {
+            copy_folder(&entry, &to)?;
+        } else {
+            std::fs::copy(&entry, &to)?;
+        }
+    }
+    Ok(())
 }
 
 /// A proxy that serves.

@@ -122,7 +122,9 @@ impl Way {
         let again = self.again(subject);
         let report = match (self, home) {
             (Self::Program(_), Some(home)) => {
-                // A proxy of its own for each, so that what one has learnt does not decide the next.
+                // A proxy and a home of its own for each, so that what one has learnt does not decide the next:
+                // the fixtures have the same placeholders for their ids.
+                let home = home.copy()?;
                 let serving = home.serve(&upstream, tls).await?;
                 let read = |path: &PathBuf| std::fs::read_to_string(path);
                 let ca_pem = serving.endpoint.ca_cert.as_ref().map(read).transpose()?;
