@@ -307,7 +307,6 @@ impl Config {
 
 /// What to tell about the variables of this process that begin like those of settings and are none.
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "this is the one reader of the environment")]
 pub fn unknown_variables() -> Vec<String> {
     unknown(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
 }
