@@ -16,33 +16,19 @@ pub mod gate;
 
 mod wait;
 
-use gate::{Gate, Reason, View};
+use gate::{Gate, Reason};
 pub use gate::{Permit, Rank};
 pub use wait::{Patience, enter};
 
 /// The gates of a run.
 #[derive(Debug)]
 pub struct Admission {
-    /// Turns and compactions, with a lane for each of [`MODEL_LANES`].
+    /// Turns over HTTP, compactions, and turns on WebSockets: a lane for each, in this order.
     model: Arc<Gate>,
     /// Everything else.
     side: Arc<Gate>,
     /// Open WebSockets, busy or not. Nobody waits here.
     sockets: Arc<Gate>,
-}
-
-/// The lanes of the model calls, in the order of their gate.
-pub const MODEL_LANES: [Lane; 3] = [Lane::Responses, Lane::Compact, Lane::Websocket];
-
-/// Who is in flight and who waits, over all gates, at one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Occupancy {
-    /// Turns and compactions; its lanes are [`MODEL_LANES`].
-    pub model: View,
-    /// Everything else, in one lane.
-    pub side: View,
-    /// Open WebSockets, in one lane.
-    pub sockets: View,
 }
 
 impl Admission {
@@ -63,12 +49,6 @@ impl Admission {
     #[must_use]
     pub fn active(&self) -> usize {
         self.model.active() + self.side.active()
-    }
-
-    /// Who is in flight and who waits.
-    #[must_use]
-    pub fn occupancy(&self) -> Occupancy {
-        Occupancy { model: self.model.view(), side: self.side.view(), sockets: self.sockets.view() }
     }
 
     /// The gate that a lane's requests pass, and which of its lanes it is.

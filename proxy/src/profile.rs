@@ -129,13 +129,6 @@ impl Profile {
         Fact::new(self, &self.health, Health::describe)
     }
 
-    /// Changes what its person has decided about it: whether it is paused, in scope, preferred.
-    pub fn decide(&self, change: impl FnOnce(&mut Standing)) {
-        if let Some((board, at)) = &self.place {
-            board.publish(*at, change);
-        }
-    }
-
     /// How many requests it serves now.
     #[must_use]
     pub fn in_flight(&self) -> usize {

@@ -6,7 +6,7 @@ use mock_upstream::Account;
 use mock_upstream::script::{Http, Item, Rule, Turn};
 use serde_json::json;
 
-use super::scenario::{Expect, Scenario, Step};
+use super::scenario::{Expect, Scenario, Step, call_and_answer};
 
 /// A conversation in front of a pool, and what happens to it.
 #[derive(Debug, Clone)]
@@ -42,25 +42,6 @@ pub fn stories() -> Vec<Story> {
 
 fn pool(first: Option<u64>) -> Vec<Account> {
     vec![Account { turns_left: first, ..Account::new(FIRST) }, Account::new(SECOND)]
-}
-
-/// A command and its answer: two requests on one WebSocket, of which the second continues the first.
-fn call_and_answer(name: &'static str, before: Option<Item>) -> Scenario {
-    let items = before.into_iter().chain([Item::Shell("echo mark-$((40+2))".into())]);
-    Scenario {
-        name,
-        rules: vec![
-            Rule::new(Turn::of(items)).user_text("a command").tool_output(false).named("call"),
-            Rule::new(Turn::text("The command ran."))
-                .user_text("a command")
-                .tool_output(true)
-                .named("answer"),
-        ],
-        settings: Vec::new(),
-        model: None,
-        steps: vec![step("a command", "The command ran.", &["mark-42"])],
-        expect: Expect { requests: 2, bodies: vec!["mark-42"], ..Expect::default() },
-    }
 }
 
 fn chain() -> Story {

@@ -79,12 +79,17 @@ fn simple() -> Scenario {
 }
 
 fn shell() -> Scenario {
-    let call =
-        Turn::of([Item::Reasoning("A command will tell.".into()), Item::Shell("echo mark-$((40+2))".into())]);
+    call_and_answer("shell", Some(Item::Reasoning("A command will tell.".into())))
+}
+
+/// A command and its answer: two requests, of which the second brings the output of the first one's call.
+/// The model says `before` before it calls.
+pub(super) fn call_and_answer(name: &'static str, before: Option<Item>) -> Scenario {
+    let items = before.into_iter().chain([Item::Shell("echo mark-$((40+2))".into())]);
     Scenario {
-        name: "shell",
+        name,
         rules: vec![
-            Rule::new(call).user_text("a command").tool_output(false).named("call"),
+            Rule::new(Turn::of(items)).user_text("a command").tool_output(false).named("call"),
             Rule::new(Turn::text("The command ran."))
                 .user_text("a command")
                 .tool_output(true)

@@ -4,7 +4,7 @@
 //! base64 crate, so that a mistake of the walker is not made twice; only the detectors are shared. What it
 //! finds it names by record, JSON pointer and rule, never by value.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 
 use aho_corasick::{AhoCorasick, MatchKind};
@@ -19,6 +19,10 @@ use super::vault::hash;
 use super::{Error, compressed, detect, filler};
 
 mod decode;
+
+mod elements;
+
+use elements::Elements;
 
 /// Something in a scrubbed record that must not be there.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -174,51 +178,6 @@ struct Look {
     exchange: u64,
     item: u64,
     joined: HashMap<(u64, u64), String>,
-}
-
-/// Elements of arrays of which nothing came, as they are spelled: tools and the history come with every request.
-#[derive(Debug, Default)]
-struct Elements {
-    known: HashMap<u64, Element>,
-    size: usize,
-    /// Those that came once: of what does not come again nothing is copied.
-    came: HashSet<u64>,
-}
-
-#[derive(Debug)]
-struct Element {
-    raw: Box<str>,
-    /// The pieces that it joins to its stream, which they do every time.
-    pieces: Vec<String>,
-}
-
-impl Elements {
-    /// What is kept at most, in bytes; then all is forgotten.
-    const LIMIT: usize = 8 * 1024 * 1024;
-    /// Shorter elements are looked at sooner than looked up.
-    const SHORTEST: usize = 32;
-
-    /// How many elements that came once are remembered; then all are forgotten.
-    const ONCE: usize = 64 * 1024;
-
-    fn add(&mut self, key: u64, raw: &str, pieces: Vec<String>) {
-        let size = raw.len() + pieces.iter().map(String::len).sum::<usize>();
-        if size > Self::LIMIT / 8 {
-            return;
-        }
-        if self.came.len() >= Self::ONCE {
-            self.came.clear();
-        }
-        if self.came.insert(key) {
-            return;
-        }
-        if self.size + size > Self::LIMIT {
-            self.known.clear();
-            self.size = 0;
-        }
-        self.size += size;
-        self.known.insert(key, Element { raw: raw.into(), pieces });
-    }
 }
 
 /// Views within views that are looked at; one more than the walker follows.

@@ -77,8 +77,6 @@ impl Proxy {
         let ask = Ask { request, lane: 0, rank: Rank::new(false, self.continues(ties)) };
         let subject = Subject::Profile(Arc::clone(&profile.name));
         let waited = Box::pin(self.wait(&profile.gate, ask, subject)).await;
-        // Should it have been chosen to try a profile that refused, it does not.
-        let waited = waited.inspect_err(|_| profile.health().release(request));
         waited.map(|permit| profile.admitted(permit))
     }
 

@@ -172,7 +172,7 @@ impl Proxy {
                 }
             }
             // Says nothing about the account.
-            Refusal::Overload | Refusal::NotFound | Refusal::Unreadable => profile.health().release(request),
+            Refusal::Overload | Refusal::NotFound | Refusal::Unreadable => {}
         }
         // A killed proxy does not forget who refused.
         profile.keep(&self.control.state);
@@ -245,8 +245,6 @@ impl Proxy {
 
     /// Logs an attempt that got no response.
     pub(crate) fn record_failure(&self, request: u64, profile: &Profile, error: &Error) {
-        // If this was the one that tries a profile, it has learnt nothing about it.
-        profile.health().release(request);
         let log = &self.control.log;
         if let Error::Connect { origin, pause: Some(pause), .. } = error {
             let (profile, origin, ms) = ((&*profile.name).into(), origin.into(), milliseconds(*pause));

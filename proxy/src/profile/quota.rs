@@ -284,20 +284,14 @@ impl Measured {
     }
 }
 
-/// Why a fresh request should rather go elsewhere. It is advice: an owner is asked all the same.
+/// That an account is used up, because a refusal said so.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Floor {
-    /// Critical or exhausted.
-    pub band: Band,
-    /// The tightest window; none when a refusal does not say which it was.
+pub struct Refused {
+    /// Which window; none when the refusal does not say.
     pub window: Option<Key>,
-    /// How much of it is left, in percent.
-    pub remaining: f64,
-    /// When it starts anew, in seconds since the epoch.
-    pub resets_at: Option<i64>,
-    /// Who said so.
-    pub source: Source,
-    /// How long ago.
+    /// Until when, in seconds since the epoch.
+    pub until: i64,
+    /// How long ago it was said.
     pub age: Duration,
 }
 
@@ -435,8 +429,7 @@ impl Quota {
     /// Until when the account is used up, if a refusal said so and that time has not come.
     #[must_use]
     pub fn exhausted_until(&self, now: Now) -> Option<i64> {
-        let exhausted = self.exhausted.filter(|it| !it.observed.has_come(it.until, now));
-        exhausted.map(|exhausted| exhausted.until)
+        self.exhausted.filter(|it| !it.observed.has_come(it.until, now)).map(|exhausted| exhausted.until)
     }
 
     /// All windows, the account's own first and shorter ones first.
@@ -467,39 +460,14 @@ impl Quota {
         self.own().map(|window| window.band(now)).max().unwrap_or(Band::Unknown)
     }
 
-    /// Why a fresh request should rather go to another profile, if it should. However old, what a window
-    /// said against the account holds until it starts anew, because within a window use only grows.
+    /// The refusal that holds. The reset that it names and that of its window are computed at different times.
     #[must_use]
-    pub fn floor(&self, now: Now) -> Option<Floor> {
-        let refused = self.exhausted.filter(|it| !it.observed.has_come(it.until, now));
-        if let Some(refused) = refused {
-            return Some(Floor {
-                band: Band::Exhausted,
-                window: self.window_until(refused.until).map(|window| window.key.clone()),
-                remaining: 0.0,
-                resets_at: Some(refused.until),
-                source: Source::Refusal,
-                age: refused.observed.age(now),
-            });
-        }
-        let tight = self.own().filter_map(|window| Some((window, window.remaining(now)?)));
-        let (window, remaining) = tight.min_by(|(_, one), (_, two)| one.total_cmp(two))?;
-        let band = Band::of(Some(remaining));
-        band.is_below_floor().then(|| Floor {
-            band,
-            window: Some(window.key.clone()),
-            remaining,
-            resets_at: window.reading.resets_at,
-            source: window.reading.source,
-            age: window.reading.observed.age(now),
-        })
-    }
-
-    /// The window whose reset a refusal named; the two are computed at different times.
-    #[must_use]
-    pub fn window_until(&self, reset: i64) -> Option<&Measured> {
-        let is_near = |at: i64| at.abs_diff(reset) <= 60;
-        self.own().find(|window| window.reading.resets_at.is_some_and(is_near))
+    pub fn refused(&self, now: Now) -> Option<Refused> {
+        let refused = self.exhausted.filter(|it| !it.observed.has_come(it.until, now))?;
+        let is_near = |at: i64| at.abs_diff(refused.until) <= 60;
+        let window = self.own().find(|window| window.reading.resets_at.is_some_and(is_near));
+        let (window, age) = (window.map(|window| window.key.clone()), refused.observed.age(now));
+        Some(Refused { window, until: refused.until, age })
     }
 
     /// How long ago the newest evidence was observed, of whatever source.

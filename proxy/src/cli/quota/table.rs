@@ -72,13 +72,13 @@ fn lines_of(entry: &Entry, all: bool, now: Now) -> Vec<Line> {
     }
     let quota = &entry.quota;
     let mark = if matches!(entry.asked, Asked::Failed(_)) { " *" } else { "" };
-    let refused = quota.floor(now).filter(|floor| floor.source == Source::Refusal);
+    let refused = quota.refused(now);
     let mut lines: Vec<Line> = Vec::new();
     for window in quota.windows().iter().filter(|window| all || window.key.limit.is_none()) {
-        let refusal = refused.as_ref().filter(|floor| floor.window.as_ref() == Some(&window.key));
+        let refusal = refused.as_ref().filter(|refused| refused.window.as_ref() == Some(&window.key));
         let reading = &window.reading;
         let (remaining, resets_at, source, age) = match refusal {
-            Some(floor) => (Some(0.0), floor.resets_at, floor.source, floor.age),
+            Some(refused) => (Some(0.0), Some(refused.until), Source::Refusal, refused.age),
             None => {
                 let resets_at = window.remaining(now).and(reading.resets_at);
                 (window.remaining(now), resets_at, reading.source, reading.observed.age(now))
@@ -102,16 +102,17 @@ fn lines_of(entry: &Entry, all: bool, now: Now) -> Vec<Line> {
         ];
         lines.push(Line { cells, band: Some(band) });
     }
-    if let Some(floor) = refused.filter(|floor| floor.window.is_none()) {
-        let mut cells = none(&evidence(floor.source, floor.age.as_secs(), mark), floor.band.name());
+    if let Some(refused) = refused.filter(|refused| refused.window.is_none()) {
+        let band = Band::Exhausted;
+        let mut cells = none(&evidence(Source::Refusal, refused.age.as_secs(), mark), band.name());
         if !lines.is_empty() {
             cells[0].clear();
             cells[1].clear();
         }
         cells[2] = "all".to_owned();
-        cells[3] = percent(floor.remaining);
-        cells[4] = floor.resets_at.map_or_else(|| "?".to_owned(), |at| duration(at - now.unix));
-        lines.push(Line { cells, band: Some(floor.band) });
+        cells[3] = percent(0.0);
+        cells[4] = duration(refused.until - now.unix);
+        lines.push(Line { cells, band: Some(band) });
     }
     if lines.is_empty() {
         let band = Band::Unknown;

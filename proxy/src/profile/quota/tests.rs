@@ -54,13 +54,13 @@ fn no_reading_lifts_a_refusal_but_a_later_success_does() {
     let [five_hours, week] = quota.windows() else { panic!("two windows") };
     assert_eq!((five_hours.reading.used_percent, five_hours.reading.source), (100.0, Source::Refusal));
     assert_eq!((week.reading.used_percent, week.reading.source), (41.0, Source::Response), "it was not full");
-    let floor = quota.floor(after).unwrap();
-    assert_eq!((floor.band, floor.source, floor.age.as_secs()), (Band::Exhausted, Source::Refusal, 3600));
-    assert_eq!(floor.window.unwrap().length.label(), "5h");
+    let refused = quota.refused(after).unwrap();
+    assert_eq!((quota.band(after), refused.until, refused.age.as_secs()), (Band::Exhausted, 9000, 3600));
+    assert_eq!(refused.window.unwrap().length.label(), "5h");
     quota.serve(after.instant);
     assert_eq!((quota.exhausted_until(after), quota.remaining(after)), (None, Some(59.0)));
     quota.observe(&free, Source::Response, after);
-    assert_eq!((quota.remaining(after), quota.floor(after)), (Some(59.0), None));
+    assert_eq!((quota.remaining(after), quota.refused(after)), (Some(59.0), None));
 }
 
 #[test]
@@ -119,7 +119,11 @@ fn windows_are_told_apart_by_limit_and_length() {
     quota.observe(&limits, Source::Response, now);
     let labels: Vec<String> = quota.windows().iter().map(|window| window.key.length.label()).collect();
     assert_eq!(labels, ["5h", "7d", "5h"]);
-    assert_eq!((quota.remaining(now), quota.floor(now)), (Some(80.0), None), "one model is not the account");
+    assert_eq!(
+        (quota.remaining(now), quota.band(now)),
+        (Some(80.0), Band::Ready),
+        "one model is not the account"
+    );
     // The names `primary` and `secondary` may change places: lengths do not.
     quota.observe(&own(&[window(21.0, FIVE_HOURS, 900)]), Source::Response, later(now, 1));
     let used: Vec<f64> = quota.windows().iter().map(|window| window.reading.used_percent).collect();
@@ -143,15 +147,15 @@ fn bands_begin_where_they_are_said_to() {
 }
 
 #[test]
-fn a_floor_holds_however_old_until_the_window_resets() {
+fn a_reading_holds_however_old_until_its_window_resets() {
     let (mut quota, now) = (Quota::default(), at(1000));
     let reset = 1000 + 6 * 24 * 3600;
     quota.observe(&own(&[window(50.0, FIVE_HOURS, 5000), window(96.0, WEEK, reset)]), Source::Usage, now);
     let after = later(now, 5 * 24 * 3600);
-    let floor = quota.floor(after).unwrap();
-    assert_eq!((floor.band, floor.remaining, floor.resets_at), (Band::Critical, 4.0, Some(reset)));
-    assert_eq!(floor.window.unwrap().length.seconds(), Some(WEEK));
-    assert_eq!(quota.floor(later(now, 6 * 24 * 3600)), None);
+    assert_eq!(quota.remaining(after), Some(4.0));
+    let [_, week] = quota.windows() else { panic!("two windows") };
+    assert_eq!((week.band(after), week.key.length.seconds()), (Band::Critical, Some(WEEK)));
+    assert_eq!(quota.remaining(later(now, 6 * 24 * 3600)), None);
 }
 
 #[test]
@@ -247,7 +251,7 @@ proptest! {
             prop_assert_eq!(quota.exhausted_until(now), (now.unix < until).then_some(until));
             prop_assert!(quota.remaining(now).is_none_or(|left| (0.0..=100.0).contains(&left)));
             prop_assert!(quota.windows().is_sorted_by(|one, two| one.key < two.key));
-            prop_assert_eq!(quota.floor(now).is_some(), quota.band(now) >= Band::Critical);
+            prop_assert_eq!(quota.refused(now).is_some(), now.unix < until);
             for window in quota.windows() {
                 prop_assert!(window.history.samples().count() >= 1);
                 let _ = window.estimate(now);
