@@ -3,12 +3,12 @@
 //! The format is `wire::run_event`; whose log it is does not matter. A line that is none is counted, so
 //! that a log that nobody can read is not taken for an empty one.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use wire::run_event::RawLine;
-
-/// The file that names the newest log.
-pub const POINTER: &str = "prodex-runtime-latest.path";
+pub use wire::run_event::file::POINTER;
+use wire::run_event::file::part_number;
 
 /// The variable that tells a proxy where its logs go.
 pub const DIRECTORY_VARIABLE: &str = "PRODEX_RUNTIME_LOG_DIR";
@@ -60,13 +60,26 @@ impl RunLog {
         Self::read(&directory.join(path.trim()))
     }
 
-    /// Reads a log.
+    /// Reads a log, its older parts first.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When a file cannot be read.
     pub fn read(path: &Path) -> Result<Self, RunLogError> {
-        let bytes =
-            std::fs::read(path).map_err(|source| RunLogError::Log { path: path.to_owned(), source })?;
+        let read = |path: &Path| {
+            std::fs::read(path).map_err(|source| RunLogError::Log { path: path.to_owned(), source })
+        };
+        // What becomes a part meanwhile is looked for again: nothing is to be missed or be there twice.
+        let bytes = loop {
+            let parts = parts(path);
+            let mut bytes = Vec::new();
+            for part in &parts {
+                bytes.extend(read(part)?);
+            }
+            bytes.extend(read(path)?);
+            if parts == self::parts(path) {
+                break bytes;
+            }
+        };
         let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
         let parsed: Vec<Option<RawLine>> = lines.map(|line| serde_json::from_slice(line).ok()).collect();
         let skipped = parsed.iter().filter(|line| line.is_none()).count();
@@ -77,6 +90,20 @@ impl RunLog {
     pub fn events(&self, name: &str) -> impl Iterator<Item = &RawLine> {
         self.lines.iter().filter(move |line| line.event == name)
     }
+}
+
+/// The older parts of a log, in order. None if there is no directory to look into: the log is not there either.
+fn parts(log: &Path) -> Vec<PathBuf> {
+    let directory = log.parent().unwrap_or(Path::new("."));
+    let name = log.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut parts: Vec<_> = names.filter_map(|other| Some((part_number(name, &other)?, other))).collect();
+    parts.sort_unstable();
+    // While the file becomes a part it has both names.
+    let inode = |path: &Path| std::fs::metadata(path).map(|meta| meta.ino()).ok();
+    let parts = parts.into_iter().map(|(_, name)| directory.join(name));
+    parts.filter(|part| inode(part) != inode(log)).collect()
 }
 
 #[cfg(test)]
@@ -96,5 +123,19 @@ mod tests {
         assert_eq!((log.lines.len(), log.skipped), (2, 2));
         assert_eq!(log.events("profile_commit").count(), 2);
         assert_eq!(log.events("other").count(), 0);
+    }
+
+    #[test]
+    fn older_parts_come_first() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, event) in
+            [("a.jsonl", "c"), ("a.000002.jsonl", "b"), ("a.000001.jsonl", "a"), ("b.jsonl", "x")]
+        {
+            let line = format!(r#"{{"timestamp":"t","event":"{event}"}}"#);
+            std::fs::write(directory.path().join(name), line + "\n").unwrap();
+        }
+        let log = RunLog::read(&directory.path().join("a.jsonl")).unwrap();
+        let events: Vec<&str> = log.lines.iter().map(|line| &*line.event).collect();
+        assert_eq!((events, log.skipped), (vec!["a", "b", "c"], 0));
     }
 }

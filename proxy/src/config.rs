@@ -153,6 +153,11 @@ settings! {
     upstream_ca: Option<PathBuf> = "", "PRODEX_UPSTREAM_CA", "a path";
     /// Where the run log is written; by default `logs` in the home.
     log_dir: Option<PathBuf> = "", "PRODEX_RUNTIME_LOG_DIR", "a path";
+    /// How long a file of the run log may get before the next is begun.
+    log_file_size: ByteSize = "32MiB", "PRODEX_LOG_FILE_SIZE", "64KiB..=1GiB";
+    /// How much room the run logs of all runs may take together; the oldest go first, and each goes after 30
+    /// days. At least twice `log_file_size`; each further proxy that runs may take one file more.
+    log_total_size: ByteSize = "512MiB", "PRODEX_LOG_TOTAL_SIZE", "128KiB..=1TiB";
     /// The program that `prodex run` starts.
     codex: PathBuf = "codex", "PRODEX_CODEX", "a path, or a name to look up in PATH";
     /// Threads that serve connections; 0 means one per processor core, at most 8.
@@ -278,6 +283,13 @@ impl Config {
     #[must_use]
     pub fn log_directory(&self) -> PathBuf {
         self.log_dir.clone().unwrap_or_else(|| self.home.join("logs"))
+    }
+
+    /// How long the run log's files may be, and all together.
+    #[must_use]
+    pub fn log_limits(&self) -> crate::telemetry::Limits {
+        let bytes = |size: ByteSize| size.bytes() as u64;
+        crate::telemetry::Limits { file: bytes(self.log_file_size), total: bytes(self.log_total_size) }
     }
 
     /// Where the database of bindings and facts is.
@@ -480,6 +492,8 @@ mod tests {
             load("max_active = 100\nmax_responses = 101", &[], &Vec::new()),
             load("max_active = 100", &[("PRODEX_MAX_STANDARD", "100")], &Vec::new()),
             load("profile_soft_limit = 9\nprofile_hard_limit = 8", &[], &Vec::new()),
+            load("", &[("PRODEX_LOG_TOTAL_SIZE", "63MiB")], &Vec::new()),
+            load("log_file_size = \"1KiB\"", &[], &Vec::new()),
         ]
         .into_iter()
         .map(|result| result.unwrap_err())

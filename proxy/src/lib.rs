@@ -40,6 +40,8 @@ pub mod state;
 
 pub mod control;
 
+pub mod clock;
+
 pub mod telemetry;
 
 pub mod config;

@@ -5,7 +5,6 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use wire::route::Api;
 use wire::run_event::Standing;
@@ -36,6 +35,7 @@ pub use credentials::{Credentials, Kind};
 use health::Health;
 use quota::Quota;
 
+pub use crate::clock::Now;
 use crate::state::{self, State};
 
 /// A profile in use.
@@ -281,26 +281,10 @@ impl Pool {
     }
 }
 
-/// The two clocks, read together: durations are measured with one, resets are given in the other.
-#[derive(Debug, Clone, Copy)]
-pub struct Now {
-    /// The monotonic clock.
-    pub instant: Instant,
-    /// Seconds since the epoch.
-    pub unix: i64,
-}
-
-impl Now {
-    /// The time.
-    #[must_use]
-    pub fn read() -> Self {
-        Self { instant: Instant::now(), unix: jiff::Timestamp::now().as_second() }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::time::Instant;
 
     use wire::limits::Window;
     use wire::run_event::CircuitOf;

@@ -5,15 +5,22 @@
 //! while there is nothing to write, so a line costs no system call and an idle proxy is not woken.
 
 use std::cell::RefCell;
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use wire::run_event::{Line, RunEvent};
+
+use crate::profile::Now;
+
+mod files;
+
+use files::Files;
+pub use files::{Limits, parts};
 
 /// How many bytes may wait for the disk.
 const MAX_WAITING: usize = 4 * 1024 * 1024;
@@ -21,17 +28,6 @@ const MAX_WAITING: usize = 4 * 1024 * 1024;
 /// How long the first line of a burst waits for others, so that they share one write. It is also how
 /// much of the log a killed process loses.
 const GATHER: Duration = Duration::from_millis(40);
-
-/// How long a log is kept after its last line: each run leaves one.
-const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
-
-/// How the name of a log begins.
-pub const PREFIX: &str = "prodex-runtime-";
-/// How the name of a log ends.
-pub const SUFFIX: &str = ".jsonl";
-
-/// The file that names the newest run log of its directory.
-pub const POINTER: &str = "prodex-runtime-latest.path";
 
 /// The run log of this process.
 #[derive(Debug)]
@@ -47,6 +43,8 @@ struct Shared {
     waiting: Mutex<Waiting>,
     /// Told when the first line of a burst comes, and at the end.
     changed: Condvar,
+    /// How many parts of the log are complete.
+    parts: AtomicU32,
 }
 
 /// Lines on their way to the disk.
@@ -70,17 +68,22 @@ impl RunLog {
     /// # Errors
     /// When the directory or the files cannot be created.
     pub fn open(directory: &Path) -> std::io::Result<Self> {
+        Self::within(directory, Limits::default())
+    }
+
+    /// The same with limits of its own for the length of a file, and of all files.
+    ///
+    /// # Errors
+    /// When the directory or the files cannot be created.
+    pub fn within(directory: &Path, limits: Limits) -> std::io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-        remove_old(directory);
-        let started = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%3f");
-        let path = directory.join(format!("{PREFIX}{}-{started}{SUFFIX}", std::process::id()));
-        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path)?;
-        write_pointer(directory, &path)?;
+        let files = Files::create(directory, limits)?;
+        let path = files.path();
         let shared = Arc::new(Shared::default());
         let of_writer = Arc::clone(&shared);
         let writer = std::thread::Builder::new()
             .name("run-log".to_owned())
-            .spawn(move || write_lines(file, &of_writer))?;
+            .spawn(move || write_lines(files, &of_writer))?;
         Ok(Self { path: Some(path), shared, writer: Mutex::new(Some(writer)) })
     }
 
@@ -92,10 +95,16 @@ impl RunLog {
         Self { path: None, shared, writer: Mutex::new(None) }
     }
 
-    /// The log file.
+    /// The log file. The newest lines are in it at every moment.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
+    }
+
+    /// How many parts of the log are complete. What is needed to read a part must be in it once this grows.
+    #[must_use]
+    pub fn parts(&self) -> u32 {
+        self.shared.parts.load(Ordering::Relaxed)
     }
 
     /// Appends an event.
@@ -165,41 +174,13 @@ fn timestamp() -> String {
     })
 }
 
-/// Where lines are written, and whether the last one is only begun: a disk that fills up takes half a line,
-/// and the next must not be glued to it.
-struct Output<W> {
-    to: W,
-    is_torn: bool,
-}
-
-impl<W: Write> Output<W> {
-    /// Writes whole lines. Says how many of them are lost.
-    fn write(&mut self, lines: &[u8]) -> u64 {
-        if self.is_torn && !lines.is_empty() {
-            self.is_torn = self.to.write_all(b"\n").is_err();
-        }
-        let mut rest = lines;
-        while !rest.is_empty() && !self.is_torn {
-            match self.to.write(rest) {
-                Ok(count @ 1..) => rest = &rest[count..],
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Ok(0) | Err(_) => {
-                    let written = &lines[..lines.len() - rest.len()];
-                    self.is_torn = written.last().is_some_and(|last| *last != b'\n');
-                    break;
-                }
-            }
-        }
-        rest.iter().filter(|byte| **byte == b'\n').count() as u64
-    }
-}
-
 /// Writes what comes until the log is closed. Bursts share a write; while nothing comes nothing wakes
 /// this thread.
-fn write_lines(file: File, shared: &Shared) {
-    let mut output = Output { to: file, is_torn: false };
+fn write_lines(mut files: Files, shared: &Shared) {
     let mut batch = Vec::new();
+    let mut fails = false;
     loop {
+        files.tidy_if_due(Now::read());
         let waiting = shared.waiting();
         let is_quiet = |waiting: &mut Waiting| waiting.lines.is_empty() && !waiting.is_closed;
         let waiting = shared.changed.wait_while(waiting, is_quiet).unwrap_or_else(PoisonError::into_inner);
@@ -211,11 +192,21 @@ fn write_lines(file: File, shared: &Shared) {
         if dropped > 0 {
             render(&RunEvent::LogDropped { lines: dropped }, &mut batch);
         }
-        let lost = output.write(&batch);
-        if lost > 0 {
+        let written = files.write(&batch);
+        shared.parts.store(files.part, Ordering::Relaxed);
+        if written.lost > 0 {
             // A full disk must not stop the proxy; what was lost is told when there is room again. The line
             // that would have told of earlier losses is the last, so it is among them.
-            shared.waiting().dropped += lost + dropped;
+            shared.waiting().dropped += written.lost + dropped;
+        }
+        let failed = std::mem::replace(&mut fails, written.error.is_some());
+        if let Some(error) = written.error.filter(|_| !failed) {
+            let path = files.path();
+            eprintln!(
+                "prodex: the run log {} cannot be written: {error}; requests are served all the same, and what \
+                 is lost of the log is counted in it when its disk has room again",
+                path.display()
+            );
         }
         batch.clear();
         if is_closed {
@@ -224,37 +215,14 @@ fn write_lines(file: File, shared: &Shared) {
     }
 }
 
-/// Deletes the logs of runs that ended long ago. Best effort: what cannot be deleted now is tried again by
-/// the next run.
-#[expect(clippy::disallowed_methods, reason = "done once, before anything listens")]
-fn remove_old(directory: &Path) {
-    let Ok(entries) = std::fs::read_dir(directory) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let is_log = name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX));
-        let written = entry.metadata().and_then(|meta| meta.modified()).map(|at| at.elapsed());
-        if is_log && written.is_ok_and(|written| written.is_ok_and(|written| written > KEPT)) {
-            let _ = std::fs::remove_file(entry.path());
-        }
-    }
-}
-
-/// Replaces the pointer in one step, so that a reader never finds half a path.
-#[expect(clippy::disallowed_methods, reason = "written once, before anything listens")]
-fn write_pointer(directory: &Path, log: &Path) -> std::io::Result<()> {
-    let temporary = directory.join(format!("{POINTER}.{}", std::process::id()));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(log.as_os_str().as_encoded_bytes())?;
-    file.write_all(b"\n")?;
-    std::fs::rename(&temporary, directory.join(POINTER))
-}
-
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "tests may touch the disk")]
 mod tests {
     use super::*;
+    use std::fs::File;
     use std::os::unix::fs::PermissionsExt as _;
     use wire::run_event::RawLine;
+    use wire::run_event::file::POINTER;
 
     #[test]
     fn events_are_found_through_the_pointer() {
@@ -279,7 +247,7 @@ mod tests {
     #[test]
     fn logs_are_kept_for_30_days() {
         let home = tempfile::tempdir().unwrap();
-        let old = std::time::SystemTime::now() - 2 * KEPT;
+        let old = std::time::SystemTime::now() - Duration::from_secs(60 * 24 * 3600);
         for (name, is_old) in
             [("prodex-runtime-1-x.jsonl", true), ("prodex-runtime-2-x.jsonl", false), ("notes.jsonl", true)]
         {
@@ -289,39 +257,10 @@ mod tests {
             }
         }
         let log = RunLog::open(home.path()).unwrap();
+        log.close();
         assert!(log.path().unwrap().exists() && !home.path().join("prodex-runtime-1-x.jsonl").exists());
         for kept in ["prodex-runtime-2-x.jsonl", "notes.jsonl", POINTER] {
             assert!(home.path().join(kept).exists(), "{kept}");
         }
-    }
-
-    /// A disk with room for so many bytes.
-    struct Disk(Vec<u8>, usize);
-
-    impl Write for Disk {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            let count = bytes.len().min(self.1 - self.0.len());
-            self.0.extend_from_slice(&bytes[..count]);
-            if count == 0 { Err(ErrorKind::StorageFull.into()) } else { Ok(count) }
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn a_line_that_a_full_disk_cut_off_spoils_no_other() {
-        let mut output = Output { to: Disk(Vec::new(), 6), is_torn: false };
-        assert_eq!(output.write(b"one\ntwo\nthree\n"), 2);
-        assert_eq!(output.write(b"four\n"), 1, "there is still no room");
-        output.to.1 = 100;
-        assert_eq!(output.write(b"five\n"), 0);
-        assert_eq!(output.to.0, b"one\ntw\nfive\n");
-        output.to.1 = output.to.0.len();
-        assert_eq!(output.write(b"six\n"), 1);
-        output.to.1 = 100;
-        assert_eq!(output.write(b"seven\n"), 0);
-        assert_eq!(output.to.0, b"one\ntw\nfive\nseven\n");
     }
 }

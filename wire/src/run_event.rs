@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub mod file;
+
 mod standing;
 
 pub use standing::{CircuitOf, OpenCircuit, QuotaWindow, Source, Standing};
@@ -223,7 +225,10 @@ pub enum RunEvent<'a> {
     /// The state could not be written; it is tried again, and this cause is not told again. `cause` is
     /// `busy`, `full`, `read_only`, `io`, `damaged`, `stuck` or `other`.
     StateSaveError { cause: Text<'a>, error: Text<'a>, backlog: usize, lag_ms: u64 },
-    /// Lines were lost because the disk did not keep up.
+    /// The log goes on in this file: what it had is a part of its own now, the one with this number. Always
+    /// the first line of its file.
+    LogContinued { part: u32 },
+    /// Lines were lost because the disk did not keep up, or had no room.
     LogDropped { lines: u64 },
 }
 

@@ -292,7 +292,7 @@ pub(super) fn open_state(config: &Config, log: &Arc<RunLog>) -> Result<State, Fa
 
 fn open_log(config: &Config) -> Result<Arc<RunLog>, Failure> {
     let directory = config.log_directory();
-    let log = RunLog::open(&directory).map_err(|error| {
+    let log = RunLog::within(&directory, config.log_limits()).map_err(|error| {
         let problem = format!("cannot write a run log in {}: {error}", directory.display());
         Failure::new(Exit::Environment, format!("{problem}; set log_dir, or PRODEX_RUNTIME_LOG_DIR"))
     })?;

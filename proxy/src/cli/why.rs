@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::{Exit, Failure, Home};
-use crate::telemetry::{POINTER, PREFIX, SUFFIX};
+use crate::telemetry::parts;
+use wire::run_event::file::{POINTER, PREFIX, SUFFIX};
+
 use history::{History, HistoryError};
 
 mod history;
@@ -75,12 +77,11 @@ impl From<HistoryError> for Failure {
 impl Why {
     pub(super) fn execute(self) -> Result<Exit, Failure> {
         let path = self.log_path()?;
-        let bytes = std::fs::read(&path).map_err(|error| no_log(&path, &error))?;
         let wanted = match self.request {
             Which::Last => None,
             Which::Number(number) => Some(number),
         };
-        let history = History::read(&bytes, wanted)?;
+        let history = History::read(&read(&path, wanted)?, wanted)?;
         let what_if = what_if::ask(&history, &self.what_if)?;
         if self.json {
             println!("{}", report::json(&path, &history, &self.what_if, what_if.as_ref()));
@@ -104,6 +105,39 @@ impl Why {
         let path = std::fs::read_to_string(&pointer).map_err(|error| no_log(&pointer, &error))?;
         Ok(directory.join(path.trim()))
     }
+}
+
+/// What a log says that matters for a request: of its parts those that tell of it, and the one before them, which
+/// has what the first choice may have been made from.
+fn read(path: &Path, wanted: Option<u64>) -> Result<Vec<u8>, Failure> {
+    let parts = parts(path).map_err(|error| no_log(path, &error))?;
+    let read = |part: &PathBuf| std::fs::read(part).map_err(|error| no_log(part, &error));
+    let Some(number) = wanted.filter(|_| parts.len() > 1) else {
+        let newest = parts.get(parts.len().saturating_sub(2)..).unwrap_or_default();
+        return newest.iter().try_fold(Vec::new(), |all, part| Ok([all, read(part)?].concat()));
+    };
+    let patterns = [",", "}"].map(|end| format!("\"request\":{number}{end}"));
+    let tells_of_it =
+        |text: &[u8]| patterns.iter().any(|pattern| memchr::memmem::find(text, pattern.as_bytes()).is_some());
+    let (mut all, mut before, mut found) = (Vec::new(), Vec::new(), false);
+    let mut ends = Vec::new();
+    for (at, part) in parts.iter().enumerate() {
+        let text = read(part)?;
+        if at == 0 || at + 1 == parts.len() {
+            ends.extend_from_slice(&text);
+        }
+        if tells_of_it(&text) {
+            // In between there may be nothing of it for hours.
+            all.append(&mut before);
+            all.extend_from_slice(&text);
+            before.clear();
+            found = true;
+        } else {
+            before = text;
+        }
+    }
+    // Of a request that is nowhere the first and the last part say which there are.
+    Ok(if found { all } else { ends })
 }
 
 /// The newest log of a process: the names of its logs differ in the time only.

@@ -77,6 +77,15 @@ pub(super) fn check(config: &Config, places: &Places) -> Result<(), ConfigError>
         }
         return Err(conflict);
     }
+    let (file, total) = (config.log_file_size.bytes(), config.log_total_size.bytes());
+    if file > total / 2 {
+        let problem = "there must be room for the file that is written and the one before it";
+        let mut conflict = conflict(places, ("log_file_size", file), ("log_total_size", total), problem);
+        if let ConfigError::Conflict { range, .. } = &mut conflict {
+            *range = format!("at most {} bytes", total / 2);
+        }
+        return Err(conflict);
+    }
     let problem = "a profile would be full before others are preferred to it";
     at_most(
         "profile_soft_limit",

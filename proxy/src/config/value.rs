@@ -94,6 +94,7 @@ impl FromText for ByteSize {
                 "KiB" => 10,
                 "MiB" => 20,
                 "GiB" => 30,
+                "TiB" => 40,
                 _ => return None,
             };
             number.checked_mul(1 << shift).and_then(|bytes| usize::try_from(bytes).ok())

@@ -43,6 +43,9 @@ struct Last {
     current: Option<Arc<str>>,
     /// How many differences in a row were written.
     differences: u32,
+    /// How many parts of the log were complete then. Each part has a whole snapshot soon, so that it can be
+    /// read without those before it, which may be deleted.
+    parts: u32,
 }
 
 impl Trace {
@@ -56,7 +59,10 @@ impl Trace {
         };
         let all = &snapshot.standings;
         let current = &snapshot.current;
+        let parts = log.parts();
+        let last_part = last.as_ref().map(|last| last.parts);
         let candidates: Vec<_> = match last {
+            Some(last) if last.parts != parts => Vec::new(),
             Some(last) if Arc::ptr_eq(&last.same, all) && last.current == *current => return last.id,
             Some(last) if last.standings.len() == all.len() => {
                 let pairs = last.standings.iter().zip(all.iter());
@@ -72,8 +78,9 @@ impl Trace {
             _ => Vec::new(),
         };
         *id += 1;
-        let base =
-            last.as_ref().filter(|last| last.standings.len() == all.len() && last.differences < DIFFERENCES);
+        let base = last.as_ref().filter(|last| {
+            last.standings.len() == all.len() && last.differences < DIFFERENCES && last_part == Some(parts)
+        });
         let (base, differences) = base.map_or((None, 0), |base| (Some(base.id), base.differences + 1));
         let mut standings = match last.take() {
             Some(last) if base.is_some() => last.standings,
@@ -93,7 +100,7 @@ impl Trace {
             candidates: if base.is_some() { candidates } else { all.to_vec() },
         }));
         let (same, current) = (Arc::clone(all), current.clone());
-        *last = Some(Last { id: *id, standings, same, current, differences });
+        *last = Some(Last { id: *id, standings, same, current, differences, parts });
         *id
     }
 }

@@ -79,6 +79,8 @@ mod workspace;
 
 mod log;
 
+mod longlife;
+
 mod many;
 
 mod slow;
