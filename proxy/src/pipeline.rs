@@ -425,7 +425,7 @@ impl Proxy {
     /// As whom and where a profile's attempt is made. None for a profile whose login is no longer good.
     async fn identity(self: &Arc<Self>, exchange: &Exchange, profile: &Arc<Profile>) -> Option<Identity> {
         let credentials = profile.credentials();
-        if credentials.login().is_some_and(|login| login.is_expired(Now::read().unix)) {
+        if profile.has_expired(&credentials, Now::read()) {
             // Should it fail for now, the upstream's own word decides what becomes of the profile.
             let _ = refresh::renew(&self.control, profile, &credentials).await;
         }

@@ -234,7 +234,7 @@ impl State {
         let known = owners.get(&id).filter(|known| known.profile == *profile);
         // Most of what is bound is bound already, and then nothing changes.
         if let Some(known) = &known
-            && at - known.at < REFRESH
+            && at.saturating_sub(known.at) < REFRESH
         {
             return known.ticket;
         }

@@ -2,20 +2,22 @@
 //!
 //! A connection is registered with one thread's reactor, so each thread has its own idle ones. Before
 //! an idle connection is used it is looked at: one that the upstream has ended, or that has bytes
-//! nobody asked for, is not used.
+//! nobody asked for, is not used. Nor is one of before the machine slept: what ended meanwhile was told to
+//! nobody, and the first request would wait for an answer that does not come.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::breaker::Hosts;
+use crate::clock::Now;
 use crate::config::Origin;
 use crate::control::Control;
 use crate::error::{ConnectStep, Error};
@@ -49,7 +51,7 @@ pub struct Connections {
     keep_alive: Duration,
     /// Which upstreams can be reached; of all threads together.
     hosts: Arc<Hosts>,
-    idle: Mutex<HashMap<Peer, Vec<(Instant, Stream)>>>,
+    idle: Mutex<HashMap<Peer, Vec<(Now, Stream)>>>,
 }
 
 impl Connections {
@@ -72,9 +74,9 @@ impl Connections {
     pub fn reuse(&self, peer: &Peer) -> Option<Stream> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let streams = idle.get_mut(peer)?;
-        let now = Instant::now();
+        let now = Now::read();
         while let Some((since, mut stream)) = streams.pop() {
-            if now.duration_since(since) > self.keep_alive {
+            if !self.is_recent(since, now) {
                 // Those below it are older still.
                 streams.clear();
                 return None;
@@ -90,8 +92,8 @@ impl Connections {
     pub fn keep(&self, peer: Peer, stream: Stream) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let streams = idle.entry(peer).or_default();
-        let now = Instant::now();
-        streams.retain(|(since, _)| now.duration_since(*since) <= self.keep_alive);
+        let now = Now::read();
+        streams.retain(|(since, _)| self.is_recent(*since, now));
         if streams.len() < MAX_IDLE {
             streams.push((now, stream));
         }
@@ -100,14 +102,17 @@ impl Connections {
     /// Closes the connections that have been idle for too long. Says whether any are left.
     pub fn sweep(&self) -> bool {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
+        let now = Now::read();
         idle.retain(|_, streams| {
-            streams.retain_mut(|(since, stream)| {
-                now.duration_since(*since) <= self.keep_alive && is_quiet(stream)
-            });
+            streams.retain_mut(|(since, stream)| self.is_recent(*since, now) && is_quiet(stream));
             !streams.is_empty()
         });
         !idle.is_empty()
+    }
+
+    /// Whether a connection that is idle since then may still be good.
+    fn is_recent(&self, since: Now, now: Now) -> bool {
+        now.since(since) <= self.keep_alive && !now.has_slept_since(since)
     }
 
     /// Opens a connection. Where others failed a moment ago, it waits up to `patience` for its turn.

@@ -1,10 +1,10 @@
-//! What requests see to by the way: that tokens stay good, quotas known, and new logins found.
+//! What requests see to by the way: that tokens stay good, quotas known, new logins found, and the home tidy.
 //!
 //! There may be many profiles and many more requests, so a request looks at what is published and leaves the
 //! profiles alone, but for one a second.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use wire::route::Api;
@@ -17,21 +17,35 @@ use crate::selection::Owner;
 /// How long the profiles of an API are left alone, however many requests there are. What is seen to has minutes.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// How often what is in the home for a time only is looked through: what was removed 30 days ago goes.
+const TIDY: Duration = Duration::from_secs(3600);
+
 /// When the profiles of each API may be looked after again.
 #[derive(Debug)]
 pub(super) struct Upkeep {
     begun: Instant,
     /// In milliseconds since it began.
     not_before: [AtomicU64; 2],
+    tidied: Mutex<Option<Now>>,
 }
 
 impl Default for Upkeep {
     fn default() -> Self {
-        Self { begun: Instant::now(), not_before: Default::default() }
+        Self { begun: Instant::now(), not_before: Default::default(), tidied: Mutex::default() }
     }
 }
 
 impl Upkeep {
+    /// Whether it is time to tidy, by either clock: a laptop sleeps most of its weeks.
+    fn is_untidy(&self, now: Now) -> bool {
+        let mut tidied = self.tidied.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = tidied.is_none_or(|tidied| now.since(tidied) >= TIDY);
+        if is_due {
+            *tidied = Some(now);
+        }
+        is_due
+    }
+
     /// Whether it is time for an API; of those who ask at the same time one is told so.
     fn is_due(&self, api: Api, now: Instant) -> bool {
         let not_before = match api {
@@ -58,7 +72,17 @@ impl Proxy {
         if !self.upkeep.is_due(api, now.instant) {
             return;
         }
+        if self.upkeep.is_untidy(now) {
+            let control = Arc::clone(&self.control);
+            // On a thread that may wait for the disk, and nobody waits for it.
+            self.control.tasks.spawn(async move {
+                drop(tokio::task::spawn_blocking(move || control.store.tidy()).await);
+            });
+        }
         for profile in self.profiles.of(api) {
+            if profile.quota().is_held_back(now) {
+                profile.quota().let_go(now);
+            }
             refresh::renew_ahead(&self.control, profile, now);
             refresh::save_later(&self.control, profile, now);
             probe::consider(&self.control, profile, now);
@@ -88,6 +112,16 @@ impl Proxy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_home_is_tidied_once_an_hour_by_either_clock() {
+        let (upkeep, now) = (Upkeep::default(), Now::read());
+        assert!(upkeep.is_untidy(now), "what the last run has left");
+        assert!(!upkeep.is_untidy(now));
+        assert!(!upkeep.is_untidy(Now { unix: now.unix - 7200, ..now }), "a clock that was set back");
+        let asleep = Now { unix: now.unix + 3600, ..now };
+        assert!(upkeep.is_untidy(asleep) && !upkeep.is_untidy(asleep));
+    }
 
     #[test]
     fn the_profiles_of_each_api_are_looked_after_once_a_second() {

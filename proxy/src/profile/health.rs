@@ -13,7 +13,7 @@ use super::Now;
 
 mod circuit;
 
-pub use circuit::{Circuit, Record as CircuitRecord};
+pub use circuit::{Circuit, Record as CircuitRecord, is_trying};
 
 /// How often the disk is looked at for a new login of a profile that is left out.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);

@@ -13,9 +13,8 @@
 //! - a refusal holds until its reset, whatever else is read; only a request that began later and succeeded
 //!   shows that it is past
 //!
-//! Resets are seconds since the epoch, ages are measured with the monotonic clock where both ends of them
-//! are of this run. Something is past when either clock says so: one may have been set, the other stands
-//! still while the machine sleeps.
+//! Resets are seconds since the epoch. Something is past, or old, when either clock says so: one may have been
+//! set, the other stands still while the machine sleeps.
 
 use std::time::{Duration, Instant};
 
@@ -144,7 +143,7 @@ impl Observed {
     #[must_use]
     pub fn age(self, now: Now) -> Duration {
         match self.instant {
-            Some(instant) => now.instant.saturating_duration_since(instant),
+            Some(instant) => now.since(Now { instant, unix: self.unix }),
             None => Duration::from_secs(now.unix.saturating_sub(self.unix).try_into().unwrap_or_default()),
         }
     }
@@ -156,6 +155,14 @@ impl Observed {
         now.unix >= unix || self.instant.is_some_and(is_past)
     }
 }
+
+/// Whether a time that was said then has come, though the wall clock says that it is still away.
+fn is_held_back(observed: Observed, unix: i64, now: Now) -> bool {
+    unix.saturating_sub(now.unix) > ROUNDED && observed.has_come(unix, now)
+}
+
+/// By how many seconds the clocks may differ without one having been set.
+const ROUNDED: i64 = 3;
 
 /// How much of a window is used, with its evidence.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -268,6 +275,10 @@ impl Measured {
     #[must_use]
     pub fn remaining(&self, now: Now) -> Option<f64> {
         self.reading.is_current(self.key.length, now).then(|| self.reading.remaining())
+    }
+
+    fn is_held_back(&self, now: Now) -> bool {
+        is_held_back(self.reading.observed, self.reading.ends_at(self.key.length), now)
     }
 
     /// The window's band.
@@ -424,6 +435,20 @@ impl Quota {
         self.exhausted = self.exhausted.filter(|exhausted| is_later(exhausted.observed));
         self.windows.retain(|held| held.reading.source != Source::Refusal || is_later(held.reading.observed));
         true
+    }
+
+    /// Whether selection, which knows the wall clock alone, would hold something against the account that is past:
+    /// the clock was set back meanwhile.
+    #[must_use]
+    pub fn is_held_back(&self, now: Now) -> bool {
+        let exhausted = self.exhausted.is_some_and(|it| is_held_back(it.observed, it.until, now));
+        exhausted || self.windows.iter().any(|window| window.is_held_back(now))
+    }
+
+    /// Forgets what is past by the monotonic clock alone.
+    pub fn let_go(&mut self, now: Now) {
+        self.exhausted = self.exhausted.filter(|it| !is_held_back(it.observed, it.until, now));
+        self.windows.retain(|window| !window.is_held_back(now));
     }
 
     /// Until when the account is used up, if a refusal said so and that time has not come.

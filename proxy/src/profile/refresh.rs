@@ -39,6 +39,9 @@ pub struct Refresher {
     ahead: Mutex<Option<Instant>>,
     /// Changed under the lease only.
     unsaved: Mutex<Option<Unsaved>>,
+    /// How long the token of the last exchange was to be good when it came, in seconds. If that is no time at
+    /// all, it is our clock that is wrong, and the upstream's word alone says when a token has expired.
+    lifetime: Mutex<Option<i64>>,
     /// Whether the file was found to hold somebody else's login: should its own come back, it is good.
     is_foreign: AtomicBool,
 }
@@ -75,6 +78,19 @@ impl Refresher {
         may
     }
 }
+
+impl Profile {
+    /// Whether these credentials of the profile say that they have expired, as far as our clock is to be
+    /// believed.
+    #[must_use]
+    pub fn has_expired(&self, credentials: &Credentials, now: Now) -> bool {
+        let is_expired = credentials.login().is_some_and(|login| login.is_expired(now.unix));
+        is_expired && lock(&self.refresher.lifetime).is_none_or(|lifetime| lifetime > SHORTEST)
+    }
+}
+
+/// A token that is good for no longer than that, in seconds, counts as expired when it comes.
+const SHORTEST: i64 = 60;
 
 /// How long before its expiry a token is renewed, so that no request waits for that. Codex itself does so
 /// about two minutes before (measured with 0.169): a login that both use is renewed here.
@@ -146,7 +162,9 @@ pub fn renew_ahead(control: &Arc<Control>, profile: &Arc<Profile>, now: Now) {
     let stale = profile.credentials();
     let Some(login) = stale.login().filter(|login| login.refresh_token.is_some()) else { return };
     let spread = i64::from(std::process::id() % AHEAD_SPREAD);
-    let is_due = login.expires_at.is_some_and(|at| at <= now.unix.saturating_add(AHEAD + spread));
+    let lifetime = *lock(&profile.refresher.lifetime);
+    let is_due = login.expires_at.is_some_and(|at| at <= now.unix.saturating_add(AHEAD + spread))
+        && lifetime.is_none_or(|lifetime| lifetime > AHEAD + spread);
     if !is_due || control.tasks.are_ending() || profile.health().parked().is_some() {
         return;
     }
@@ -248,6 +266,11 @@ async fn run(
     let result = renew_on_disk(control, profile, stale).await;
     match &result {
         Ok((credentials, adopted)) => {
+            let now = Now::read().unix;
+            let expires_at = credentials.login().and_then(|login| login.expires_at);
+            // Nobody knows how long ago another process got its token.
+            let lifetime = expires_at.filter(|_| !*adopted).map(|at| at.saturating_sub(now));
+            *lock(&profile.refresher.lifetime) = lifetime;
             profile.set_credentials((**credentials).clone());
             profile.health().unpark();
             let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -296,12 +319,12 @@ async fn renew_on_disk(
         // The proxy would not wait for the answer, and the token would be spent.
         return Err(RefreshError::Unavailable("the proxy is about to exit".to_owned()));
     }
-    if let Some(code) = Rejection::of(&lease, &token, jiff::Timestamp::now().as_second()) {
+    if let Some(code) = Rejection::of(&lease, &token, Now::read().unix) {
         return Err(RefreshError::Rejected(code));
     }
     let renewed = match exchange(control, token.expose()).await {
         Err(RefreshError::Rejected(code)) => {
-            let note = Rejection::note(&token, &code, jiff::Timestamp::now().as_second());
+            let note = Rejection::note(&token, &code, Now::read().unix);
             // Without the note the next one finds it out for itself.
             let _ = on_disk(profile, control, move |_, _| lease.set_note(&note)).await;
             return Err(RefreshError::Rejected(code));

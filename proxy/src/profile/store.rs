@@ -236,6 +236,12 @@ impl Store {
         Ok(trash)
     }
 
+    /// Deletes what was removed 30 days ago, and what an interruption has left. Best effort.
+    pub fn tidy(&self) {
+        empty_trash(&self.home.join("trash"), jiff::Timestamp::now());
+        remove_old(&self.home.join("profiles"), UNFINISHED, UNFINISHED_AGE);
+    }
+
     /// The profile that the person chose.
     ///
     /// # Errors

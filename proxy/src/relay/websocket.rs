@@ -46,12 +46,20 @@ struct Leg {
     profile: Arc<Profile>,
     /// The credentials that it was opened with.
     credentials: Arc<Credentials>,
+    /// When it was last known to lead anywhere: when it was opened, or when a turn on it began.
+    alive: Now,
 }
 
 impl Leg {
     fn new(opened: Opened, profile: Arc<Profile>) -> Self {
         let Opened { stream, read, credentials, .. } = opened;
-        Self { stream, read, frames: Assembler::of_server(MAX_EVENT), profile, credentials }
+        let frames = Assembler::of_server(MAX_EVENT);
+        Self { stream, read, frames, profile, credentials, alive: Now::read() }
+    }
+
+    /// Whether the machine has slept since: then the connection most likely has ended, and nobody was told.
+    fn has_slept(&self) -> bool {
+        Now::read().has_slept_since(self.alive)
     }
 }
 

@@ -6,6 +6,7 @@ use wire::route::Api;
 use wire::run_event::{CircuitOf, OpenCircuit, QuotaWindow, Standing};
 
 use crate::profile::board::Standings;
+use crate::profile::health::is_trying;
 use crate::profile::quota::Band;
 use crate::profile::{Now, Pool};
 
@@ -194,7 +195,7 @@ impl<'a> Candidate<'a> {
         for circuit in passed.filter(|circuit| circuit.forgotten_at > self.at) {
             // Before it opened only a clock that was set back can be.
             let is_open = circuit.since <= self.at && self.at < circuit.until;
-            let is_probing = circuit.probing_until.is_some_and(|until| until > self.at);
+            let is_probing = circuit.probing_until.is_some_and(|until| is_trying(until, self.at));
             worst = match worst {
                 State::Backoff(until) if is_open => State::Backoff(until.max(circuit.until)),
                 State::Backoff(until) => State::Backoff(until),

@@ -17,6 +17,7 @@ use super::database::{Batch, Database, Reader, Row, StateError, checkpoint};
 use super::memory::{Digest, Memory};
 use super::ticket::{Gate, LIMIT, Ticket, Watermark};
 use super::{Fact, Facts, Tie, lock};
+use crate::profile::Now;
 use crate::telemetry::RunLog;
 
 /// How long behind the last commit the next one begins that nobody waits for.
@@ -44,8 +45,10 @@ const CLOSE: Duration = Duration::from_secs(5);
 /// How often another process's changes are looked for, while there are requests.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How many bindings are written between two looks for those that are too many.
+/// How many bindings are written between two looks for those that are too many, and after how long there is one
+/// for those that are too old, however few are written.
 const PRUNE: usize = 1024;
+const PRUNE_AFTER: Duration = Duration::from_secs(3600);
 
 /// How many bindings and facts are written between two checkpoints: about 4 MiB of write-ahead log.
 const CHECKPOINT: usize = 500;
@@ -182,6 +185,7 @@ impl Writer {
             database,
             seen,
             since_prune: PRUNE,
+            pruned: None,
             since_checkpoint: 0,
             checkpoint: None,
             cause: None,
@@ -342,6 +346,7 @@ struct Thread {
     /// The place of the last binding that memory knows.
     seen: i64,
     since_prune: usize,
+    pruned: Option<Now>,
     since_checkpoint: usize,
     checkpoint: Option<JoinHandle<()>>,
     /// Why the disk failed last, until it does not.
@@ -459,7 +464,9 @@ impl Thread {
 
     fn write(&mut self, work: Work) {
         let Work { mut batch, ticket, since, .. } = work;
-        batch.prunes = self.since_prune >= PRUNE;
+        let now = Now::read();
+        let is_long_ago = self.pruned.is_none_or(|pruned| now.since(pruned) >= PRUNE_AFTER);
+        batch.prunes = self.since_prune >= PRUNE || is_long_ago;
         let (memory, shared) = (&self.memory, &self.shared);
         let written =
             self.database.write(&batch, self.seen, |row| memory.learn_settled(row, &shared.watermark));
@@ -487,6 +494,7 @@ impl Thread {
                 self.since_prune = if written.has_more() {
                     PRUNE
                 } else if batch.prunes {
+                    self.pruned = Some(now);
                     0
                 } else {
                     self.since_prune + batch.rows.len()

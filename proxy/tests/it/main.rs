@@ -81,6 +81,8 @@ mod log;
 
 mod longlife;
 
+mod clocks;
+
 mod many;
 
 mod slow;

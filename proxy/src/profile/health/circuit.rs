@@ -20,6 +20,13 @@ const HALF_LIFE: Duration = Duration::from_secs(30 * 60);
 /// this is for those of which nobody hears again.
 const PROBE: i64 = 60;
 
+/// Whether a probe that has time until then may still be under way. One with more time than any has was begun
+/// by a clock that was set back since.
+#[must_use]
+pub fn is_trying(until: i64, now: i64) -> bool {
+    (1..=PROBE).contains(&until.saturating_sub(now))
+}
+
 /// The refusals of an account for one kind of call.
 #[derive(Debug, Clone, Default)]
 pub struct Circuit {
@@ -83,7 +90,7 @@ impl Circuit {
     pub fn probe(&mut self, request: u64, now: Now) -> bool {
         // Before the last refusal only a clock that was set back can be.
         let is_open = self.last.is_some_and(|last| last.unix <= now.unix) && now.unix < self.until;
-        let may = !is_open && self.probing.is_none_or(|(_, until)| until <= now.unix);
+        let may = !is_open && !self.probing.is_some_and(|(_, until)| is_trying(until, now.unix));
         if may {
             self.probing = Some((request, now.unix.saturating_add(PROBE)));
         }
@@ -197,6 +204,9 @@ mod tests {
         assert!(!circuit.probe(4, after(now, 80 + 28)), "the refusal of a probe opens it for longer");
         let set_back = Now { unix: now.unix - 5000, ..now };
         assert!(circuit.probe(5, set_back), "a clock that was set back does not keep it open");
+        assert!(!circuit.probe(6, set_back), "one is trying");
+        let again = Now { unix: set_back.unix - 5000, ..now };
+        assert!(circuit.probe(6, again), "nor does a probe of before it");
     }
 
     #[test]

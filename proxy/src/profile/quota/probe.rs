@@ -34,7 +34,7 @@ struct Rest {
     until: Option<Instant>,
     failures: u32,
     /// The last answer, which may have told nothing.
-    answered: Option<Instant>,
+    answered: Option<Now>,
 }
 
 /// Why a profile is asked about.
@@ -115,7 +115,7 @@ fn reason(control: &Control, profile: &Profile, now: Now) -> Option<Reason> {
         // No answer would lift that.
         return None;
     }
-    let answered = rest.answered.map(|answered| now.instant.saturating_duration_since(answered));
+    let answered = rest.answered.map(|answered| now.since(answered));
     match quota.age(now) {
         _ if quota.has_reset(now) => Some(Reason::Reset),
         None if answered.is_none_or(|age| age > limit) => Some(Reason::Unknown),
@@ -138,7 +138,7 @@ async fn probe(control: &Arc<Control>, profile: &Arc<Profile>) {
     let result = ask(control, profile).await;
     let rest = {
         let mut rest = lock(&profile.prober.rest);
-        let now = Instant::now();
+        let now = Now::read();
         let pause = if result.is_ok() {
             *rest = Rest { answered: Some(now), ..Rest::default() };
             refresh / 5
@@ -146,7 +146,7 @@ async fn probe(control: &Arc<Control>, profile: &Arc<Profile>) {
             rest.failures = rest.failures.saturating_add(1);
             jittered(refresh / 10 * (1 << (rest.failures - 1).min(5)), 2).min(refresh * 3)
         };
-        rest.until = Some(now + pause);
+        rest.until = Some(now.instant + pause);
         pause
     };
     if result.is_ok() {

@@ -106,9 +106,11 @@ impl Quota {
         if let Some(plan) = &record.plan {
             quota.set_plan(plan);
         }
-        quota.exhausted = record.exhausted.map(|refused| Exhausted {
-            observed: observed(refused.observed_at),
-            until: refused.until.min(now.unix.saturating_add(LONGEST_RESET)),
+        quota.exhausted = record.exhausted.map(|refused| {
+            // One of the future was made by a clock that was ahead; how long it was to hold is right.
+            let ahead = refused.observed_at.saturating_sub(now.unix).max(0);
+            let until = refused.until.saturating_sub(ahead).min(now.unix.saturating_add(LONGEST_RESET));
+            Exhausted { observed: observed(refused.observed_at), until }
         });
         quota.lifted = record.lifted_at.map(|at| at.min(now.unix));
         for window in record.windows.into_iter().take(MAX_WINDOWS) {

@@ -263,3 +263,40 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_a_clock_that_is_set_back_would_hold_against_an_account_is_let_go() {
+    let now = at(100_000);
+    let hours = |hours: i64| hours * 3600;
+    let mut quota = Quota::default();
+    quota.observe(&own(&[window(100.0, FIVE_HOURS, 100_600)]), Source::Refusal, now);
+    quota.exhaust(Some(100_600), now);
+    let (set_back, due) = (hours(-5), Duration::from_secs(601));
+    let early = Now { instant: now.instant + Duration::from_secs(500), unix: now.unix + set_back };
+    assert!(!quota.is_held_back(early), "its time has not come by either clock");
+    let late = Now { instant: now.instant + due, unix: now.unix + 601 + set_back };
+    assert!(quota.is_held_back(late));
+    let mut standing = Standing::new("a".into());
+    quota.describe(&mut standing);
+    assert!(standing.exhausted_until.is_some_and(|until| until > late.unix), "what selection would see");
+    quota.let_go(late);
+    quota.describe(&mut standing);
+    assert_eq!(
+        (standing.exhausted_until, standing.windows.len(), quota.is_held_back(late)),
+        (None, 0, false)
+    );
+    // While the clocks agree nothing is let go: a window that has started anew is a reason to ask.
+    let mut quota = Quota::default();
+    quota.observe(&own(&[window(100.0, FIVE_HOURS, 100_600)]), Source::Response, now);
+    assert!(!quota.is_held_back(later(now, 599)) && !quota.is_held_back(later(now, 601)));
+}
+
+#[test]
+fn a_refusal_that_was_written_by_a_clock_ahead_holds_no_longer_than_it_was_to() {
+    let ahead = at(100_000);
+    let mut quota = Quota::default();
+    quota.exhaust(None, ahead);
+    let now = at(ahead.unix - 5 * 3600);
+    let recalled = Quota::from_record(quota.to_record(), now);
+    assert_eq!(recalled.exhausted_until(now), Some(now.unix + 300));
+}

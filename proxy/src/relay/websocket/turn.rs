@@ -20,7 +20,7 @@ use crate::commit::refusal::Refusal;
 use crate::error::Error;
 use crate::exchange::{Ties, contents};
 use crate::pipeline::{Tries, Upgrade, tries};
-use crate::profile::{InFlight, Profile};
+use crate::profile::{InFlight, Now, Profile};
 use crate::relay::outbox::Outbox;
 use crate::reply::Reply;
 use crate::selection::{NoChoice, Owner, affinity};
@@ -60,6 +60,7 @@ impl Socket<'_> {
         let seat = self.unless_gone(proxy.seat(id, &request.ties, &profile)).await?;
         let Some(seat) = seat else { return Ok(()) };
         self.strip_turn_state(&mut request, |_| Some(text));
+        self.upstream.alive = Now::read();
         self.to_upstream.push(&request.raw);
         if is_warm_up {
             let started = Instant::now().into_std();
@@ -162,7 +163,8 @@ impl Socket<'_> {
             if self.replace_upstream(&target, request.id, tries).await? {
                 return Ok(true);
             }
-            if !request.may_move && target.health().parked().is_none() {
+            let cannot_wait = !request.may_move && target.health().parked().is_none();
+            if cannot_wait || self.upstream.has_slept() && tries.are_spent() {
                 // Its owner cannot be reached, which may be over when the client is back.
                 return Err(Outcome::UpstreamCut);
             }
@@ -173,7 +175,8 @@ impl Socket<'_> {
         }
     }
 
-    /// To whose upstream a request is to be brought; none if it may go where the socket leads.
+    /// To whose upstream a request is to be brought; none if it may go where the socket leads. An upstream of
+    /// before the machine slept is opened anew: it has most likely ended.
     ///
     /// # Errors
     /// When only its owner could serve it, and cannot.
@@ -184,14 +187,18 @@ impl Socket<'_> {
         tries: &mut Tries,
     ) -> Result<Option<Arc<Profile>>, NoChoice> {
         let owner = affinity::owner(&self.proxy.control.state, &request.ties);
+        let here = &self.upstream.profile;
+        let is_gone = self.upstream.has_slept();
+        let stay =
+            |tries: &Tries| Some(Arc::clone(here)).filter(|_| is_gone && !tries.tried().contains(&here.name));
         if owner.is_none() && (request.ties.response.is_some() || is_warm_up) {
-            return Ok(None);
+            return Ok(stay(tries));
         }
         match self.choose(request, owner.as_ref(), tries) {
-            Ok(profile) => Ok(Some(profile).filter(|profile| profile.name != self.upstream.profile.name)),
+            Ok(profile) => Ok(Some(profile).filter(|profile| is_gone || profile.name != here.name)),
             Err(none @ NoChoice::Owner(_)) => Err(none),
             // Whatever the upstream that is open says is worth more than what could be said here.
-            Err(_) => Ok(None),
+            Err(_) => Ok(stay(tries)),
         }
     }
 
