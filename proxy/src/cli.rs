@@ -1,6 +1,7 @@
 //! The command line: one file per command, each with its arguments, whose docs are the help.
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -114,7 +115,28 @@ impl From<StoreError> for Failure {
             StoreError::Broken { .. } | StoreError::Credentials { .. } => Exit::NoProfile,
             StoreError::Io { .. } | StoreError::Leased(_) => Exit::Environment,
         };
-        Self::of(exit, &error)
+        let advice = match &error {
+            StoreError::Io { source, .. } => advice(source.kind()),
+            _ => "",
+        };
+        let failure = Self::of(exit, &error);
+        Self { message: failure.message + advice, ..failure }
+    }
+}
+
+/// What helps against a disk that refuses. Files are replaced whole, so what was there before still is.
+fn advice(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; nothing was changed: make room on that disk, and try again"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "; nothing was changed: that disk is mounted read-only; mount it anew, or name another home with --home"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; nothing was changed: make the home yours with `sudo chown -R \"$USER\"`, and try again"
+        }
+        _ => "",
     }
 }
 

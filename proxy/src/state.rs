@@ -190,6 +190,23 @@ impl State {
         Ok((Self { memory, facts: Mutex::new(facts), writer: Some(writer) }, recovery))
     }
 
+    /// Reads the state in `directory`, on a disk that cannot be written. What is learnt from then on ends with
+    /// the process.
+    ///
+    /// # Errors
+    /// When the database is damaged, or is a newer version's.
+    pub fn read_only(directory: &Path) -> Result<Self, StateError> {
+        let memory = Arc::new(Memory::default());
+        let facts = database::read_only(directory, |row| memory.learn(row))?;
+        Ok(Self { memory, facts: Mutex::new(facts), writer: None })
+    }
+
+    /// Whether nothing of it outlives the process.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.writer.is_none()
+    }
+
     /// The profile that owns what `id` names, as far as memory knows.
     #[must_use]
     pub fn owner(&self, tie: Tie, id: &str) -> Option<Arc<str>> {

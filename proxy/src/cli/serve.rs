@@ -1,6 +1,6 @@
 //! `prodex serve`: the proxy as a long-lived server.
 
-use std::io::{BufRead as _, Read as _, Write as _};
+use std::io::{BufRead as _, ErrorKind, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -113,6 +113,9 @@ impl Serve {
         let state = open_state(&config, &log)?;
         for profile in profiles.profiles() {
             profile.recall(&state);
+        }
+        if state.is_read_only() {
+            eprintln!("prodex: {}", ends_of_logins(&profiles));
         }
         let control = Arc::new(Control::new(config, state, Arc::clone(&log), upstream_tls, handle));
         let result = runtime.block_on(self.serve(control, profiles, authority.as_ref()));
@@ -278,8 +281,19 @@ pub(super) fn random_capability() -> Result<Secret, Failure> {
 
 /// Opens the state, and says what was found behind a run that was killed.
 pub(super) fn open_state(config: &Config, log: &Arc<RunLog>) -> Result<State, Failure> {
-    let opened = State::open(&config.state_directory(), config.state_sync, log);
-    let (state, recovery) = opened.map_err(|error| Failure::of(Exit::Environment, &error))?;
+    let directory = config.state_directory();
+    let (state, recovery) = match State::open(&directory, config.state_sync, log) {
+        Err(error) if error.is_read_only() => {
+            eprintln!(
+                "prodex: {} is on a disk that cannot be written; what is known is used, and what is learnt of \
+                 conversations and quotas is forgotten at the end: mount it anew, or name another home with --home",
+                config.home.display()
+            );
+            let state = State::read_only(&directory);
+            return state.map_err(|error| Failure::of(Exit::Environment, &error));
+        }
+        opened => opened.map_err(|error| Failure::of(Exit::Environment, &error))?,
+    };
     if recovery.frames > 0 {
         let Recovery { frames, bindings, pruned } = recovery;
         eprintln!(
@@ -290,13 +304,39 @@ pub(super) fn open_state(config: &Config, log: &Arc<RunLog>) -> Result<State, Fa
     Ok(state)
 }
 
+/// Opens the run log. On a disk that cannot be written there is none; anything else that is wrong can be put right.
 fn open_log(config: &Config) -> Result<Arc<RunLog>, Failure> {
     let directory = config.log_directory();
-    let log = RunLog::within(&directory, config.log_limits()).map_err(|error| {
-        let problem = format!("cannot write a run log in {}: {error}", directory.display());
-        Failure::new(Exit::Environment, format!("{problem}; set log_dir, or PRODEX_RUNTIME_LOG_DIR"))
-    })?;
-    Ok(Arc::new(log))
+    let problem = |error| format!("cannot write a run log in {}: {error}", directory.display());
+    match RunLog::within(&directory, config.log_limits()) {
+        Ok(log) => Ok(Arc::new(log)),
+        Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => {
+            let advice = "there is none; set log_dir, or PRODEX_RUNTIME_LOG_DIR, to have one";
+            eprintln!("prodex: {}; {advice}", problem(error));
+            Ok(Arc::new(RunLog::none()))
+        }
+        Err(error) => {
+            let advice = "make room there, or set log_dir, or PRODEX_RUNTIME_LOG_DIR";
+            Err(Failure::new(Exit::Environment, format!("{}; {advice}", problem(error))))
+        }
+    }
+}
+
+/// Until when each login is good that cannot be renewed, because its disk cannot be written: an exchange would
+/// spend a token whose successor nobody could keep.
+fn ends_of_logins(profiles: &Pool) -> String {
+    let describe = |profile: &Arc<Profile>| {
+        let credentials = profile.credentials();
+        let login = credentials.login()?;
+        let end = login.expires_at.and_then(|at| jiff::Timestamp::from_second(at).ok());
+        let end = end.map(|end| end.strftime("until %Y-%m-%d %H:%M UTC").to_string());
+        Some(format!("{} {}", profile.name, end.as_deref().unwrap_or("for an unknown time")))
+    };
+    let ends: Vec<String> = profiles.profiles().iter().filter_map(describe).collect();
+    match ends.as_slice() {
+        [] => "no login has to be renewed".to_owned(),
+        ends => format!("no login can be renewed meanwhile; each is good as it is: {}", ends.join(", ")),
+    }
 }
 
 /// Reads the profiles. One that cannot be used is named and left out; without any there is nothing to

@@ -349,6 +349,11 @@ async fn renew_on_disk(
             // The new token is the only good one: it is used from memory, and saved later. That the next
             // start may be without it is told now.
             record_error(control, profile, &error.to_string(), false);
+            eprintln!(
+                "prodex: the renewed login of profile {} is not on the disk ({error}); it is used from memory and \
+                 written as soon as that goes: do not end this proxy before, or log in again",
+                profile.name
+            );
             Ok((Arc::new(credentials), false))
         }
     }

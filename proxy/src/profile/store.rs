@@ -66,7 +66,10 @@ pub enum StoreError {
         source: io::Error,
     },
     /// A profile's own file is broken.
-    #[error("{path} is broken: {problem}")]
+    #[error(
+        "{path} is broken: {problem}; nothing was changed: correct it, or use the newer prodex that may have \
+         written it"
+    )]
     Broken {
         /// The file.
         path: PathBuf,

@@ -102,6 +102,16 @@ pub enum StateError {
 }
 
 impl StateError {
+    /// Whether the disk is one that cannot be written at all: then there is nothing to wait for.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        match self {
+            Self::File { source, .. } => source.kind() == io::ErrorKind::ReadOnlyFilesystem,
+            Self::Database { source, .. } => source.sqlite_error_code() == Some(ErrorCode::ReadOnly),
+            _ => false,
+        }
+    }
+
     pub(super) fn of(path: &Path, source: rusqlite::Error) -> Self {
         let path = path.to_owned();
         match source.sqlite_error_code() {
@@ -318,6 +328,34 @@ impl Written {
     pub(super) fn has_more(&self) -> bool {
         self.pruned >= PRUNED
     }
+}
+
+/// Reads all of a database on a disk that cannot be written, and nobody else writes. What is in a write-ahead log
+/// that a killed run has left is not read: that would take a file beside it.
+pub(super) fn read_only(directory: &Path, mut each: impl FnMut(Row)) -> Result<Facts, StateError> {
+    let path = directory.join(NAME);
+    if !path.exists() {
+        return Ok(Facts::new());
+    }
+    let failed = |error| StateError::of(&path, error);
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte);
+    let escape =
+        |byte: &u8| if is_plain(*byte) { char::from(*byte).to_string() } else { format!("%{byte:02X}") };
+    let escaped: String = path.as_os_str().as_encoded_bytes().iter().map(escape).collect();
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags);
+    let connection = connection.map_err(failed)?;
+    let (found, known) = (schema::version(&connection).map_err(failed)?, schema::STEPS.len());
+    match found {
+        // Made, and never written.
+        0 => return Ok(Facts::new()),
+        found if found > known => return Err(StateError::Newer { path: path.clone(), found, known }),
+        _ => {}
+    }
+    rows_after(&connection, &mut HashSet::new(), 0, &mut each).map_err(failed)?;
+    // An older version may not have them.
+    Ok(facts(&connection).unwrap_or_default())
 }
 
 /// Looks up bindings beside the writer, on a connection of its own.

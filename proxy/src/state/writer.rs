@@ -525,7 +525,16 @@ impl Thread {
         self.shared.watermark.settle(ticket);
         let cause = cause(error);
         let lag_ms = milliseconds(lag);
-        if self.cause.replace(cause) != Some(cause) {
+        let before = self.cause.replace(cause);
+        // The log may be on the same disk. That a database is locked goes by itself.
+        if before.is_none_or(|before| before == "busy") && cause != "busy" {
+            let path = self.database.path().display();
+            eprintln!(
+                "prodex: the state {path} cannot be written: {error}; requests are served all the same, and what \
+                 is learnt is kept in memory until its disk takes it: see that there is room and it can be written"
+            );
+        }
+        if before != Some(cause) {
             let error = error.to_string().into();
             self.shared.log.record(&RunEvent::StateSaveError { cause: cause.into(), error, backlog, lag_ms });
         }

@@ -83,6 +83,8 @@ mod longlife;
 
 mod clocks;
 
+mod disks;
+
 mod many;
 
 mod slow;

@@ -119,6 +119,22 @@ pub(crate) async fn prodex(sandbox: &Sandbox, arguments: &[&str]) -> Finished {
     program.directory(sandbox.work()).run(LIMIT).await.unwrap()
 }
 
+/// The program behind a shell script that changes disks for it alone: in namespaces of its own, where it may
+/// mount what it likes. None where this machine does not let us.
+pub(crate) fn behind(sandbox: &Sandbox, script: &str) -> Option<Program> {
+    let can = |flags: &str| {
+        let tried = std::process::Command::new("unshare").args([flags, "true"]).output();
+        tried.is_ok_and(|tried| tried.status.success())
+    };
+    let Some(flags) = ["-m", "-Urm"].into_iter().find(|flags| can(flags)) else {
+        eprintln!("not tried: this machine lets nobody have a mount namespace");
+        return None;
+    };
+    let (script, own) = (format!("set -e; {script}; exec \"$@\""), program().display().to_string());
+    let program = Program::new("unshare").args([flags, "sh", "-c", &script, "sh", &own]);
+    Some(program.envs(sandbox.environment()).directory(sandbox.work()))
+}
+
 /// The exit code, if the program ended by itself.
 pub(crate) fn code(finished: &Finished) -> Option<i32> {
     finished.exit.and_then(Exit::code)
@@ -154,6 +170,17 @@ impl Proxy {
         let program = program.envs(sandbox.environment());
         let (server, ready) = program.start_ready("prodex-ready ", LIMIT).await.unwrap();
         Self { server, ready, sandbox, arguments }
+    }
+
+    /// A proxy whose disks a shell script has changed, for it alone; none where this machine does not let us.
+    pub(crate) async fn start_behind(
+        sandbox: Arc<Sandbox>,
+        script: &str,
+        arguments: Vec<String>,
+    ) -> Option<Self> {
+        let program = behind(&sandbox, script)?.args(["serve", "--print-ready"]).args(arguments.clone());
+        let (server, ready) = program.start_ready("prodex-ready ", LIMIT).await.unwrap();
+        Some(Self { server, ready, sandbox, arguments })
     }
 
     /// Another proxy of the same home, started the same way.

@@ -1,0 +1,224 @@
+//! Disks that fill up and homes that cannot be written: what a proxy says, and how it goes on.
+//!
+//! A proxy gets a disk of its own, in a mount namespace of its own, which is seen through `/proc/PID/root`.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mock_upstream::script::{CallName, Http, Rule, Script};
+use mock_upstream::{Account, Config, Mock};
+use serde_json::json;
+
+use crate::connection::{request, turn, user};
+use crate::rig::{LIMIT, Proxy, add_profile, asked, behind, code, prodex, sandbox, until};
+
+/// Begins with what is in the home on a disk of 3 MiB, and has the run log there too.
+const SMALL_DISK: &str = "cp -a \"$PRODEX_HOME\" \"$TMPDIR/seed\"; mount -t tmpfs -o size=3m,mode=700 tmpfs \
+     \"$PRODEX_HOME\"; cp -a \"$TMPDIR/seed/.\" \"$PRODEX_HOME\"; export PRODEX_RUNTIME_LOG_DIR=\"$PRODEX_HOME/logs\"";
+
+/// The home as it is, and nobody can write it.
+const READ_ONLY: &str = "mount --bind \"$PRODEX_HOME\" \"$PRODEX_HOME\"; mount -o remount,ro,bind \"$PRODEX_HOME\"; \
+     export PRODEX_RUNTIME_LOG_DIR=\"$PRODEX_HOME/logs\"";
+
+/// A mock and a proxy before it whose home a shell script has changed. None where that is not allowed.
+async fn start_behind(
+    mount: &str,
+    script: Script,
+    prepare: impl AsyncFnOnce(&Mock, Proxy),
+) -> Option<(Mock, Proxy)> {
+    let script = ["a", "b"].iter().fold(script, |script, id| script.account(Account::new(*id)));
+    let sandbox = sandbox();
+    for account in &script.accounts {
+        add_profile(&sandbox, &account.id, &account.auth_json().to_string()).await;
+    }
+    let mock = Mock::start(Config::script(script)).await.unwrap();
+    let sandbox = Arc::new(sandbox);
+    let arguments = || vec!["--upstream".to_owned(), mock.base_url().to_owned()];
+    prepare(&mock, Proxy::start(Arc::clone(&sandbox), arguments()).await).await;
+    let proxy = Proxy::start_behind(sandbox, mount, arguments()).await?;
+    Some((mock, proxy))
+}
+
+/// What the proxy sees at a path.
+fn seen(proxy: &Proxy, path: &Path) -> PathBuf {
+    Path::new("/proc").join(proxy.server.pid().to_string()).join("root").join(path.strip_prefix("/").unwrap())
+}
+
+/// Fills a disk to its last byte.
+fn fill(path: &Path) {
+    let mut file = std::fs::File::create(path).unwrap();
+    while file.write(&[0; 4096]).is_ok_and(|count| count > 0) {}
+}
+
+fn count(text: &str, part: &str) -> usize {
+    text.matches(part).count()
+}
+
+#[tokio::test]
+async fn a_full_disk_stops_no_request_and_is_told_once_and_recovered_from() {
+    let script =
+        Script::rules([Rule::new(Http::json(503, json!({ "error": { "code": "server_is_overloaded" } })))
+            .account("b")
+            .user_text("to a")]);
+    let started = start_behind(SMALL_DISK, script, async |_, proxy| drop(proxy.stop().await)).await;
+    let Some((mock, proxy)) = started else { return };
+    let home = seen(&proxy, &proxy.home());
+    assert_eq!(turn(&proxy, "session-id: before\r\n", &user("to a")).await.status(), 200);
+    fill(&home.join("fill"));
+    mock.expire("a");
+    for n in 0..200 {
+        let fields = format!("session-id: s{n}\r\n");
+        assert_eq!(turn(&proxy, &fields, &user("to a")).await.status(), 200, "{n}");
+    }
+    assert_eq!(mock.journal().of(CallName::Token).len(), 1, "renewed once, and used from memory");
+    assert!(asked(&mock).iter().all(|account| account == "a"));
+    until("it is told", || count(&proxy.server.stderr(), "cannot be written") == 2).await;
+    let told = proxy.server.stderr();
+    for sentence in [
+        "logs/prodex-runtime-",             // the run log
+        "state/state.db cannot be written", // the state
+        "the renewed login of profile a is not on the disk",
+    ] {
+        assert_eq!(count(&told, sentence), 1, "{sentence}: {told}");
+    }
+    // There is room again.
+    std::fs::remove_file(home.join("fill")).unwrap();
+    let auth = home.join("profiles/a/auth.json");
+    let began = Instant::now();
+    let renewed = || !std::fs::read_to_string(&auth).unwrap().contains(&Account::new("a").refresh_token());
+    while !renewed() {
+        assert_eq!(turn(&proxy, "session-id: s1\r\n", &user("to a")).await.status(), 200);
+        assert!(began.elapsed() < Duration::from_secs(18), "the login is written");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let log = || {
+        harness::run_log::RunLog::read(&seen(&proxy, Path::new(proxy.ready["log"].as_str().unwrap())))
+            .unwrap()
+    };
+    until("the log goes on", || log().events("log_dropped").count() == 1).await;
+    until("the state goes on", || log().events("state_save_ok").count() >= 1).await;
+    let log = log();
+    assert!(log.events("log_dropped").next().unwrap().fields["lines"].as_u64().unwrap() > 100);
+    assert!(log.skipped <= 1, "a line that was cut off spoils no other: {}", log.skipped);
+    let told = proxy.server.stderr();
+    assert_eq!(count(&told, "cannot be written"), 2, "and nothing is told again: {told}");
+}
+
+#[tokio::test]
+async fn a_read_only_home_is_served_and_says_what_is_forgotten_and_until_when_logins_are_good() {
+    let busy = || Http::json(503, json!({ "error": { "code": "server_is_overloaded" } }));
+    let script = Script::rules([Rule::new(busy()).account("a").user_text("to b")]);
+    let bind = async |_: &Mock, proxy: Proxy| {
+        assert_eq!(turn(&proxy, "session-id: s\r\n", &user("to b")).await.status(), 200);
+        proxy.stop().await;
+    };
+    let Some((mock, proxy)) = start_behind(READ_ONLY, script, bind).await else { return };
+    assert!(proxy.ready["log"].is_null());
+    until("it is told", || proxy.server.stderr().contains("no login can be renewed")).await;
+    let told = proxy.server.stderr();
+    for sentence in [
+        "cannot write a run log in",
+        "is on a disk that cannot be written",
+        "each is good as it is: a until 2",
+    ] {
+        assert_eq!(count(&told, sentence), 1, "{sentence}: {told}");
+    }
+    assert_eq!(turn(&proxy, "session-id: s\r\n", &user("x")).await.status(), 200);
+    assert_eq!(asked(&mock).last().unwrap(), "b", "what was known of conversations is");
+    let models = "/backend-api/codex/models?client_version=0.169.0";
+    let models = request(&proxy, "GET", models, "authorization: Bearer x\r\n", b"").await;
+    assert_eq!(models.status(), 200);
+    // A token that is no longer good is not exchanged: nobody could keep what comes of that.
+    mock.expire("a");
+    mock.expire("b");
+    let response = turn(&proxy, "session-id: s\r\n", &user("x")).await;
+    assert_eq!(response.status(), 503, "{}", response.text());
+    assert_eq!(mock.journal().of(CallName::Token).len(), 0);
+    // Commands say what to do.
+    let said = async |proxy: &Proxy, arguments: &[&str]| {
+        let program = behind(&proxy.sandbox, READ_ONLY).unwrap().args(arguments.iter().copied());
+        let said = program.run(LIMIT).await.unwrap();
+        said.stdout + &said.stderr
+    };
+    for arguments in [&["profile", "use", "a"][..], &["profile", "remove", "a"]] {
+        let said = said(&proxy, arguments).await;
+        assert!(said.contains("mounted read-only; mount it anew, or name another home"), "{said}");
+    }
+    let said = said(&proxy, &["profile", "list"]).await;
+    assert!(said.contains("chatgpt"), "{said}");
+    proxy.server.signal(nix::sys::signal::Signal::SIGTERM);
+    let mut server = proxy.server;
+    let exit = server.wait(LIMIT).await.unwrap();
+    assert_eq!(exit, Some(harness::process::Exit::Code(0)));
+}
+
+#[tokio::test]
+async fn a_home_may_be_called_anything() {
+    let mut sandbox = sandbox();
+    let name = format!("mine, with spaces & ünïcödé 家 #1? 100%41 {}", "x".repeat(150));
+    let home = sandbox.root().join(name);
+    sandbox.set("PRODEX_HOME", &home);
+    sandbox.set("PRODEX_RUNTIME_LOG_DIR", home.join("logs of mine"));
+    add_profile(&sandbox, "a", &Account::new("a").auth_json().to_string()).await;
+    let mock = Mock::start(Config::script(Script::default().account(Account::new("a")))).await.unwrap();
+    let (sandbox, arguments) = (Arc::new(sandbox), vec!["--upstream".to_owned(), mock.base_url().to_owned()]);
+    let proxy = Proxy::start(Arc::clone(&sandbox), arguments.clone()).await;
+    assert_eq!(turn(&proxy, "session-id: s\r\n", &user("x")).await.status(), 200);
+    until("it is logged", || proxy.log().events("stream_complete").count() == 1).await;
+    let why = prodex(&sandbox, &["why", "last"]).await;
+    assert_eq!(code(&why), Some(0), "{}", why.stderr);
+    proxy.stop().await;
+    let mount = READ_ONLY.replace("$PRODEX_HOME/logs", "$PRODEX_RUNTIME_LOG_DIR");
+    let Some(proxy) = Proxy::start_behind(sandbox, &mount, arguments).await else { return };
+    assert_eq!(turn(&proxy, "session-id: s\r\n", &user("x")).await.status(), 200);
+    until("it is told", || proxy.server.stderr().contains("is on a disk that cannot be written")).await;
+}
+
+#[tokio::test]
+async fn files_of_a_newer_version_are_named_and_kept_by_every_command() {
+    let sandbox = sandbox();
+    add_profile(&sandbox, "a", &Account::new("a").auth_json().to_string()).await;
+    let home = sandbox.home().join("prodex");
+    std::fs::create_dir_all(home.join("state")).unwrap();
+    let database = rusqlite::Connection::open(home.join("state/state.db")).unwrap();
+    database.pragma_update(None, "user_version", 99).unwrap();
+    drop(database);
+    let serve = ["serve", "--upstream", "http://127.0.0.1:9"];
+    let commands = [&serve[..], &["quota"], &["why", "last"]];
+    let settings = home.join("prodex.toml");
+    let profile = home.join("profiles/a/profile.toml");
+    for command in &commands[..2] {
+        let said = prodex(&sandbox, command).await;
+        assert_eq!(code(&said), Some(3), "{command:?} {}", said.stderr);
+        assert!(
+            said.stderr.contains("is of version 99") && said.stderr.contains("use the newer prodex"),
+            "{}",
+            said.stderr
+        );
+    }
+    let database = rusqlite::Connection::open(home.join("state/state.db")).unwrap();
+    let version: i64 = database.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(version, 99);
+    drop(database);
+    std::fs::remove_file(home.join("state/state.db")).unwrap();
+    let about = std::fs::read_to_string(&profile).unwrap() + "of_the_future = 1\n";
+    std::fs::write(&profile, &about).unwrap();
+    for command in &commands[..2] {
+        let said = prodex(&sandbox, command).await;
+        assert!(
+            (said.stdout.clone() + &said.stderr).contains("profile.toml is broken"),
+            "{command:?}: {} {}",
+            said.stdout,
+            said.stderr
+        );
+    }
+    std::fs::write(&settings, "of_the_future = 1\n").unwrap();
+    for command in commands {
+        let said = prodex(&sandbox, command).await;
+        assert_eq!(code(&said), Some(2), "{command:?} {}", said.stderr);
+        assert!(said.stderr.contains("prodex.toml:1: unknown setting `of_the_future`"), "{}", said.stderr);
+    }
+    assert_eq!(std::fs::read_to_string(&profile).unwrap(), about, "it is kept");
+}
