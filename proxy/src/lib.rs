@@ -50,4 +50,6 @@ pub mod launch;
 
 pub mod supervisor;
 
+mod doctor;
+
 pub mod cli;
