@@ -13,6 +13,12 @@ use crate::profile::store::StoreError;
 
 mod completions;
 
+mod doctor;
+
+mod log;
+
+mod page;
+
 mod profile;
 
 mod quota;
@@ -46,6 +52,8 @@ enum Command {
     Profile(profile::Profiles),
     Why(why::Why),
     Quota(quota::ShowQuota),
+    Doctor(doctor::Doctor),
+    Log(log::ShowLog),
     Completions(completions::Completions),
 }
 
@@ -186,6 +194,8 @@ pub fn main() -> ExitCode {
         Some(Command::Profile(profiles)) => profiles.execute(),
         Some(Command::Why(why)) => why.execute(),
         Some(Command::Quota(quota)) => quota.execute(),
+        Some(Command::Doctor(doctor)) => doctor.execute(),
+        Some(Command::Log(log)) => log.execute(),
         Some(Command::Completions(completions)) => completions.execute(Arguments::command()),
     };
     match result {

@@ -42,6 +42,8 @@ pub mod control;
 
 pub mod clock;
 
+pub mod admin;
+
 pub mod telemetry;
 
 pub mod config;
@@ -51,5 +53,7 @@ pub mod secret;
 pub mod launch;
 
 pub mod supervisor;
+
+mod doctor;
 
 pub mod cli;

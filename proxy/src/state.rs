@@ -20,6 +20,8 @@ pub mod crash;
 
 pub mod database;
 
+mod inspect;
+
 mod memory;
 
 mod schema;
@@ -30,6 +32,7 @@ mod writer;
 
 use database::{Database, Row};
 pub use database::{Durability, Recovery, StateError};
+pub(crate) use inspect::inspect;
 pub use memory::{Digest, digest};
 use memory::{Known, Memory, Owners};
 pub use ticket::{Gate, Ticket};

@@ -6,6 +6,7 @@
 //! nobody, and the first request would wait for an answer that does not come.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,6 +40,17 @@ impl Peer {
     #[must_use]
     pub fn of(origin: &Origin) -> Self {
         Self { host: origin.dial_host().to_owned(), port: origin.port(), is_tls: origin.is_tls() }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, host) = (if self.is_tls { "https" } else { "http" }, &self.host);
+        if host.contains(':') {
+            write!(formatter, "{scheme}://[{host}]:{}", self.port)
+        } else {
+            write!(formatter, "{scheme}://{host}:{}", self.port)
+        }
     }
 }
 

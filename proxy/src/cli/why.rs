@@ -49,7 +49,7 @@ pub(super) struct Why {
 
 /// Which request is asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Which {
+pub(super) enum Which {
     Last,
     Number(u64),
 }

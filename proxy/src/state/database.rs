@@ -20,7 +20,7 @@ use super::{Fact, Facts, Tie, crash, schema};
 use crate::profile::Now;
 
 /// The database's name in its directory.
-const NAME: &str = "state.db";
+pub(super) const NAME: &str = "state.db";
 
 /// The lock that tells how many processes have the database open.
 const LOCK: &str = "state.lock";
@@ -471,7 +471,7 @@ fn connect(path: &Path, durability: Durability) -> rusqlite::Result<Connection> 
 }
 
 /// Looks through all of a database that a killed run has left.
-fn check(connection: &Connection, path: &Path) -> Result<(), StateError> {
+pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), StateError> {
     let answer: String = connection
         .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
         .map_err(|error| StateError::of(path, error))?;

@@ -8,13 +8,11 @@ use wire::run_event::RawLine;
 
 use super::history::{Decision, History, Outcome};
 use super::what_if::WhatIf;
+use crate::cli::page::{self, duration, push, shorten};
 use crate::selection::{Candidate, State};
 
 /// The version of the JSON; it grows when a key changes its meaning or goes.
 const VERSION: u32 = 1;
-
-/// Widest line.
-const WIDTH: usize = 80;
 
 /// Widest name in the table.
 const NAME: usize = 18;
@@ -231,48 +229,9 @@ fn outcome_json(outcome: &Outcome) -> Value {
 /// A value without the quotes of JSON, and without what a terminal could take for a command.
 fn plain(value: &Value) -> String {
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    text.chars().filter(|c| !c.is_control()).collect()
+    page::plain(&text)
 }
 
 fn milliseconds(line: &RawLine) -> Option<i64> {
     line.timestamp.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond)
-}
-
-/// So many seconds, in the largest unit that tells them well.
-fn duration(seconds: i64) -> String {
-    match seconds.max(0) {
-        seconds @ ..120 => format!("{seconds} s"),
-        seconds @ ..7200 => format!("{} min", seconds / 60),
-        seconds @ ..172_800 => format!("{} h", seconds / 3600),
-        seconds => format!("{} d", seconds / 86_400),
-    }
-}
-
-fn shorten(name: &str, width: usize) -> String {
-    if name.chars().count() <= width {
-        return name.to_owned();
-    }
-    name.chars().take(width - 1).chain(['…']).collect()
-}
-
-/// Adds a paragraph, its lines after the first behind `indent`.
-fn push(out: &mut String, text: &str, indent: &str) {
-    let lead: String = text.chars().take_while(|c| *c == ' ').collect();
-    let mut line = lead;
-    let mut is_empty = true;
-    for word in text.split_ascii_whitespace() {
-        if !is_empty && line.chars().count() + 1 + word.chars().count() > WIDTH {
-            out.push_str(&line);
-            out.push('\n');
-            indent.clone_into(&mut line);
-            is_empty = true;
-        }
-        if !is_empty {
-            line.push(' ');
-        }
-        line.push_str(word);
-        is_empty = false;
-    }
-    out.push_str(&line);
-    out.push('\n');
 }

@@ -1,0 +1,121 @@
+//! The findings that a run log can give, as a table: what tells of each, how bad it is, what to say, what to do.
+//!
+//! A further one is an entry in `table` and a golden log in `cli/doctor/tests/golden.rs`, which demands one of each. The names
+//! of events are those of the field, so that the logs of an older tool give the same findings.
+
+use super::evidence::Evidence;
+use super::finding::Class::{self, Admission, Auth, Continuation, Persistence, Quota, Setup, Transport};
+use super::finding::Severity::{self, Notice, Problem, Warning};
+use super::line::Entry;
+
+mod table;
+
+pub(crate) use table::RULES;
+
+/// A kind of trouble, and how it is known.
+pub(crate) struct Rule {
+    pub(crate) name: &'static str,
+    pub(crate) class: Class,
+    pub(crate) severity: Severity,
+    /// In a few words.
+    pub(crate) title: &'static str,
+    /// The lines that tell of it.
+    pub(crate) when: &'static [When],
+    /// The field that tells cases apart, each of which ends for itself.
+    pub(crate) key: &'static str,
+    /// How it ends, beside by the time that the field `until` names.
+    pub(crate) end: End,
+    /// The rules of which it may be a consequence, the likeliest first.
+    pub(crate) because_of: &'static [&'static str],
+    /// What happened, for the person.
+    pub(crate) says: fn(&Evidence) -> String,
+    /// The one command that helps or tells more. `{field}` is that of the last line.
+    pub(crate) next: &'static str,
+}
+
+/// Lines of a log.
+pub(crate) struct When {
+    pub(crate) event: &'static str,
+    only: fn(&Entry) -> bool,
+}
+
+impl When {
+    pub(crate) fn holds(&self, entry: &Entry) -> bool {
+        self.event == entry.event && (self.only)(entry)
+    }
+}
+
+/// What ends a case.
+pub(crate) enum End {
+    /// Nothing that a log tells.
+    Never,
+    /// These lines; that it was is told all the same.
+    Over(&'static [When]),
+    /// These lines, and then it was none. What did not end within so many milliseconds is one.
+    Gone(&'static [When], i64),
+}
+
+impl End {
+    pub(crate) fn lines(&self) -> &'static [When] {
+        match self {
+            Self::Never => &[],
+            Self::Over(lines) | Self::Gone(lines, _) => lines,
+        }
+    }
+}
+
+impl Rule {
+    /// The command, with what its placeholders stand for. What could be more than a word to a shell is not
+    /// put in.
+    pub(crate) fn command(&self, seen: &Evidence) -> String {
+        let mut command = String::new();
+        let mut rest = self.next;
+        while let Some((before, behind)) = rest.split_once('{') {
+            let (field, behind) = behind.split_once('}').unwrap_or((behind, ""));
+            let value = seen.last(field);
+            let is_word = !value.is_empty() && value.bytes().all(is_word);
+            command.push_str(before);
+            command.push_str(match (is_word, field) {
+                (true, _) => &value,
+                (false, "request") => "last",
+                (false, _) => "NAME",
+            });
+            rest = behind;
+        }
+        command + rest
+    }
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')
+}
+
+/// What most rules have in common.
+const RULE: Rule = Rule {
+    name: "",
+    class: Setup,
+    severity: Warning,
+    title: "",
+    when: &[],
+    key: "profile",
+    end: End::Never,
+    because_of: &[],
+    says: |_| String::new(),
+    next: "",
+};
+
+/// Every line of an event.
+const fn on(event: &'static str) -> When {
+    When { event, only: |_| true }
+}
+
+/// Those lines of an event for which something holds.
+const fn on_if(event: &'static str, only: fn(&Entry) -> bool) -> When {
+    When { event, only }
+}
+
+/// A time for the person, as it is kept in events: seconds since the epoch.
+fn clock(seconds: Option<i64>) -> String {
+    let at = seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    at.map_or_else(|| "an unknown time".to_owned(), |at| at.strftime("%Y-%m-%d %H:%M UTC").to_string())
+}
