@@ -51,6 +51,12 @@ impl Admission {
         self.model.active() + self.side.active()
     }
 
+    /// How many WebSockets are open, busy or not.
+    #[must_use]
+    pub fn sockets(&self) -> usize {
+        self.sockets.active()
+    }
+
     /// The gate that a lane's requests pass, and which of its lanes it is.
     #[must_use]
     pub fn gate(&self, lane: Lane) -> (&Arc<Gate>, usize) {

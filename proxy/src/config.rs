@@ -153,6 +153,9 @@ macro_rules! settings {
 settings! {
     /// The address to listen on; port 0 takes a free one. The other loopback address is taken with it.
     listen: SocketAddr = "127.0.0.1:0", "PRODEX_LISTEN", "127.0.0.1 or [::1], with a port";
+    /// A second address, for scrapers: `/metrics`, `/status` and `/healthz` there, for whoever shows the token
+    /// in the home's `admin-token`. The home's own socket needs no setting.
+    admin_listen: Option<SocketAddr> = "", "PRODEX_ADMIN_LISTEN", "127.0.0.1 or [::1], with a port";
     /// Send everything to this origin instead of the vendors': for a laboratory or a mock. The token
     /// endpoint is then `/oauth/token` there, too, so that nothing leaves for anywhere else.
     upstream: Option<Origin> = "", "PRODEX_UPSTREAM", "an http or https URL without query";

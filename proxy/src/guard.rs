@@ -24,6 +24,12 @@ impl Guard {
         Self { capability }
     }
 
+    /// Whether it asks for a capability.
+    #[must_use]
+    pub fn asks(&self) -> bool {
+        self.capability.is_some()
+    }
+
     /// Checks a request's head. On success says what it asks for, without the capability, and how long
     /// its body is.
     ///
@@ -109,7 +115,7 @@ fn check_host(head: &RequestHead) -> Result<(), Error> {
     if is_local { Ok(()) } else { Err(Error::refused(403, "the Host is not a name of this machine")) }
 }
 
-fn is_local_authority(authority: &str) -> bool {
+pub(crate) fn is_local_authority(authority: &str) -> bool {
     let host = match authority.rsplit_once(':') {
         Some((host, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => host,
         Some((_, port)) if !port.ends_with(']') => return false,

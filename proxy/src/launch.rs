@@ -6,10 +6,12 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+
+use crate::secret::Secret;
 
 /// What a proxy says when it is ready. Its URLs hold the capability.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Ready {
     /// The address that it listens on.
     pub listen: SocketAddr,
@@ -22,12 +24,34 @@ pub struct Ready {
 }
 
 /// The URLs of Codex with a ChatGPT login.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct CodexUrls {
     /// Its `chatgpt_base_url`.
     pub chatgpt_base_url: String,
     /// Its `openai_base_url`.
     pub openai_base_url: String,
+}
+
+impl Ready {
+    /// What a proxy at this address says. Over plain HTTP the two base URLs of Codex have different origins:
+    /// with one, 0.160 and newer would follow the answer of `accounts/check` past the proxy (measured; see
+    /// `workspace`).
+    #[must_use]
+    pub fn new(listen: SocketAddr, ca_cert: Option<&Path>, capability: Option<&Secret>) -> Self {
+        let prefix = capability.map(|capability| format!("/k/{}", capability.expose())).unwrap_or_default();
+        let scheme = if ca_cert.is_some() { "https" } else { "http" };
+        let url = |host: &str, path: &str| format!("{scheme}://{host}:{}{prefix}{path}", listen.port());
+        let host = if listen.is_ipv4() { "127.0.0.1" } else { "[::1]" };
+        let first = if ca_cert.is_some() { "localhost" } else { host };
+        let (chatgpt_base_url, openai_base_url) =
+            (url(first, "/backend-api"), url("localhost", "/backend-api/codex"));
+        Self {
+            listen,
+            base_url: url(host, ""),
+            codex: CodexUrls { chatgpt_base_url, openai_base_url },
+            ca_cert: ca_cert.map(Path::to_owned),
+        }
+    }
 }
 
 /// How Codex is logged in, which decides which of its URLs count.

@@ -40,6 +40,8 @@ pub mod state;
 
 pub mod control;
 
+pub mod admin;
+
 pub mod telemetry;
 
 pub mod config;

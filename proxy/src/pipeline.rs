@@ -300,7 +300,8 @@ impl Proxy {
                 let origin = profile.origin.known().unwrap_or_else(|| self.control.origin(api).clone());
                 hosts.is_open(&Peer::of(&origin))
             };
-            let unreachable = self.profiles.of(api).filter(is_open);
+            let members = self.profiles.of(api);
+            let unreachable = members.iter().filter(is_open);
             snapshot.unreachable = unreachable.map(|profile| Arc::clone(&profile.name)).collect();
         }
         snapshot
@@ -320,8 +321,8 @@ impl Proxy {
         let is_owners = affinity::owner(&self.control.state, &exchange.ties)
             .is_some_and(|owner| owner.profile == profile.name);
         let limit = self.control.config.profile_hard_limit;
-        let mut others = self.profiles.of(exchange.routed.api);
-        if is_owners || !others.any(|other| other.in_flight() < limit) {
+        let others = self.profiles.of(exchange.routed.api);
+        if is_owners || !others.iter().any(|other| other.in_flight() < limit) {
             return self.seat(exchange.id, &exchange.ties, &profile).await;
         }
         let profile = self.select(exchange, tries).await.unwrap_or(profile);
@@ -341,28 +342,30 @@ impl Proxy {
     ) -> Result<Arc<Profile>, NoChoice> {
         let route = CircuitOf::route(exchange.routed.name());
         let wanted = Wanted { route, owner, may_move, tried: tries.tried(), reset: tries.earliest_reset() };
-        // Each turn is lost to another request that tries a profile; there are not more of these than profiles.
+        // Each turn is lost to another request that tries a profile, or to the removal of one; there are not
+        // more of these than profiles.
         let mut turns = snapshot.standings.len();
         loop {
             let result = choose(&snapshot, &wanted);
             let profile = result.as_ref().ok().and_then(|choice| self.profiles.get(&choice.profile));
             let mut probe = None;
-            if let (Ok(choice), Some(profile)) = (&result, profile)
-                && turns > 0
-                && needs_probe(&snapshot, route, choice)
-            {
-                probe = self.probe(route, request, profile);
-                if probe.is_none() {
+            let is_outdated = match (&result, &profile) {
+                (Ok(_), None) => true,
+                (Ok(choice), Some(profile)) if turns > 0 && needs_probe(&snapshot, route, choice) => {
+                    probe = self.probe(route, request, profile);
                     // Another request was faster to try it: that is in the next snapshot.
-                    turns -= 1;
-                    snapshot = Snapshot { here: snapshot.here, ..self.snapshot(exchange.routed.api) };
-                    continue;
+                    probe.is_none()
                 }
+                _ => false,
+            };
+            if is_outdated && turns > 0 {
+                turns -= 1;
+                snapshot = Snapshot { here: snapshot.here, ..self.snapshot(exchange.routed.api) };
+                continue;
             }
             self.record_choice(exchange, request, &snapshot, &wanted, &result);
             tries.begin_probe(probe);
-            // Snapshots are taken of this pool, whose profiles stay.
-            return result.and_then(|_| profile.cloned().ok_or(NoChoice::NoProfiles));
+            return result.and_then(|_| profile.ok_or(NoChoice::NoProfiles));
         }
     }
 

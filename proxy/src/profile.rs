@@ -4,7 +4,7 @@
 //! decided in `selection`, from a snapshot of what is here.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use wire::route::Api;
@@ -33,7 +33,9 @@ pub mod health;
 
 pub mod board;
 
-use board::Board;
+pub mod roster;
+
+use board::{Board, Members};
 pub use credentials::{Credentials, Kind};
 use health::Health;
 use quota::Quota;
@@ -47,13 +49,15 @@ pub struct Profile {
     pub name: Arc<str>,
     /// What it is an account of.
     pub kind: Kind,
+    /// When it was added, RFC 3339: one that was removed and added anew is another.
+    pub added: Box<str>,
     credentials: Mutex<Arc<Credentials>>,
     quota: Mutex<Quota>,
     health: Mutex<Health>,
     /// How many requests it serves, and those that wait until it serves fewer.
     pub gate: Arc<Gate>,
     /// Where what selection may know of it is published, once it belongs to a pool.
-    place: Option<(Arc<Board>, usize)>,
+    board: Weak<Board>,
     /// Renews its credentials, one exchange at a time.
     pub refresher: refresh::Refresher,
     /// Knows where its traffic goes.
@@ -69,11 +73,12 @@ impl Profile {
         Self {
             name: name.into(),
             kind: credentials.kind(),
+            added: Box::default(),
             credentials: Mutex::new(Arc::new(credentials)),
             quota: Mutex::default(),
             health: Mutex::default(),
             gate: Gate::new(usize::MAX, &[usize::MAX], 0),
-            place: None,
+            board: Weak::new(),
             refresher: refresh::Refresher::default(),
             origin: origin::Flight::default(),
             prober: quota::probe::Prober::default(),
@@ -191,9 +196,9 @@ impl<T> DerefMut for Fact<'_, T> {
 impl<T> Drop for Fact<'_, T> {
     fn drop(&mut self) {
         if self.is_changed
-            && let Some((board, at)) = &self.profile.place
+            && let Some(board) = self.profile.board.upgrade()
         {
-            board.publish(*at, |standing| (self.describe)(&self.value, standing));
+            board.publish(&self.profile.name, |standing| (self.describe)(&self.value, standing));
         }
     }
 }
@@ -218,31 +223,64 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// All profiles of a run.
-#[derive(Debug)]
+/// All profiles of a run. They may come and go while it serves; who serves a request goes on to its end.
+#[derive(Debug, Default)]
 pub struct Pool {
-    profiles: Vec<Arc<Profile>>,
     chatgpt: Arc<Board>,
     openai: Arc<Board>,
+    /// The only profiles that this run may use; all, if there is none.
+    scope: Option<Box<[String]>>,
+    /// The person's choice of the profile that fresh conversations start with, as it was last read.
+    chosen: Mutex<Option<String>>,
 }
 
 impl Pool {
     /// The profiles in their order, and the name of the one to prefer.
     #[must_use]
     pub fn new(profiles: Vec<Profile>, current: Option<&str>) -> Self {
-        let mut pool = Self { profiles: Vec::new(), chatgpt: Arc::default(), openai: Arc::default() };
-        for mut profile in profiles {
-            let mut standing = Standing::new(Arc::clone(&profile.name));
-            profile.quota().describe(&mut standing);
-            profile.health().describe(&mut standing);
-            let board = pool.board(profile.kind.api());
-            profile.place = Some((Arc::clone(board), board.add(standing)));
-            pool.profiles.push(Arc::new(profile));
+        let pool = Self::default();
+        for profile in profiles {
+            pool.add(profile, &Standing::new("".into()), usize::MAX);
         }
-        if let Some(current) = current.and_then(|name| pool.get(name)) {
-            pool.set_current(current);
-        }
+        pool.choose(current.map(str::to_owned));
         pool
+    }
+
+    /// The same without profiles, of which `scope` names the only ones that may be used.
+    #[must_use]
+    pub fn scoped(scope: Option<Box<[String]>>) -> Self {
+        Self { scope, ..Self::default() }
+    }
+
+    /// The only profiles that this run may use; all, if there is none.
+    #[must_use]
+    pub fn scope(&self) -> Option<&[String]> {
+        self.scope.as_deref()
+    }
+
+    /// Adds a profile of which its person says this, at a place in the order of its API.
+    fn add(&self, mut profile: Profile, said: &Standing, at: usize) {
+        let mut standing = Standing { name: Arc::clone(&profile.name), ..said.clone() };
+        standing.is_out_of_scope =
+            self.scope().is_some_and(|scope| scope.iter().all(|name| **name != *profile.name));
+        profile.quota().describe(&mut standing);
+        profile.health().describe(&mut standing);
+        let board = self.board(profile.kind.api());
+        profile.board = Arc::downgrade(board);
+        board.add(at, standing, Arc::new(profile));
+    }
+
+    /// Takes the person's choice of the profile that fresh conversations start with. One that is not new
+    /// changes nothing: meanwhile another may serve them.
+    fn choose(&self, chosen: Option<String>) {
+        let mut known = lock(&self.chosen);
+        if *known == chosen {
+            return;
+        }
+        if let Some(profile) = chosen.as_deref().and_then(|name| self.get(name)) {
+            self.set_current(&profile);
+        }
+        *known = chosen;
     }
 
     /// What selection may know of the profiles of an API.
@@ -254,21 +292,28 @@ impl Pool {
         }
     }
 
-    /// The profiles in their order.
+    fn boards(&self) -> [&Arc<Board>; 2] {
+        [&self.chatgpt, &self.openai]
+    }
+
+    /// All profiles: those of each API in their order.
     #[must_use]
-    pub fn profiles(&self) -> &[Arc<Profile>] {
-        &self.profiles
+    pub fn profiles(&self) -> Vec<Arc<Profile>> {
+        self.boards().into_iter().flat_map(|board| board.members().to_vec()).collect()
     }
 
     /// The profile with this name.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<&Arc<Profile>> {
-        self.profiles.iter().find(|profile| &*profile.name == name)
+    pub fn get(&self, name: &str) -> Option<Arc<Profile>> {
+        self.boards()
+            .into_iter()
+            .find_map(|board| board.members().iter().find(|profile| &*profile.name == name).map(Arc::clone))
     }
 
-    /// The profiles whose credentials are good for an API.
-    pub fn of(&self, api: Api) -> impl Iterator<Item = &Arc<Profile>> {
-        self.profiles.iter().filter(move |profile| profile.kind.api() == api)
+    /// The profiles whose credentials are good for an API, in their order.
+    #[must_use]
+    pub fn of(&self, api: Api) -> Members {
+        self.board(api).members()
     }
 
     /// The profile of an API that served last, or that the person chose.
@@ -376,7 +421,7 @@ mod tests {
         let key = Profile::new("key", Credentials::OpenAiKey(Secret::new("k")));
         let pool = Pool::new(vec![login, key], Some("login"));
         assert_eq!((pool.current(Api::Chatgpt).as_deref(), pool.current(Api::OpenAi)), (Some("login"), None));
-        pool.set_current(pool.get("key").unwrap());
+        pool.set_current(&pool.get("key").unwrap());
         assert_eq!(pool.current(Api::Chatgpt).as_deref(), Some("login"));
         assert_eq!(pool.current(Api::OpenAi).as_deref(), Some("key"));
     }

@@ -22,6 +22,9 @@ pub enum Lane {
 }
 
 impl Lane {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Responses, Self::Compact, Self::Websocket, Self::Standard];
+
     /// The lane's name in logs.
     #[must_use]
     pub fn name(self) -> &'static str {

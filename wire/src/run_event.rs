@@ -25,6 +25,18 @@ pub type Text<'a> = Cow<'a, str>;
 pub enum RunEvent<'a> {
     /// The proxy listens.
     RuntimeProxyStarted { version: Text<'a>, listen: Text<'a>, tls: bool, profiles: usize, workers: usize },
+    /// The profiles were read anew, because somebody said so, and these numbers of them changed. `failed` are
+    /// left as they were: their files cannot be used.
+    ProfilesReloaded {
+        added: usize,
+        removed: usize,
+        renewed: usize,
+        paused: usize,
+        resumed: usize,
+        failed: usize,
+    },
+    /// Another process of this home has taken over the addresses; this one serves those who are connected.
+    RuntimeProxySuperseded { pid: u32, version: Text<'a>, active: usize },
     /// No further connection is accepted; those in flight may end.
     DrainStarted { active: usize },
     /// The proxy is about to exit.

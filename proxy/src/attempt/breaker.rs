@@ -107,6 +107,16 @@ impl Hosts {
         self.failing().get(peer).is_some_and(|host| host.open.is_some())
     }
 
+    /// The upstreams to which nobody may connect now.
+    #[must_use]
+    pub fn unreachable(&self) -> Vec<String> {
+        let failing = self.failing();
+        let open = failing.iter().filter(|(_, host)| host.open.is_some());
+        let mut open: Vec<_> = open.map(|(peer, _)| peer.to_string()).collect();
+        open.sort_unstable();
+        open
+    }
+
     fn failing(&self) -> MutexGuard<'_, HashMap<Peer, Host>> {
         // Each change is small and whole, so a panic elsewhere cannot have left half of one.
         self.failing.lock().unwrap_or_else(PoisonError::into_inner)

@@ -5,6 +5,7 @@
 //! nobody asked for, is not used.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,6 +38,17 @@ impl Peer {
     #[must_use]
     pub fn of(origin: &Origin) -> Self {
         Self { host: origin.dial_host().to_owned(), port: origin.port(), is_tls: origin.is_tls() }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, host) = (if self.is_tls { "https" } else { "http" }, &self.host);
+        if host.contains(':') {
+            write!(formatter, "{scheme}://[{host}]:{}", self.port)
+        } else {
+            write!(formatter, "{scheme}://{host}:{}", self.port)
+        }
     }
 }
 

@@ -130,7 +130,7 @@ fn require_profile(profiles: &Pool, login: Login) -> Result<(), Failure> {
         Login::Chatgpt => (Api::Chatgpt, "uses a ChatGPT login", "chatgpt"),
         Login::ApiKey => (Api::OpenAi, "is logged in with an API key", "openai-key"),
     };
-    if profiles.of(api).next().is_some() {
+    if !profiles.of(api).is_empty() {
         return Ok(());
     }
     let advice = "add one with `prodex profile add`, or change how Codex is logged in";

@@ -1,7 +1,6 @@
 //! `prodex serve`: the proxy as a long-lived server.
 
 use std::io::{BufRead as _, Read as _, Write as _};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +12,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use wire::run_event::RunEvent;
 
 use super::{Exit, Failure, Home};
+use crate::admin::{Admin, Port, Run};
 use crate::config::{Config, Overrides, unknown_variables};
-use crate::control::Control;
+use crate::control::{Control, describe};
 use crate::guard::Guard;
+use crate::launch::Ready;
 use crate::pipeline::Proxy;
 use crate::profile::refresh::save_unsaved;
+use crate::profile::roster::Roster;
 use crate::profile::store::Store;
-use crate::profile::{Pool, Profile};
+use crate::profile::{Now, Pool};
 use crate::recording::Recorder;
 use crate::secret::Secret;
 use crate::server::authority::{Authority, TlsError, client_config};
@@ -141,7 +143,10 @@ impl Serve {
             Failure::new(Exit::Environment, format!("cannot listen on {listen}: {error}; {advice}"))
         })?;
         let tls = authority.map(Authority::server_config).transpose()?.map(Arc::new);
-        let urls = Urls::new(listeners.address, tls.is_some(), capability.as_ref());
+        let certificate = authority.map(|authority| &*authority.certificate);
+        let ready = Ready::new(listeners.address, certificate, capability.as_ref());
+        let port = open_port(&control.config).await?;
+        let started = Now::read();
         let count = profiles.profiles().len();
         let mut proxy = Proxy::new(control, Guard::new(capability), profiles, tls.is_some());
         proxy.recorder = recorder;
@@ -158,7 +163,11 @@ impl Serve {
             Ok(signals) => drop(tokio::spawn(drain_on_signal(Arc::clone(&proxy), signals))),
             Err(_) => eprintln!("prodex: signals cannot be received; stop the proxy with SIGKILL"),
         }
-        self.announce(&proxy, &urls, authority, count);
+        let run_facts = Run { ready: ready.clone(), is_launched: self.launched, started };
+        let admin = Admin::new(Arc::clone(&proxy), run_facts).serve(port, |error| {
+            eprintln!("prodex: no command will find this proxy, there is no socket for it: {error}");
+        });
+        self.announce(&proxy, &ready, count);
         if self.launched {
             tokio::spawn(drain_on_stdin(Arc::clone(&proxy)));
         }
@@ -168,7 +177,7 @@ impl Serve {
         proxy.control.tasks.end(proxy.control.config.control_timeout + SAVE).await;
         let saving = async {
             for profile in proxy.profiles.profiles() {
-                save_unsaved(&proxy.control, profile).await;
+                save_unsaved(&proxy.control, &profile).await;
             }
         };
         // A disk that is still full was told of when it was.
@@ -177,6 +186,7 @@ impl Serve {
             profile.keep(&proxy.control.state);
         }
         proxy.control.state.close();
+        drop(admin);
         if aborted > 0 {
             eprintln!("prodex: {aborted} requests were cut off at the end of the drain");
         }
@@ -184,17 +194,17 @@ impl Serve {
     }
 
     /// Says where the proxy is: to a launcher on standard output, to a person on standard error.
-    fn announce(&self, proxy: &Proxy, urls: &Urls, authority: Option<&Authority>, profiles: usize) {
+    fn announce(&self, proxy: &Proxy, ready: &Ready, profiles: usize) {
         let log = proxy.control.log.path();
         if self.print_ready {
             let ready = json!({
                 "pid": std::process::id(),
-                "listen": urls.listen.to_string(),
-                "base_url": urls.base,
-                "codex": {"chatgpt_base_url": urls.chatgpt, "openai_base_url": urls.openai},
+                "listen": ready.listen.to_string(),
+                "base_url": ready.base_url,
+                "codex": ready.codex,
                 "anthropic_base_url": null,
                 "gemini_base_url": null,
-                "ca_cert": authority.map(|authority| &authority.certificate),
+                "ca_cert": ready.ca_cert,
                 "log": log,
             });
             let mut out = std::io::stdout().lock();
@@ -205,39 +215,13 @@ impl Serve {
         eprintln!("prodex: serving {profiles} profile(s); stop with Ctrl-C");
         eprintln!(
             "  codex -c 'chatgpt_base_url=\"{}\"' -c 'openai_base_url=\"{}\"'",
-            urls.chatgpt, urls.openai
+            ready.codex.chatgpt_base_url, ready.codex.openai_base_url
         );
-        if let Some(authority) = authority {
-            eprintln!("  with CODEX_CA_CERTIFICATE={}", authority.certificate.display());
+        if let Some(certificate) = &ready.ca_cert {
+            eprintln!("  with CODEX_CA_CERTIFICATE={}", certificate.display());
         }
         if let Some(log) = log {
             eprintln!("  run log: {}", log.display());
-        }
-    }
-}
-
-/// The URLs that clients are given.
-struct Urls {
-    listen: SocketAddr,
-    base: String,
-    chatgpt: String,
-    openai: String,
-}
-
-impl Urls {
-    /// Over plain HTTP the two base URLs of Codex have different origins: with one, 0.160 and newer
-    /// would follow the answer of `accounts/check` past the proxy (measured; see `workspace`).
-    fn new(address: SocketAddr, is_tls: bool, capability: Option<&Secret>) -> Self {
-        let prefix = capability.map(|capability| format!("/k/{}", capability.expose())).unwrap_or_default();
-        let scheme = if is_tls { "https" } else { "http" };
-        let url = |host: &str, path: &str| format!("{scheme}://{host}:{}{prefix}{path}", address.port());
-        let host = if address.is_ipv4() { "127.0.0.1" } else { "[::1]" };
-        let first = if is_tls { "localhost" } else { host };
-        Self {
-            listen: address,
-            base: url(host, ""),
-            chatgpt: url(first, "/backend-api"),
-            openai: url("localhost", "/backend-api/codex"),
         }
     }
 }
@@ -276,6 +260,20 @@ pub(super) fn random_capability() -> Result<Secret, Failure> {
         .map_err(|error| Failure::new(Exit::Environment, format!("there is no randomness: {error}")))
 }
 
+/// Listens on the port for scrapers, if there is to be one.
+async fn open_port(config: &Config) -> Result<Option<Port>, Failure> {
+    let Some(address) = config.admin_listen else { return Ok(None) };
+    let port = Port::open(&config.home, address).await.map_err(|error| {
+        let advice = "choose another with admin_listen, or PRODEX_ADMIN_LISTEN";
+        Failure::new(Exit::Environment, format!("no admin port at {address}: {error}; {advice}"))
+    })?;
+    if let Ok(address) = port.address() {
+        let token = crate::admin::token::path(&config.home);
+        eprintln!("prodex: metrics at http://{address}/metrics for the token in {}", token.display());
+    }
+    Ok(Some(port))
+}
+
 /// Opens the state, and says what was found behind a run that was killed.
 pub(super) fn open_state(config: &Config, log: &Arc<RunLog>) -> Result<State, Failure> {
     let opened = State::open(&config.state_directory(), config.state_sync, log);
@@ -302,21 +300,14 @@ fn open_log(config: &Config) -> Result<Arc<RunLog>, Failure> {
 /// Reads the profiles. One that cannot be used is named and left out; without any there is nothing to
 /// serve.
 pub(super) fn load_profiles(config: &Config) -> Result<Pool, Failure> {
-    let store = Store::new(&config.home);
-    let mut profiles = Vec::new();
-    let mut failures = Vec::new();
-    for name in store.names()? {
-        match store.read(&name) {
-            Ok(stored) => profiles.push(Profile::new(&stored.name, stored.credentials).limited(config)),
-            Err(error) => failures.push(Failure::from(error).message),
-        }
-    }
-    if profiles.is_empty() && failures.is_empty() {
+    let roster = Roster::read(&Store::new(&config.home))?;
+    let failures: Vec<_> = roster.broken.iter().map(|(_, error)| describe(error)).collect();
+    if roster.profiles.is_empty() && failures.is_empty() {
         let home = config.home.display();
         let advice = "run `prodex profile import` to take over the login that Codex has";
         return Err(Failure::new(Exit::NoProfile, format!("there are no profiles in {home}; {advice}")));
     }
-    if profiles.is_empty() {
+    if roster.profiles.is_empty() {
         return Err(Failure::new(
             Exit::NoProfile,
             format!("no profile can be used: {}", failures.join("; ")),
@@ -325,7 +316,7 @@ pub(super) fn load_profiles(config: &Config) -> Result<Pool, Failure> {
     for failure in failures {
         eprintln!("prodex: a profile is left out: {failure}");
     }
-    Ok(Pool::new(profiles, store.current()?.as_deref()))
+    Ok(roster.pool(config, None))
 }
 
 /// The signals that end the proxy, instead of their killing it.

@@ -44,7 +44,10 @@ impl Proxy {
                     let why = profile.and_then(|profile| profile.health().parked().map(str::to_owned));
                     format!("{name}: {}", why.unwrap_or_default())
                 }
-                State::Paused => format!("{name} is paused"),
+                State::Paused => match candidate.standing.paused_until {
+                    Some(until) => format!("{name} is paused until {}", time(until)),
+                    None => format!("{name} is paused; `prodex profile resume {name}` ends that"),
+                },
                 State::OutOfScope => format!("{name} may not be used here"),
             }
         };

@@ -75,7 +75,7 @@ async fn a_probe_that_learns_nothing_makes_room_for_the_next() {
         let mock = Mock::start(mock_upstream::Config::script(script)).await.unwrap();
         let home = tempfile::tempdir().unwrap();
         let proxy = Arc::new(proxy_to(Some(mock.base_url()), &["a"], home.path()));
-        let a = proxy.profiles.get("a").unwrap();
+        let a = &proxy.profiles.get("a").unwrap();
         half_open(a, CircuitOf::Responses);
         let (connections, exchange) = (Connections::new(&proxy.control), exchange());
         let arrived = |all: &[mock_upstream::Exchange]| {
@@ -95,7 +95,7 @@ async fn an_upgrade_leaves_the_probe_to_the_first_turn() {
     let mock = Mock::start(mock_upstream::Config::script(Script::default().account(Account::new("a")))).await;
     let (mock, home) = (mock.unwrap(), tempfile::tempdir().unwrap());
     let proxy = Arc::new(proxy_to(Some(mock.base_url()), &["a"], home.path()));
-    let a = proxy.profiles.get("a").unwrap();
+    let a = &proxy.profiles.get("a").unwrap();
     half_open(a, CircuitOf::Websocket);
     let exchange = exchange_of(
         "GET /backend-api/codex/responses HTTP/1.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
@@ -112,7 +112,7 @@ async fn an_upgrade_leaves_the_probe_to_the_first_turn() {
 async fn one_request_at_a_time_tries_a_profile_that_refused() {
     let home = tempfile::tempdir().unwrap();
     let proxy = proxy(&["a", "b"], home.path());
-    for profile in proxy.profiles.profiles() {
+    for profile in &proxy.profiles.profiles() {
         half_open(profile, CircuitOf::Responses);
     }
     let exchange = exchange();
@@ -128,13 +128,13 @@ async fn one_request_at_a_time_tries_a_profile_that_refused() {
     assert_eq!(second, "b", "its snapshot is from before the first was faster");
     let (third, three) = choose(3, proxy.snapshot(Api::Chatgpt));
     assert_eq!(third, "a", "both are being tried, and there is no other");
-    let a = proxy.profiles.get("a").unwrap();
+    let a = &proxy.profiles.get("a").unwrap();
     drop(three);
     assert!(!a.health().probe(CircuitOf::Responses, 4, Now::read()), "that was not the one that tries");
     drop(one);
     let (fourth, _four) = choose(4, proxy.snapshot(Api::Chatgpt));
     assert_eq!(fourth, "a", "it has learnt nothing, and the next one tries");
-    proxy.note_success(2, "responses", proxy.profiles.get("b").unwrap(), Instant::now());
+    proxy.note_success(2, "responses", &proxy.profiles.get("b").unwrap(), Instant::now());
     assert_eq!(choose(5, proxy.snapshot(Api::Chatgpt)).0, "b", "it serves again");
     proxy.control.log.close();
     let text = std::fs::read_to_string(proxy.control.log.path().unwrap()).unwrap();
@@ -173,7 +173,7 @@ async fn a_parked_profile_is_waited_for_only_where_nobody_else_can_serve() {
             std::task::Poll::Pending => selecting.await,
         };
         assert_eq!(&*chosen.unwrap().name, if may_wait { "a" } else { "b" });
-        let a = proxy.profiles.get("a").unwrap();
+        let a = &proxy.profiles.get("a").unwrap();
         proxy.control.tasks.end(Duration::from_secs(20)).await;
         assert_eq!(
             (a.health().parked(), a.credentials().bearer().expose()),

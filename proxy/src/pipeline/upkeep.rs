@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use wire::route::Api;
 
 use super::Proxy;
+use crate::profile::board::View;
 use crate::profile::quota::probe;
 use crate::profile::{Now, Profile, refresh};
 use crate::selection::Owner;
@@ -58,7 +59,7 @@ impl Proxy {
         if !self.upkeep.is_due(api, now.instant) {
             return;
         }
-        for profile in self.profiles.of(api) {
+        for profile in self.profiles.of(api).iter() {
             refresh::renew_ahead(&self.control, profile, now);
             refresh::save_later(&self.control, profile, now);
             probe::consider(&self.control, profile, now);
@@ -68,15 +69,18 @@ impl Proxy {
     /// Has the files of parked profiles looked at, which may have got a new login. That is waited for only where
     /// nobody else can serve: when the owner is one of them, or everybody is left out.
     pub(super) async fn look_for_logins(&self, api: Api, owner: Option<&Owner>) {
-        let (standings, _) = self.profiles.board(api).read();
-        let parked = standings.iter().filter(|standing| standing.is_parked);
-        let parked: Vec<&Arc<Profile>> =
-            parked.filter_map(|standing| self.profiles.get(&standing.name)).collect();
+        let View { standings, members, .. } = self.profiles.board(api).read();
+        if !standings.iter().any(|standing| standing.is_parked) {
+            return;
+        }
+        let parked = members.iter().zip(standings.iter()).filter(|(_, standing)| standing.is_parked);
+        let parked: Vec<&Arc<Profile>> = parked.map(|(profile, _)| profile).collect();
+        let now = Now::read().unix;
         // All begin before one is waited for.
         parked.iter().for_each(|profile| refresh::begin_look(&self.control, profile));
         let nobody_else = standings
             .iter()
-            .all(|standing| standing.is_parked || standing.is_paused || standing.is_out_of_scope);
+            .all(|standing| standing.is_parked || standing.is_paused_at(now) || standing.is_out_of_scope);
         for profile in parked {
             if nobody_else || owner.is_some_and(|owner| owner.profile == profile.name) {
                 refresh::look_again(&self.control, profile).await;

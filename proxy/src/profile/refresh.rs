@@ -224,6 +224,39 @@ async fn look(control: &Arc<Control>, profile: &Arc<Profile>) {
     }
 }
 
+/// What became of a look at a profile's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Adopted {
+    /// It holds what is known, or what was exchanged already.
+    Nothing,
+    /// It held a newer login, which is in use now.
+    Newer,
+}
+
+/// Takes the login that somebody has put into a profile's file. Under the lease: without it, what a renewal
+/// is about to replace could be taken for newer.
+///
+/// # Errors
+/// When the file cannot be read, or holds the login of another account.
+pub async fn adopt_stored(control: &Arc<Control>, profile: &Arc<Profile>) -> Result<Adopted, RefreshError> {
+    let limit = control.config.control_timeout;
+    let adopted = on_disk(profile, control, move |store, profile| {
+        let _lease = store.lease(&profile.name, limit)?;
+        let (_, stored) = store.read_auth(&profile.name)?;
+        let current = profile.credentials();
+        if !current.is_same_account(&stored) {
+            return Ok(Err(RefreshError::Foreign));
+        }
+        if *current == stored || profile.refresher.is_spent(&stored) {
+            return Ok(Ok(Adopted::Nothing));
+        }
+        profile.set_credentials(stored);
+        profile.health().unpark();
+        Ok(Ok(Adopted::Newer))
+    });
+    adopted.await?
+}
+
 /// Saves a renewal that the disk did not take before, if there is one.
 pub async fn save_unsaved(control: &Arc<Control>, profile: &Arc<Profile>) {
     if profile.refresher.unsaved().is_none() {

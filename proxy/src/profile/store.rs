@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use wire::run_event::Standing;
 
 use super::credentials::{Credentials, CredentialsError};
 use crate::state::crash;
@@ -131,7 +132,7 @@ pub enum StoreError {
 }
 
 /// The public part of a profile.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct About {
     /// When it was added, RFC 3339.
@@ -142,6 +143,69 @@ pub struct About {
     /// Whose login it had, if it is logged out: only the same account may come back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logged_out: Option<LoggedOut>,
+    /// Whether its person has paused it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
+    /// Until when it is paused, RFC 3339; without it, until it is resumed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_until: Option<String>,
+    /// Why it is paused, in its person's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_reason: Option<String>,
+    /// Whether its person prefers it to others that are as good.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub preferred: bool,
+}
+
+/// That a profile is paused.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pause {
+    /// Until when, in seconds since the epoch; without it, until it is resumed.
+    pub until: Option<i64>,
+    /// Why, in its person's words.
+    pub reason: Option<String>,
+}
+
+impl About {
+    fn parse(text: &str) -> Result<Self, String> {
+        let about: Self = toml::from_str(text).map_err(|error: toml::de::Error| {
+            let before = error.span().map_or("", |span| text.get(..span.start).unwrap_or_default());
+            format!("line {}: {}", before.matches('\n').count() + 1, error.message())
+        })?;
+        let until = about.paused_until.as_deref();
+        if let Some(until) = until.filter(|until| until.parse::<jiff::Timestamp>().is_err()) {
+            return Err(format!("paused_until = {until:?} is no time such as 2026-01-31T18:00:00Z"));
+        }
+        if !about.paused && (until.is_some() || about.paused_reason.is_some()) {
+            return Err("paused_until and paused_reason need paused = true".to_owned());
+        }
+        Ok(about)
+    }
+
+    fn to_text(&self, path: &Path) -> Result<String, StoreError> {
+        let broken = |error: toml::ser::Error| {
+            let (path, problem) = (path.to_owned(), error.to_string());
+            StoreError::Broken { path, problem }
+        };
+        toml::to_string(self).map_err(broken)
+    }
+
+    /// The pause, if there is one that is not over.
+    #[must_use]
+    pub fn pause(&self, now: jiff::Timestamp) -> Option<Pause> {
+        let until = self.paused_until.as_deref().and_then(|until| until.parse::<jiff::Timestamp>().ok());
+        let is_paused = self.paused && until.is_none_or(|until| until > now);
+        let until = until.map(jiff::Timestamp::as_second);
+        is_paused.then(|| Pause { until, reason: self.paused_reason.clone() })
+    }
+
+    /// Says what selection may know of it.
+    pub fn describe(&self, standing: &mut Standing) {
+        let until = |until: &str| until.parse().ok().map(jiff::Timestamp::as_second);
+        standing.is_paused = self.paused;
+        standing.paused_until = self.paused_until.as_deref().and_then(until);
+        standing.is_preferred = self.preferred;
+    }
 }
 
 /// A profile as it is on disk.
@@ -204,21 +268,47 @@ impl Store {
     /// Reads the public part of a profile.
     ///
     /// # Errors
-    /// When there is none with this name, or the file cannot be used.
+    /// When there is none with this name, or its file cannot be used.
     pub fn read_about(&self, name: &str) -> Result<About, StoreError> {
         let path = self.directory(name)?.join(PROFILE_FILE);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
+        match fs::read_to_string(&path) {
+            Ok(text) => About::parse(&text).map_err(|problem| StoreError::Broken { path, problem }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(StoreError::Missing(name.to_owned()));
+                Err(StoreError::Missing(name.to_owned()))
             }
-            Err(source) => return Err(StoreError::Io { action: "read", path, source }),
-        };
-        toml::from_str(&text).map_err(|error: toml::de::Error| {
-            let before = error.span().map_or("", |span| text.get(..span.start).unwrap_or_default());
-            let line = before.matches('\n').count() + 1;
-            StoreError::Broken { path, problem: format!("line {line}: {}", error.message()) }
+            Err(source) => Err(StoreError::Io { action: "read", path, source }),
+        }
+    }
+
+    /// Pauses a profile, or changes its pause; none resumes it. Proxies that run take it up when they are told
+    /// to reload.
+    ///
+    /// # Errors
+    /// When there is no such profile, or the disk refuses.
+    pub fn set_pause(&self, name: &str, pause: Option<&Pause>) -> Result<About, StoreError> {
+        self.change_about(name, |about| {
+            about.paused = pause.is_some();
+            let until = pause.and_then(|pause| jiff::Timestamp::from_second(pause.until?).ok());
+            about.paused_until = until.map(time);
+            about.paused_reason = pause.and_then(|pause| pause.reason.clone());
         })
+    }
+
+    /// Prefers one profile to all others, or none.
+    ///
+    /// # Errors
+    /// When there is no such profile, or the disk refuses.
+    pub fn set_preferred(&self, name: Option<&str>) -> Result<(), StoreError> {
+        if let Some(name) = name {
+            self.change_about(name, |about| about.preferred = true)?;
+        }
+        for other in self.names()?.iter().filter(|other| Some(&***other) != name) {
+            // One whose file cannot be read is told of where profiles are listed, and is not in use.
+            if self.read_about(other).is_ok_and(|about| about.preferred) {
+                self.change_about(other, |about| about.preferred = false)?;
+            }
+        }
+        Ok(())
     }
 
     fn change_about(&self, name: &str, change: impl FnOnce(&mut About)) -> Result<About, StoreError> {
@@ -227,7 +317,7 @@ impl Store {
         change(&mut about);
         if about != before {
             let path = self.directory(name)?.join(PROFILE_FILE);
-            replace(&path, text_of(&about, &path)?.as_bytes())?;
+            replace(&path, about.to_text(&path)?.as_bytes())?;
         }
         Ok(about)
     }
@@ -243,11 +333,11 @@ impl Store {
             source: error,
         })?;
         let about = About {
-            added: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            added: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
             source: source.map(Path::to_owned),
-            logged_out: None,
+            ..About::default()
         };
-        let text = text_of(&about, &directory.join(PROFILE_FILE))?;
+        let text = about.to_text(&directory.join(PROFILE_FILE))?;
         if directory.join(PROFILE_FILE).exists() {
             return Err(StoreError::Exists(name.to_owned()));
         }
@@ -326,10 +416,8 @@ impl Store {
     }
 }
 
-/// The public part of a profile as it stands in its file.
-fn text_of(about: &About, path: &Path) -> Result<String, StoreError> {
-    toml::to_string(about)
-        .map_err(|error| StoreError::Broken { path: path.to_owned(), problem: error.to_string() })
+fn time(at: jiff::Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// Deletes entries of a directory whose names begin so and that are older than that. Best effort: what
@@ -422,6 +510,45 @@ mod tests {
         let trash = store.remove("work").unwrap();
         assert_eq!(fs::read_to_string(trash.join(AUTH_FILE)).unwrap(), KEY);
         assert_eq!((store.names().unwrap(), store.current().unwrap()), (vec!["home".to_owned()], None));
+    }
+
+    #[test]
+    #[test]
+    fn a_pause_and_a_preference_are_kept_with_the_profile() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::new(home.path());
+        let now = jiff::Timestamp::from_second(1_000_000).unwrap();
+        for name in ["a", "b"] {
+            store.add(name, KEY, None).unwrap();
+        }
+        let pause = Pause { until: Some(1_000_060), reason: Some("an \"invoice\"".to_owned()) };
+        store.set_pause("a", Some(&pause)).unwrap();
+        let about = store.read("a").unwrap().about;
+        assert_eq!(about.pause(now), Some(pause));
+        assert_eq!(about.pause(jiff::Timestamp::from_second(1_000_060).unwrap()), None);
+        store.set_pause("a", Some(&Pause::default())).unwrap();
+        assert_eq!(store.read_about("a").unwrap().pause(jiff::Timestamp::MAX), Some(Pause::default()));
+        store.set_pause("a", None).unwrap();
+        assert_eq!(store.read_about("a").unwrap().pause(now), None);
+        let preferred = || ["a", "b"].map(|name| store.read_about(name).unwrap().preferred);
+        store.set_preferred(Some("a")).unwrap();
+        store.set_preferred(Some("b")).unwrap();
+        assert_eq!(preferred(), [false, true]);
+        assert!(matches!(store.set_preferred(Some("c")), Err(StoreError::Missing(_))));
+        store.set_preferred(None).unwrap();
+        assert_eq!(preferred(), [false, false]);
+        assert!(matches!(store.set_pause("c", None), Err(StoreError::Missing(_))));
+    }
+
+    #[test]
+    fn a_pause_that_makes_no_sense_is_told() {
+        for (text, part) in [
+            ("paused = true\npaused_until = 'soon'", "is no time such as"),
+            ("paused_reason = 'x'", "need paused = true"),
+        ] {
+            let problem = About::parse(&format!("added = 'x'\n{text}")).unwrap_err();
+            assert!(problem.contains(part), "{problem}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wire::route::Api;
 use wire::run_event::{CircuitOf, OpenCircuit, QuotaWindow, Standing};
 
-use crate::profile::board::Standings;
+use crate::profile::board::{Standings, View};
 use crate::profile::quota::Band;
 use crate::profile::{Now, Pool};
 
@@ -121,9 +121,8 @@ impl Snapshot {
     /// Takes a snapshot of the profiles of an API.
     #[must_use]
     pub fn take(pool: &Pool, api: Api, now: Now) -> Self {
-        let (standings, current) = pool.board(api).read();
-        let mut in_flight = Vec::with_capacity(standings.len());
-        in_flight.extend(pool.of(api).map(|profile| profile.in_flight()));
+        let View { standings, members, current } = pool.board(api).read();
+        let in_flight = members.iter().map(|profile| profile.in_flight()).collect();
         let (limits, unreachable) = (Limits::default(), Vec::new());
         Self { at: now.unix, standings, in_flight, current, here: None, limits, unreachable }
     }
@@ -175,7 +174,7 @@ impl<'a> Candidate<'a> {
         let exhausted = standing.exhausted_until.filter(|until| *until > self.at);
         if standing.is_out_of_scope {
             State::OutOfScope
-        } else if standing.is_paused {
+        } else if standing.is_paused_at(self.at) {
             State::Paused
         } else if standing.is_parked {
             State::Parked

@@ -28,12 +28,17 @@ fn files(directory: &Path) -> Vec<PathBuf> {
 /// The places that nothing secret may get to, each with its content.
 fn sinks(proxy: &Proxy) -> Vec<(String, Vec<u8>)> {
     let profiles = proxy.home().join("profiles");
-    let outside = files(proxy.sandbox.root()).into_iter().filter(|path| !path.starts_with(&profiles));
+    let outside = files(proxy.sandbox.root()).into_iter();
+    let outside =
+        outside.filter(|path| !path.starts_with(&profiles) && path.extension() != Some("sock".as_ref()));
     let mut sinks: Vec<(String, Vec<u8>)> =
         outside.map(|path| (path.display().to_string(), std::fs::read(&path).unwrap())).collect();
     let process = |file: &str| std::fs::read(format!("/proc/{}/{file}", proxy.server.pid())).unwrap();
     sinks.push(("command line".into(), process("cmdline")));
     sinks.push(("environment".into(), process("environ")));
+    for path in ["/status", "/healthz"] {
+        sinks.push((path.into(), crate::admin::only(proxy).get(path).unwrap()));
+    }
     sinks.push(("stdout".into(), proxy.server.stdout().into_bytes()));
     sinks.push(("stderr".into(), proxy.server.stderr().into_bytes()));
     sinks

@@ -63,6 +63,8 @@ mod recording;
 
 mod draining;
 
+mod admin;
+
 mod settings;
 
 mod profiles;

@@ -17,6 +17,9 @@ pub struct Standing {
     /// Whether its person has paused it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_paused: bool,
+    /// Until when it is, if its person said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_until: Option<i64>,
     /// Whether this run may not use it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_out_of_scope: bool,
@@ -44,6 +47,7 @@ impl Standing {
         Self {
             name,
             is_paused: false,
+            paused_until: None,
             is_out_of_scope: false,
             is_preferred: false,
             is_parked: false,
@@ -51,6 +55,12 @@ impl Standing {
             windows: Vec::new(),
             circuits: Vec::new(),
         }
+    }
+
+    /// Whether its person has paused it for now.
+    #[must_use]
+    pub fn is_paused_at(&self, at: i64) -> bool {
+        self.is_paused && self.paused_until.is_none_or(|until| until > at)
     }
 
     /// Whether the other says the same, but for evidence that was stated anew less than `seconds` later.
@@ -62,6 +72,7 @@ impl Standing {
         };
         self.name == other.name
             && self.is_paused == other.is_paused
+            && self.paused_until == other.paused_until
             && self.is_out_of_scope == other.is_out_of_scope
             && self.is_preferred == other.is_preferred
             && self.is_parked == other.is_parked

@@ -61,7 +61,7 @@ impl fmt::Display for WhatIf {
 impl WhatIf {
     fn apply(&self, standing: &mut Standing, at: i64) {
         match self.change {
-            Change::Pause => standing.is_paused = true,
+            Change::Pause => (standing.is_paused, standing.paused_until) = (true, None),
             Change::Exhausted => standing.exhausted_until = Some(at + HOUR),
             Change::Remaining(remaining) => {
                 let (source, observed_at) = (Source::Estimate, at);
