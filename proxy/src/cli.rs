@@ -2,20 +2,28 @@
 
 use std::fmt;
 use std::io;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{ExitCode, ExitStatus};
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::config::{Config, Overrides, process_environment};
 use crate::control::describe;
+use crate::launch::find_program;
 use crate::profile::store::StoreError;
 
 mod completions;
 
 mod doctor;
 
+mod first_step;
+
 mod log;
+
+mod login;
+
+mod man;
 
 mod page;
 
@@ -27,12 +35,11 @@ mod run;
 
 mod serve;
 
+mod terminal;
+
 mod why;
 
-/// A proxy for coding agents that pools the accounts you own.
-///
-/// It keeps each conversation with the account that owns it, and moves to another account only before a
-/// response is committed.
+/// A proxy for coding agents that pools the accounts you own
 #[derive(Debug, Parser)]
 #[command(name = "prodex", version, max_term_width = 100, after_help = EXIT_CODES)]
 struct Arguments {
@@ -50,22 +57,54 @@ enum Command {
     Run(run::Run),
     Serve(serve::Serve),
     Profile(profile::Profiles),
+    Login(login::LogIn),
+    Logout(login::LogOut),
     Why(why::Why),
     Quota(quota::ShowQuota),
     Doctor(doctor::Doctor),
     Log(log::ShowLog),
     Completions(completions::Completions),
+    Man(man::Man),
 }
 
-/// What a person reads who runs the program for the first time.
-const FIRST_STEP: &str = "\
-prodex pools the accounts you own behind one local proxy for Codex.
+/// The commands by what a person wants, in the order of the help. Those that no line names come last.
+const GROUPS: [(&str, &[&str]); 4] = [
+    ("Work", &["run", "serve"]),
+    ("Accounts", &["profile", "login", "logout", "quota"]),
+    ("Look", &["status", "info", "why", "log", "doctor"]),
+    ("Set up", &["completions"]),
+];
 
-  1. prodex profile import      take over the login that Codex has on this machine
-  2. prodex profile list        see what there is
-  3. prodex run -- exec \"hi\"    start Codex behind the proxy
+/// The command line as it is parsed and explained.
+fn command() -> clap::Command {
+    let command = Arguments::command();
+    let template = format!(
+        "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{}\nOptions: -h, --help; -V, --version. \
+         Each command has --help.{{after-help}}",
+        groups(&command)
+    );
+    command.help_template(template)
+}
 
-`prodex --help` shows all commands.";
+/// The commands in their groups, one line each.
+fn groups(command: &clap::Command) -> String {
+    let visible = command.get_subcommands().filter(|one| !one.is_hide_set()).map(clap::Command::get_name);
+    let mut left: Vec<&str> = visible.collect();
+    let mut rows = Vec::new();
+    for (at, (title, names)) in GROUPS.into_iter().enumerate() {
+        let mut of_group: Vec<&str> = names.iter().copied().filter(|name| left.contains(name)).collect();
+        left.retain(|name| !of_group.contains(name));
+        if at + 1 == GROUPS.len() {
+            of_group.append(&mut left);
+        }
+        for (line, name) in of_group.into_iter().enumerate() {
+            let about = command.find_subcommand(name).and_then(clap::Command::get_about);
+            let title = if line == 0 { title } else { "" };
+            rows.push([title, name, &about.map(ToString::to_string).unwrap_or_default()].map(str::to_owned));
+        }
+    }
+    terminal::columns(&rows)
+}
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +148,11 @@ impl Failure {
         Self { exit, message: message.to_string() }
     }
 
+    /// The end of a command whose output nobody reads any more.
+    fn quiet() -> Self {
+        Self::new(Exit::Ok, "")
+    }
+
     /// A failure with the causes of an error behind it.
     fn of(exit: Exit, error: &(dyn std::error::Error + 'static)) -> Self {
         Self::new(exit, describe(error))
@@ -119,8 +163,16 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let exit = match &error {
             StoreError::Name(_) => Exit::Usage,
-            StoreError::Missing(_) | StoreError::Exists(_) => Exit::Failure,
-            StoreError::Broken { .. } | StoreError::Credentials { .. } => Exit::NoProfile,
+            StoreError::Missing(_)
+            | StoreError::Exists(_)
+            | StoreError::NotInTrash(_)
+            | StoreError::Shared { .. }
+            | StoreError::OtherAccount { .. }
+            | StoreError::SameAccount { .. }
+            | StoreError::NoLogin { .. } => Exit::Failure,
+            StoreError::Broken { .. } | StoreError::Credentials { .. } | StoreError::LoggedOut(_) => {
+                Exit::NoProfile
+            }
             StoreError::Io { .. } | StoreError::Leased(_) => Exit::Environment,
         };
         let advice = match &error {
@@ -151,7 +203,9 @@ fn advice(kind: io::ErrorKind) -> &'static str {
 impl From<crate::config::ConfigError> for Failure {
     fn from(error: crate::config::ConfigError) -> Self {
         let exit = match &error {
-            crate::config::ConfigError::Read { .. } => Exit::Environment,
+            crate::config::ConfigError::Read { .. } | crate::config::ConfigError::Directory { .. } => {
+                Exit::Environment
+            }
             _ => Exit::Usage,
         };
         Self::of(exit, &error)
@@ -176,7 +230,8 @@ impl Home {
 #[must_use]
 pub fn main() -> ExitCode {
     hide_panics();
-    let arguments = match Arguments::try_parse() {
+    let parsed = command().try_get_matches().and_then(|matches| Arguments::from_arg_matches(&matches));
+    let arguments = match parsed {
         Ok(arguments) => arguments,
         Err(error) => {
             // A closed pipe behind `--help` is nobody's failure.
@@ -185,33 +240,50 @@ pub fn main() -> ExitCode {
         }
     };
     let result = match arguments.command {
-        None => {
-            println!("{FIRST_STEP}");
-            Ok(Exit::Ok)
-        }
+        None => first_step::show(),
         Some(Command::Run(run)) => run.execute(),
         Some(Command::Serve(serve)) => serve.execute(),
         Some(Command::Profile(profiles)) => profiles.execute(),
+        Some(Command::Login(login)) => login.execute(),
+        Some(Command::Logout(logout)) => logout.execute(),
         Some(Command::Why(why)) => why.execute(),
         Some(Command::Quota(quota)) => quota.execute(),
         Some(Command::Doctor(doctor)) => doctor.execute(),
         Some(Command::Log(log)) => log.execute(),
-        Some(Command::Completions(completions)) => completions.execute(Arguments::command()),
+        Some(Command::Completions(completions)) => completions.execute(command()),
+        Some(Command::Man(man)) => man.execute(command()),
     };
     match result {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            eprintln!("prodex: {}", failure.message);
+            if !failure.message.is_empty() {
+                terminal::tell(&failure.message);
+            }
             failure.exit.into()
         }
     }
+}
+
+/// Finds the Codex program.
+fn require_program(config: &Config) -> Result<PathBuf, Failure> {
+    let found = find_program(&config.codex, process_environment("PATH").as_deref());
+    found.ok_or_else(|| {
+        let advice = "install it with `npm install -g @openai/codex`, or say where it is with --codex";
+        Failure::new(Exit::Environment, format!("{} is not installed; {advice}", config.codex.display()))
+    })
+}
+
+/// The code that a shell would give for this end.
+fn exit_code(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    u8::try_from(code & 0xFF).unwrap_or(1)
 }
 
 /// A panic's text could hold what was being worked on; where it happened is enough to find it.
 fn hide_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
-        eprintln!("prodex: internal error at {place}; please report it");
+        terminal::tell(format_args!("internal error at {place}; please report it"));
     }));
 }
 
@@ -221,9 +293,16 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent_and_its_help_fits_a_screen() {
-        Arguments::command().debug_assert();
-        let help = Arguments::command().term_width(80).render_help().to_string();
-        assert!(help.lines().count() <= 24, "{help}");
+        command().debug_assert();
+        let help = command().term_width(80).render_help().to_string();
+        assert!(help.lines().count() <= 24 && help.lines().all(|line| line.chars().count() <= 80), "{help}");
+        let (long, short) =
+            (command().term_width(80).render_long_help(), command().term_width(80).render_help());
+        assert_eq!(long.to_string(), short.to_string());
+        for one in command().get_subcommands().filter(|one| !one.is_hide_set()) {
+            let name = one.get_name();
+            assert!(GROUPS.iter().any(|(_, names)| names.contains(&name)), "{name} has a place in the help");
+        }
         insta::assert_snapshot!(help);
     }
 }

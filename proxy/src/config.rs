@@ -2,9 +2,9 @@
 //!
 //! Values come from `prodex.toml` in the home, then the environment, then flags; each later one wins.
 //! Malformed values are errors that name the place, and so are unknown keys of the file. Unknown variables are
-//! told and not refused: an older tool of the same name has some of its own. Nothing else reads the environment, and what is
-//! no UTF-8 there counts as unset.
+//! told and not refused: an older tool of the same name has some of its own. Nothing else reads the environment.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,6 +27,8 @@ pub struct Setting {
     pub name: &'static str,
     /// The environment variable.
     pub env: &'static str,
+    /// The values that are allowed.
+    pub range: &'static str,
 }
 
 /// What is wrong with a setting, and where it was found.
@@ -41,13 +43,25 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
-    /// The file is no TOML.
-    #[error("{path}: {message}")]
-    Syntax {
-        /// The file.
+    /// It is no file.
+    #[error("{path} is a directory; settings stand in a file of that name, so move it away")]
+    Directory {
+        /// The directory.
         path: PathBuf,
-        /// Line, column and what is wrong there.
-        message: String,
+    },
+    /// The file is no TOML.
+    #[error("{place}: {problem}; a line reads `name = value`, and texts stand in quotes")]
+    Syntax {
+        /// File, line and column.
+        place: String,
+        /// What is wrong there.
+        problem: String,
+    },
+    /// A variable is no text.
+    #[error("{name}: the variable is not UTF-8; set it anew, or unset it")]
+    NotUtf8 {
+        /// The variable.
+        name: &'static str,
     },
     /// There is no such setting.
     #[error("{place}: unknown setting `{name}`{hint}")]
@@ -94,7 +108,7 @@ pub enum ConfigError {
         range: String,
     },
     /// Neither `PRODEX_HOME` nor `HOME` is set.
-    #[error("there is no home directory: set PRODEX_HOME, or HOME")]
+    #[error("there is no home directory: set PRODEX_HOME, or HOME, or say with --home where it is")]
     NoHome,
 }
 
@@ -109,7 +123,7 @@ macro_rules! settings {
         }
 
         /// Every setting.
-        pub const SETTINGS: &[Setting] = &[$( Setting { name: stringify!($name), env: $env } ),+];
+        pub const SETTINGS: &[Setting] = &[$( Setting { name: stringify!($name), env: $env, range: $range } ),+];
 
         impl Config {
             /// The defaults, for a home.
@@ -269,6 +283,7 @@ impl Config {
         }
         for setting in SETTINGS {
             if let Some(value) = environment(setting.env).filter(|value| !value.is_empty()) {
+                require_text(setting.env, &value)?;
                 config.set(setting.name, &value, setting.env)?;
                 places.insert(setting.name.to_owned(), setting.env.to_owned());
             }
@@ -339,17 +354,27 @@ fn unknown(names: impl Iterator<Item = String>) -> Vec<String> {
     told
 }
 
-/// The process environment, for [`Config::load`].
+/// The process environment, for [`Config::load`]. What is no UTF-8 there has a replacement character.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the one reader of the environment")]
 pub fn process_environment(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+/// Refuses the value of a variable that was no UTF-8.
+fn require_text(name: &'static str, value: &str) -> Result<(), ConfigError> {
+    if value.contains(char::REPLACEMENT_CHARACTER) { Err(ConfigError::NotUtf8 { name }) } else { Ok(()) }
 }
 
 fn default_home(environment: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf, ConfigError> {
-    let set = |name: &str| environment(name).filter(|value| !value.is_empty());
-    let home = set("PRODEX_HOME").map(PathBuf::from);
-    home.or_else(|| set("HOME").map(|home| Path::new(&home).join(".prodex"))).ok_or(ConfigError::NoHome)
+    let set = |name: &'static str| {
+        let value = environment(name).filter(|value| !value.is_empty());
+        value.map(|value| require_text(name, &value).map(|()| PathBuf::from(value))).transpose()
+    };
+    match set("PRODEX_HOME")? {
+        Some(home) => Ok(home),
+        None => set("HOME")?.map(|home| home.join(".prodex")).ok_or(ConfigError::NoHome),
+    }
 }
 
 fn check<T: FromText>(
@@ -361,38 +386,82 @@ fn check<T: FromText>(
     parse_within(value, range).map_err(|problem| ConfigError::Value {
         place: place.to_owned(),
         name,
-        value: value.to_owned(),
+        value: excerpt(value),
         problem,
         range,
     })
 }
 
+/// As much of a value as says which one it is.
+fn excerpt(value: &str) -> String {
+    let mut excerpt: String = value.chars().take(60).collect();
+    if excerpt.len() < value.len() {
+        excerpt.push('…');
+    }
+    excerpt
+}
+
 /// The keys and values of the settings file with their places; nothing if there is no file.
 #[expect(clippy::disallowed_methods, reason = "the settings are read once, before anything listens")]
 fn read_file(path: &Path) -> Result<Vec<(String, String, String)>, ConfigError> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == ErrorKind::IsADirectory => {
+            return Err(ConfigError::Directory { path: path.to_owned() });
+        }
         Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
     };
-    let syntax = |message: String| ConfigError::Syntax { path: path.to_owned(), message };
-    let table = toml::de::DeTable::parse(&text).map_err(|error| syntax(error.to_string()))?;
+    let line_at = |at: usize| bytes[..at.min(bytes.len())].iter().filter(|byte| **byte == b'\n').count() + 1;
+    let syntax = |at: usize, problem: String| {
+        let place = format!("{}:{}", path.display(), line_at(at));
+        ConfigError::Syntax { place, problem }
+    };
+    let text =
+        str::from_utf8(&bytes).map_err(|error| syntax(error.valid_up_to(), "it is not UTF-8".to_owned()))?;
+    let table = toml::de::DeTable::parse(text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start);
+        let key =
+            text[..at.min(text.len())].rsplit('\n').next().and_then(|line| line.split(['=', ' ']).next());
+        let key = key.filter(|key| !key.is_empty()).map(|key| format!("`{}`: ", excerpt(key)));
+        syntax(at, format!("{}{}", key.unwrap_or_default(), error.message()))
+    })?;
     let mut entries = Vec::new();
     for (key, value) in table.get_ref() {
-        let line = text[..key.span().start].matches('\n').count() + 1;
-        let place = format!("{}:{line}", path.display());
+        let place = format!("{}:{}", path.display(), line_at(key.span().start));
         let value = match value.get_ref() {
             toml::de::DeValue::String(value) => value.to_string(),
             toml::de::DeValue::Boolean(value) => value.to_string(),
             toml::de::DeValue::Integer(value) => value.to_string(),
-            other => {
-                let kind = other.type_str();
-                return Err(syntax(format!("line {line}: `{}` cannot be of type {kind}", key.get_ref())));
-            }
+            toml::de::DeValue::Float(value) => value.to_string(),
+            toml::de::DeValue::Datetime(value) => value.to_string(),
+            other => return Err(of_wrong_type(key.get_ref(), other.type_str(), place)),
         };
         entries.push((key.get_ref().to_string(), value, place));
     }
+    // The first mistake is the one that stands first.
+    entries.sort_by_key(|(_, _, place)| place.rsplit(':').next().and_then(|line| line.parse::<usize>().ok()));
     Ok(entries)
+}
+
+/// A setting is one value; what holds several is an unknown section, or a setting that is written wrongly.
+fn of_wrong_type(key: &str, kind: &str, place: String) -> ConfigError {
+    match SETTINGS.iter().find(|setting| setting.name == key) {
+        Some(Setting { name, range, .. }) => {
+            let problem = "it is not one value".to_owned();
+            ConfigError::Value {
+                place,
+                name,
+                value: format!("an {kind}").replace("an t", "a t"),
+                problem,
+                range,
+            }
+        }
+        None => {
+            let hint = similar(key, SETTINGS.iter().map(|setting| setting.name));
+            ConfigError::Unknown { place, name: key.to_owned(), hint }
+        }
+    }
 }
 
 /// Points to a setting whose name is a few letters away.
@@ -497,11 +566,70 @@ mod tests {
             load("profile_soft_limit = 9\nprofile_hard_limit = 8", &[], &Vec::new()),
             load("", &[("PRODEX_LOG_TOTAL_SIZE", "63MiB")], &Vec::new()),
             load("log_file_size = \"1KiB\"", &[], &Vec::new()),
+            load("max_attempts = 1\n\n[max_attempts.x]\ny = 1", &[], &Vec::new()),
+            load("[proxy]\nworkers = 3", &[], &Vec::new()),
+            load("workers.most = 3", &[], &Vec::new()),
+            load("workers = 1\r\n\r\nworkers = 2\r\n", &[], &Vec::new()),
+            load("\u{feff}workers = -1", &[], &Vec::new()),
+            load("workers = 1.5", &[], &Vec::new()),
+            load("workers = 0x10", &[], &Vec::new()),
+            load("workers = 99999999999999999999999", &[], &Vec::new()),
+            load("workers = 2026-01-01", &[], &Vec::new()),
+            load("keep_alive = 5", &[], &Vec::new()),
+            load("keep_alive = \"99999999999999999999h\"", &[], &Vec::new()),
+            load("keep_alive = \"18446744073709551615h\"", &[], &Vec::new()),
+            load("keep_alive = \"-5s\"", &[], &Vec::new()),
+            load("keep_alive = \"\"", &[], &Vec::new()),
+            load("max_request_body = \"18446744073709551615GiB\"", &[], &Vec::new()),
+            load("max_request_body = \"64MB\"", &[], &Vec::new()),
+            load("log_dir = \"\"\ncodex = \"\"", &[], &Vec::new()),
+            load("state_sync = true", &[], &Vec::new()),
+            load(&format!("state_sync = \"{}\"", "x".repeat(500)), &[], &Vec::new()),
+            load("workers = 'x", &[], &Vec::new()),
+            load("", &[("PRODEX_CODEX", "/a/\u{fffd}")], &Vec::new()),
         ]
         .into_iter()
         .map(|result| result.unwrap_err())
         .collect();
         insta::assert_snapshot!(errors.join("\n---\n"));
+    }
+
+    #[test]
+    fn files_of_other_systems_and_editors_are_read() {
+        for file in ["\u{feff}workers = 3", "workers = 3\r\nkeep_alive = \"5s\"\r\n", "workers = \"3\" # x"] {
+            assert_eq!(load(file, &[], &Vec::new()).unwrap().workers, 3, "{file}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_file_is_named() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("prodex.toml");
+        let load = || Config::load(Some(home.path()), &|_| None, &Vec::new()).unwrap_err().to_string();
+        std::fs::write(&file, b"workers = 3\nlog_dir = \"\xFF\"\n").unwrap();
+        assert!(load().contains("prodex.toml:2: it is not UTF-8"), "{}", load());
+        std::fs::write(&file, b"\xFF\xFEw\0").unwrap();
+        assert!(load().contains("prodex.toml:1: it is not UTF-8"), "{}", load());
+        std::fs::remove_file(&file).unwrap();
+        std::fs::create_dir(&file).unwrap();
+        assert!(load().contains("prodex.toml is a directory"), "{}", load());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_file_makes_the_reader_panic(text in "[a-z_=\\[\\]{}\"'\\n0-9. #\\PC]{0,60}") {
+            let _ = load(&text, &[], &Vec::new());
+        }
+
+        #[test]
+        fn each_setting_refuses_nonsense_with_its_name_and_range(at in 0..SETTINGS.len(), value in "[?!*]{1,9}") {
+            let Setting { name, range, .. } = SETTINGS[at];
+            if !["codex", "log_dir", "upstream_ca"].contains(&name) {
+                let error = load(&format!("\n{name} = \"{value}\""), &[], &Vec::new()).unwrap_err();
+                let (begin, end) = (format!("HOME/prodex.toml:2: `{name}` cannot be "), format!("(allowed: {range})"));
+                proptest::prop_assert!(error.starts_with(&begin) && error.ends_with(&end), "{}", error);
+            }
+        }
     }
 
     #[test]

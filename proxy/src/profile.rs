@@ -18,6 +18,8 @@ pub mod store;
 
 pub mod import;
 
+pub mod scopes;
+
 pub mod refresh;
 
 pub mod backend;

@@ -171,6 +171,33 @@ pub async fn run_client(program: &Path, launch: &Launch, server: &mut Server) ->
     }
 }
 
+/// Runs a program in the foreground, without a proxy, and waits for its end. Signals that end this process
+/// end the program first.
+///
+/// # Errors
+/// When it cannot be started.
+pub async fn run_alone(
+    program: &Path,
+    arguments: &[String],
+    variable: (&str, &Path),
+) -> io::Result<ExitStatus> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut child = Command::new(program).args(arguments).env(variable.0, variable.1).spawn()?;
+    loop {
+        let signal = tokio::select! {
+            status = child.wait() => return status,
+            _ = terminate.recv() => Signal::SIGTERM,
+            _ = hangup.recv() => Signal::SIGHUP,
+            _ = interrupt.recv() => Signal::SIGINT,
+        };
+        if let Some(status) = end_client(&mut child, signal).await? {
+            return Ok(status);
+        }
+    }
+}
+
 /// Passes a signal on. After one that asks for the end, a client that does not end is killed.
 async fn end_client(child: &mut Child, signal: Signal) -> io::Result<Option<ExitStatus>> {
     let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()) else { return Ok(None) };

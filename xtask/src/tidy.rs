@@ -34,17 +34,20 @@ mod workflows;
 
 mod commands;
 
+mod settings;
+
 use project::Project;
 
 /// Check the rules that neither a type nor a lint can hold.
 ///
 /// Crate arrows, manifests, the first line of every file, ARCHITECTURE.md's map, the top level, registry
-/// hosts, the rules of ci-impact, workflows, and the commands that the documents name. Each finding names its place and what
+/// hosts, the rules of ci-impact, workflows, the commands that the documents name, and
+/// the reference of the settings. Each finding names its place and what
 /// would be right there.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Rewrite the map in ARCHITECTURE.md from the files, then check.
+    /// Rewrite the map in ARCHITECTURE.md and proxy/SETTINGS.md from the files, then check.
     #[arg(long)]
     bless: bool,
     /// Print one JSON document on standard output and nothing else.
@@ -81,6 +84,7 @@ const CHECKS: &[Check] = &[
     (impact::NAME, impact::check),
     (workflows::NAME, workflows::check),
     (commands::NAME, commands::check),
+    (settings::NAME, settings::check),
 ];
 
 /// What all checks found in a project.
@@ -95,8 +99,10 @@ struct Report {
 /// Runs the checks over the workspace around the current directory.
 pub(crate) fn run(args: &Args, model: &clap::Command) -> Result<Exit> {
     let mut project = Project::open(model.clone())?;
-    if args.bless && bless(&mut project)? {
-        terminal::progress(&format!("tidy: rewrote the map in {}", map::DOCUMENT));
+    if args.bless {
+        for document in bless(&mut project)? {
+            terminal::progress(&format!("tidy: rewrote {document}"));
+        }
     }
     let report = Report::of(&project);
     let text = if args.json { serde_json::to_string_pretty(&report)? } else { report.text() };
@@ -104,13 +110,18 @@ pub(crate) fn run(args: &Args, model: &clap::Command) -> Result<Exit> {
     Ok(if report.findings.is_empty() { Exit::Good } else { Exit::Findings })
 }
 
-/// Rewrites the map where it is not what the files say; whether it did.
-fn bless(project: &mut Project) -> Result<bool> {
-    let Some(blessed) = map::blessed(project) else { return Ok(false) };
-    let path = project.root().join(map::DOCUMENT);
-    fs::write(&path, &blessed).with_context(|| format!("failed to write {}", path.display()))?;
-    project.set(map::DOCUMENT, blessed);
-    Ok(true)
+/// Rewrites what the files say otherwise than they should. Which documents it rewrote.
+fn bless(project: &mut Project) -> Result<Vec<&'static str>> {
+    let blessed = [(map::DOCUMENT, map::blessed(project)), (settings::DOCUMENT, settings::blessed(project))];
+    let mut rewritten = Vec::new();
+    for (document, text) in blessed {
+        let Some(text) = text else { continue };
+        let path = project.root().join(document);
+        fs::write(&path, &text).with_context(|| format!("failed to write {}", path.display()))?;
+        project.set(document, text);
+        rewritten.push(document);
+    }
+    Ok(rewritten)
 }
 
 impl Report {

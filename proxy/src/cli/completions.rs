@@ -1,5 +1,6 @@
 //! `prodex completions`: a script that completes commands in a shell.
 
+use super::terminal::print;
 use super::{Exit, Failure};
 
 /// Print a completion script for a shell
@@ -15,8 +16,7 @@ impl Completions {
     pub(super) fn execute(self, mut command: clap::Command) -> Result<Exit, Failure> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut command, "prodex", &mut script);
-        // Written at once: a reader that stops early is not an error.
-        let _ = std::io::Write::write_all(&mut std::io::stdout(), &script);
+        print(String::from_utf8_lossy(&script))?;
         Ok(Exit::Ok)
     }
 }

@@ -8,13 +8,20 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use serde_json::json;
 
+use super::terminal::{self, print, shown};
 use super::{Exit, Failure, Home};
-use crate::config::{Config, process_environment};
+use crate::config::process_environment;
 use crate::profile::credentials::{Credentials, Kind};
-use crate::profile::import::{Found, Outcome, find, find_bindings, import};
-use crate::profile::store::{Store, Stored};
+use crate::profile::store::{Store, StoreError, Stored};
 use crate::secret::Secret;
-use crate::state;
+
+mod import;
+
+mod scope;
+
+mod show;
+
+pub(super) use import::usual_places;
 
 /// Manage the accounts that are pooled
 ///
@@ -27,11 +34,15 @@ pub(super) struct Profiles {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Import(import::Import),
     Add(Add),
     List(List),
+    Show(show::Show),
     Use(Use),
-    Import(Import),
+    Export(Export),
     Remove(Remove),
+    Restore(Restore),
+    Scope(scope::ScopeOf),
 }
 
 /// Add a profile from an auth.json, or with an API key
@@ -74,23 +85,19 @@ struct Use {
     home: Home,
 }
 
-/// Take over logins that are on this machine
+/// Write the auth.json of a profile to a new file, for yourself
 ///
-/// Looks in the given places: an auth.json, a directory with one, or the home of an older prodex. Without
-/// any it looks where Codex has its login, and in prodex's own home. A newer login of an account that is a
-/// profile already takes the place of its old one.
+/// The file is a login: whoever has it can use the account. It is made readable for you alone, and a file
+/// that is there already is not replaced. A ChatGPT login is good for one renewal: when the profile is
+/// renewed here, the copy is worth nothing in an hour or so, and the other way round.
 ///
-/// Example: prodex profile import ~/.codex --dry-run
+/// Example: prodex profile export work ~/work-auth.json
 #[derive(Debug, clap::Args)]
-struct Import {
-    /// Where to look
-    places: Vec<PathBuf>,
-    /// Show what would be done, and do nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+struct Export {
+    /// The profile
+    name: String,
+    /// The new file
+    file: PathBuf,
     #[command(flatten)]
     home: Home,
 }
@@ -106,19 +113,41 @@ struct Remove {
     home: Home,
 }
 
+/// Take back what was removed or logged out in the last 30 days
+///
+/// Example: prodex profile restore work
+#[derive(Debug, clap::Args)]
+struct Restore {
+    /// The profile
+    #[arg(required_unless_present = "list")]
+    name: Option<String>,
+    /// Show what can be taken back
+    #[arg(long, conflicts_with = "name")]
+    list: bool,
+    /// Print JSON
+    #[arg(long, requires = "list")]
+    json: bool,
+    #[command(flatten)]
+    home: Home,
+}
+
 impl Profiles {
     pub(super) fn execute(self) -> Result<Exit, Failure> {
         match self.command {
+            Command::Import(import) => import.execute(),
             Command::Add(add) => add.execute(),
             Command::List(list) => list.execute(),
+            Command::Show(show) => show.execute(),
             Command::Use(chosen) => chosen.execute(),
-            Command::Import(import) => import.execute(),
+            Command::Export(export) => export.execute(),
             Command::Remove(remove) => remove.execute(),
+            Command::Restore(restore) => restore.execute(),
+            Command::Scope(scope) => scope.execute(),
         }
     }
 }
 
-fn store(home: &Home) -> Result<Store, Failure> {
+pub(super) fn store(home: &Home) -> Result<Store, Failure> {
     Ok(Store::new(&home.config(&Vec::new())?.home))
 }
 
@@ -144,19 +173,19 @@ impl Add {
                 })?,
             };
             let text = std::fs::read_to_string(&path).map_err(|error| {
-                let advice = "log in with `codex login`, or say with --from where the login is";
+                let advice = "`prodex login` logs in, and --from says where a login is";
                 Failure::new(Exit::Environment, format!("cannot read {}: {error}; {advice}", path.display()))
             })?;
             let path = std::fs::canonicalize(&path).unwrap_or(path);
             store.add(&self.name, &text, Some(&path))?
         };
-        println!("added profile {} ({})", stored.name, describe(&stored));
+        print(format_args!("added profile {} ({})", stored.name, describe(&stored.credentials)))?;
         Ok(Exit::Ok)
     }
 }
 
 /// Reads a key from standard input: an argument could be seen by every user of the machine.
-fn read_key() -> Result<Secret, Failure> {
+pub(super) fn read_key() -> Result<Secret, Failure> {
     let mut text = String::new();
     let read = std::io::stdin().take(4096).read_to_string(&mut text);
     read.map_err(|error| {
@@ -164,7 +193,10 @@ fn read_key() -> Result<Secret, Failure> {
     })?;
     let key = text.trim();
     if key.is_empty() {
-        return Err(Failure::new(Exit::Usage, "there is no key on standard input"));
+        return Err(Failure::new(
+            Exit::Usage,
+            "there is no key on standard input; pass it as in `prodex login NAME --api-key-stdin < FILE`",
+        ));
     }
     Ok(Secret::new(key))
 }
@@ -174,32 +206,35 @@ impl List {
         let store = store(&self.home)?;
         let current = store.current()?;
         let names = store.names()?;
-        let profiles: Vec<(String, Result<Stored, Failure>)> =
-            names.into_iter().map(|name| (name.clone(), store.read(&name).map_err(Failure::from))).collect();
+        let profiles: Vec<(String, Result<Stored, StoreError>)> =
+            names.into_iter().map(|name| (name.clone(), store.read(&name))).collect();
         if self.json {
             let rows: Vec<_> =
                 profiles.iter().map(|(name, stored)| row(name, stored, current.as_deref())).collect();
-            println!("{}", json!({"profiles": rows}));
+            print(json!({"profiles": rows}))?;
             return Ok(Exit::Ok);
         }
         if profiles.is_empty() {
-            println!("There are no profiles. `prodex profile import` takes over the login that Codex has.");
+            print("There are no profiles. `prodex profile import` takes over the login that Codex has.")?;
             return Ok(Exit::Ok);
         }
-        let width = profiles.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
-        for (name, stored) in &profiles {
+        let rows = profiles.iter().map(|(name, stored)| {
             let mark = if current.as_deref() == Some(name) { '*' } else { ' ' };
             let what = match stored {
-                Ok(stored) => describe(stored),
-                Err(failure) => format!("cannot be used: {}", failure.message),
+                Ok(stored) => describe(&stored.credentials),
+                Err(StoreError::LoggedOut(_)) => {
+                    format!("logged out; `prodex login {name}` logs it in again")
+                }
+                Err(error) => format!("cannot be used: {}", crate::control::describe(error)),
             };
-            println!("{mark} {name:width$}  {what}");
-        }
+            [format!("{mark} {name}"), what]
+        });
+        print(terminal::columns(&rows.collect::<Vec<_>>()))?;
         Ok(Exit::Ok)
     }
 }
 
-fn row(name: &str, stored: &Result<Stored, Failure>, current: Option<&str>) -> serde_json::Value {
+fn row(name: &str, stored: &Result<Stored, StoreError>, current: Option<&str>) -> serde_json::Value {
     let is_current = current == Some(name);
     match stored {
         Ok(stored) => {
@@ -215,15 +250,18 @@ fn row(name: &str, stored: &Result<Stored, Failure>, current: Option<&str>) -> s
                 "source": stored.about.source,
             })
         }
-        Err(failure) => json!({"name": name, "current": is_current, "error": failure.message}),
+        Err(error) => json!({
+            "name": name,
+            "current": is_current,
+            "logged_out": matches!(error, StoreError::LoggedOut(_)),
+            "error": crate::control::describe(error),
+        }),
     }
 }
 
-/// A profile in a few words. Claims of a token are anybody's text: control characters are not shown.
-fn describe(stored: &Stored) -> String {
-    let kind = stored.credentials.kind();
-    let Some(login) = stored.credentials.login() else { return kind.name().to_owned() };
-    let shown = |text: &str| text.chars().filter(|c| !c.is_control()).take(60).collect::<String>();
+/// An account in a few words.
+fn describe(credentials: &Credentials) -> String {
+    let Some(login) = credentials.login() else { return credentials.kind().name().to_owned() };
     let email = login.email.as_deref().map_or_else(|| format!("account {}", shown(&login.account_id)), shown);
     let plan = login.plan.as_deref().map(|plan| format!(", {}", shown(plan))).unwrap_or_default();
     format!("{} {email}{plan}", Kind::Chatgpt.name())
@@ -232,103 +270,76 @@ fn describe(stored: &Stored) -> String {
 impl Use {
     fn execute(self) -> Result<Exit, Failure> {
         store(&self.home)?.set_current(&self.name)?;
-        println!("fresh conversations start with profile {}", self.name);
+        print(format_args!("fresh conversations start with profile {}", self.name))?;
         Ok(Exit::Ok)
     }
 }
 
-impl Import {
+impl Export {
     fn execute(self) -> Result<Exit, Failure> {
-        let config = self.home.config(&Vec::new())?;
-        let store = Store::new(&config.home);
-        let mut found = Vec::new();
-        if self.places.is_empty() {
-            let own = [codex_home(), Some(config.home.clone())];
-            for place in own.into_iter().flatten() {
-                // Where nothing is there is nothing to take over; the summary says so.
-                found.extend(find(&place).unwrap_or_default());
+        let exported = store(&self.home)?.export(&self.name, &self.file);
+        exported.map_err(|error| match &error {
+            StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists => {
+                let problem = format!("{} is there already, and is not replaced", self.file.display());
+                Failure::new(Exit::Failure, format!("{problem}; name a file that is not there yet"))
             }
-        } else {
-            for place in &self.places {
-                found.extend(find(place)?);
-            }
-        }
-        let outcomes = import(&store, &found, self.dry_run)?;
-        let bindings = self.import_bindings(&config, &outcomes)?;
-        if self.json {
-            let rows: Vec<_> = outcomes
-                .iter()
-                .map(|(found, outcome)| json!({"name": found.name, "path": found.path, "result": result(outcome)}))
-                .collect();
-            println!("{}", json!({"dry_run": self.dry_run, "found": rows, "bindings": bindings}));
-        } else {
-            self.print(&outcomes, bindings);
-        }
-        let added = outcomes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Added));
-        let chosen = added.clone().find(|(found, _)| found.is_current).or_else(|| added.clone().next());
-        if let Some((found, _)) =
-            chosen.filter(|_| !self.dry_run && store.current().is_ok_and(|current| current.is_none()))
-        {
-            store.set_current(&found.name)?;
-        }
-        let has_failed = outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::Failed(_)));
-        Ok(if outcomes.is_empty() || has_failed { Exit::Failure } else { Exit::Ok })
-    }
-
-    /// Takes over which account owns which conversation, from the places that say so. Says how many.
-    fn import_bindings(&self, config: &Config, outcomes: &[(Found, Outcome)]) -> Result<usize, Failure> {
-        let own = [config.home.clone()];
-        let places = if self.places.is_empty() { &own[..] } else { &self.places[..] };
-        let mut bindings = Vec::new();
-        for place in places {
-            bindings.extend(find_bindings(place, outcomes)?);
-        }
-        if bindings.is_empty() || self.dry_run {
-            return Ok(bindings.len());
-        }
-        let imported = state::import(&config.state_directory(), config.state_sync, bindings);
-        imported.map_err(|error| Failure::of(Exit::Environment, &error))
-    }
-
-    fn print(&self, outcomes: &[(Found, Outcome)], bindings: usize) {
-        if outcomes.is_empty() {
-            println!("Nothing was found. Log in with `codex login`, or say where the login is.");
-        }
-        let verb = if self.dry_run { "would add" } else { "added" };
-        let renew = if self.dry_run { "would renew" } else { "renewed" };
-        for (found, outcome) in outcomes {
-            let path = found.path.display();
-            match outcome {
-                Outcome::Added => println!("{verb} profile {} from {path}", found.name),
-                Outcome::Renewed { profile } => {
-                    println!("{renew} the login of profile {profile} from {path}");
-                }
-                Outcome::Known { profile } => {
-                    println!("left {path}: its account is profile {profile} already");
-                }
-                Outcome::Failed(error) => println!("left {path}: {}", crate::control::describe(error)),
-            }
-        }
-        if bindings > 0 {
-            let verb = if self.dry_run { "would take over" } else { "took over" };
-            println!("{verb} which profile owns which conversation: {bindings} ids");
-        }
-    }
-}
-
-fn result(outcome: &Outcome) -> serde_json::Value {
-    match outcome {
-        Outcome::Added => json!("added"),
-        Outcome::Renewed { profile } => json!({"renewed": profile}),
-        Outcome::Known { profile } => json!({"known": profile}),
-        Outcome::Failed(error) => json!({"failed": crate::control::describe(error)}),
+            _ => Failure::from(error),
+        })?;
+        print(format_args!("wrote the login of profile {} to {}", self.name, self.file.display()))?;
+        terminal::tell(
+            "whoever has this file can use the account; delete it when it has served. Do not use it beside \
+             this profile: the first of the two that renews it ends the other's",
+        );
+        Ok(Exit::Ok)
     }
 }
 
 impl Remove {
     fn execute(self) -> Result<Exit, Failure> {
         let trash = store(&self.home)?.remove(&self.name)?;
-        println!("removed profile {}; until 30 days from now it is in {}", self.name, trash.display());
+        let name = &self.name;
+        print(format_args!(
+            "removed profile {name}; for 30 days `prodex profile restore {name}` brings it back from {}",
+            trash.display()
+        ))?;
         Ok(Exit::Ok)
+    }
+}
+
+impl Restore {
+    fn execute(self) -> Result<Exit, Failure> {
+        let store = store(&self.home)?;
+        let Some(name) = &self.name else {
+            print(self.list(&store)?)?;
+            return Ok(Exit::Ok);
+        };
+        let trashed = store.restore(name)?;
+        let what = if trashed.is_login { "the login of profile" } else { "profile" };
+        print(format_args!("{what} {name} is back"))?;
+        Ok(Exit::Ok)
+    }
+
+    fn list(&self, store: &Store) -> Result<String, Failure> {
+        let trash = store.trash()?;
+        if self.json {
+            let rows = trash.iter().map(|one| {
+                json!({
+                    "name": one.name,
+                    "what": if one.is_login { "login" } else { "profile" },
+                    "removed_at": one.at.as_second(),
+                    "until": one.until().as_second(),
+                    "path": one.path,
+                })
+            });
+            return Ok(json!({"version": 1, "trash": rows.collect::<Vec<_>>()}).to_string());
+        }
+        if trash.is_empty() {
+            return Ok("The trash is empty. `prodex profile remove` puts profiles there.".to_owned());
+        }
+        let rows = trash.iter().map(|one| {
+            let what = if one.is_login { "login" } else { "profile" };
+            [what.to_owned(), one.name.clone(), format!("until {}", terminal::at(one.until().as_second()))]
+        });
+        Ok(terminal::columns(&rows.collect::<Vec<_>>()))
     }
 }

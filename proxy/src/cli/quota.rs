@@ -1,6 +1,6 @@
 //! `prodex quota`: what is left of each account's quota, who says so, and when it comes back.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::serve::open_state;
+use super::terminal::print;
 use super::{Exit, Failure, Home};
 use crate::config::process_environment;
 use crate::control::Control;
@@ -165,20 +166,17 @@ impl ShowQuota {
 
     fn print(&self, entries: &[Entry]) -> Result<(), Failure> {
         let now = Now::read();
-        let mut out = std::io::stdout().lock();
         let text = if self.json {
-            format!("{}\n", report(entries, self.all, now))
+            report(entries, self.all, now).to_string()
         } else {
-            let is_terminal = out.is_terminal();
+            let is_terminal = std::io::stdout().is_terminal();
             let is_plain = process_environment("NO_COLOR").is_some_and(|value| !value.is_empty());
             let table = table::render(entries, self.all, is_terminal && !is_plain, now);
             // Only a screen is redrawn; a file gets one table after the other.
             let clear = if self.watch.is_some() && is_terminal { "\x1b[H\x1b[2J" } else { "" };
             format!("{clear}{table}")
         };
-        out.write_all(text.as_bytes())
-            .and_then(|()| out.flush())
-            .map_err(|error| Failure::new(Exit::Environment, format!("cannot write the list: {error}")))
+        print(text)
     }
 }
 
@@ -242,10 +240,10 @@ fn entry(loaded: &Loaded, asked: Asked) -> Entry {
 fn advice(problem: &Problem) -> String {
     let advice = match problem {
         // These say it themselves.
-        Problem::Login(RefreshError::Rejected(_) | RefreshError::Foreign) => return problem.to_string(),
-        Problem::NoLogin | Problem::Unauthorized | Problem::Login(RefreshError::NotRenewable) => {
-            "log in again with `codex login`, then run `prodex profile import`"
+        Problem::Login(RefreshError::Rejected(_) | RefreshError::Foreign | RefreshError::NotRenewable) => {
+            return problem.to_string();
         }
+        Problem::NoLogin | Problem::Unauthorized => "log in again with `prodex login` and its name",
         Problem::Login(RefreshError::Unavailable(_)) | Problem::Unreachable(_) => {
             "check the network, and try again"
         }

@@ -1,14 +1,13 @@
 //! `prodex run`: Codex behind a proxy of its own.
 
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
-use std::process::ExitStatus;
 
 use super::profile::codex_home;
 use super::serve::{Options, load_profiles, random_capability};
-use super::{Exit, Failure, Home};
+use super::terminal::print;
+use super::{Exit, Failure, Home, exit_code, require_program};
 use crate::config::{Config, process_environment};
-use crate::launch::{CodexUrls, Launch, Login, Ready, find_program};
+use crate::launch::{CodexUrls, Launch, Login, Ready};
 use crate::profile::Pool;
 use crate::supervisor::{Server, run_client};
 use wire::route::Api;
@@ -44,17 +43,9 @@ impl Run {
         let login = codex_home().map_or(Login::Chatgpt, |home| Login::of(&home));
         let profiles = load_profiles(&config)?;
         require_profile(&profiles, login)?;
-        let program =
-            find_program(&config.codex, process_environment("PATH").as_deref()).ok_or_else(|| {
-                let advice =
-                    "install it with `npm install -g @openai/codex`, or say where it is with --codex";
-                Failure::new(
-                    Exit::Environment,
-                    format!("{} is not installed; {advice}", config.codex.display()),
-                )
-            })?;
+        let program = require_program(&config)?;
         if self.dry_run {
-            self.show(&config, login, &program);
+            print(self.shown(&config, login, &program))?;
             return Ok(Exit::Ok);
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -101,8 +92,8 @@ impl Run {
         arguments
     }
 
-    /// Prints the command line of the client, with placeholders where the proxy's answers would be.
-    fn show(&self, config: &Config, login: Login, program: &std::path::Path) {
+    /// The command line of the client, with placeholders where the proxy's answers would be.
+    fn shown(&self, config: &Config, login: Login, program: &std::path::Path) -> String {
         let scheme = if self.options.tls { "https" } else { "http" };
         let url = |host: &str, path: &str| format!("{scheme}://{host}:<port>/k/***{path}");
         let host = if self.options.tls { "localhost" } else { "127.0.0.1" };
@@ -116,14 +107,13 @@ impl Run {
             ca_cert: self.options.tls.then(|| config.home.join("tls").join("authority.pem")),
         };
         let launch = Launch::codex(&ready, login, &self.arguments, &process_environment);
-        for (name, value) in &launch.environment {
-            println!("{name}={value}");
-        }
+        let variables: String =
+            launch.environment.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
         let words: Vec<String> = std::iter::once(PathBuf::from(program).display().to_string())
             .chain(launch.arguments)
             .map(|word| quote(&word))
             .collect();
-        println!("{}", words.join(" "));
+        format!("{variables}{}\n", words.join(" "))
     }
 }
 
@@ -145,10 +135,4 @@ fn require_profile(profiles: &Pool, login: Login) -> Result<(), Failure> {
     }
     let advice = "add one with `prodex profile add`, or change how Codex is logged in";
     Err(Failure::new(Exit::NoProfile, format!("Codex {has}, and no profile is of kind {needs}; {advice}")))
-}
-
-/// The code that a shell would give for this end.
-fn exit_code(status: ExitStatus) -> u8 {
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
-    u8::try_from(code & 0xFF).unwrap_or(1)
 }

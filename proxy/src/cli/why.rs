@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use super::terminal::print;
 use super::{Exit, Failure, Home};
 use crate::telemetry::parts;
 use wire::run_event::file::{POINTER, PREFIX, SUFFIX};
@@ -84,10 +85,10 @@ impl Why {
         let history = History::read(&read(&path, wanted)?, wanted)?;
         let what_if = what_if::ask(&history, &self.what_if)?;
         if self.json {
-            println!("{}", report::json(&path, &history, &self.what_if, what_if.as_ref()));
+            print(report::json(&path, &history, &self.what_if, what_if.as_ref()))?;
         } else {
             let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-            print!("{}", report::text(&name, &history, &self.what_if, what_if.as_ref()));
+            print(report::text(&name, &history, &self.what_if, what_if.as_ref()))?;
         }
         Ok(Exit::Ok)
     }

@@ -112,15 +112,16 @@ const CLIENT_ID: &str = "app_EMoamEEZ73f0CkXaXp7hrann";
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RefreshError {
     /// It is no login, or has no refresh token.
-    #[error("its credentials cannot be renewed")]
+    #[error("its credentials cannot be renewed; log in again with `prodex login` and its name")]
     NotRenewable,
     /// The token endpoint says that the login is no longer good: only a new one helps.
-    #[error(
-        "its login is no longer good ({0}); log in again with `codex login`, then run `prodex profile import`"
-    )]
+    #[error("its login is no longer good ({0}); log in again with `prodex login` and its name")]
     Rejected(String),
     /// Its file holds somebody else's login: conversations that this profile owns are not that one's.
-    #[error("its auth.json holds the login of another account now; remove the profile and add it anew")]
+    #[error(
+        "its auth.json holds the login of another account now; `prodex profile remove` it and add it anew, or \
+         log its own account in with `prodex login` and its name"
+    )]
     Foreign,
     /// The token endpoint could not be asked, or gave no usable answer; later it may.
     #[error("its login could not be renewed: {0}")]
@@ -418,6 +419,18 @@ impl Rejection {
         let is_recent = (note.at..note.at.saturating_add(REJECTED)).contains(&now);
         (is_recent && note.rejected == fingerprint(token)).then(|| plain(&note.code))
     }
+}
+
+/// With which code the endpoint rejected the renewal of these credentials lately, if it did.
+///
+/// # Errors
+/// When the profile's lease cannot be had.
+pub fn rejection(store: &Store, name: &str, credentials: &Credentials) -> Result<Option<String>, StoreError> {
+    let Some(token) = credentials.login().and_then(|login| login.refresh_token.as_ref()) else {
+        return Ok(None);
+    };
+    let lease = store.lease(name, Duration::from_secs(1))?;
+    Ok(Rejection::of(&lease, token, jiff::Timestamp::now().as_second()))
 }
 
 /// Tells tokens apart without telling anything of them.

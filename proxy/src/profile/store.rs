@@ -23,10 +23,13 @@ use crate::state::crash;
 
 mod lease;
 
-pub use lease::Lease;
+mod login;
 
-/// How long a removed profile can be taken back.
-const TRASH_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
+mod trash;
+
+pub use lease::Lease;
+pub use login::{LoggedIn, LoggedOut};
+pub use trash::Trashed;
 
 /// What the directory of a profile begins with while it is made, and when one is left from a crash.
 const UNFINISHED: &str = ".new-";
@@ -52,6 +55,41 @@ pub enum StoreError {
     /// There is one already.
     #[error("there is a profile {0:?} already; choose another name, or remove it first")]
     Exists(String),
+    /// It is there, and without credentials.
+    #[error("profile {0:?} has no login; `prodex login {0}` logs it in again")]
+    LoggedOut(String),
+    /// The trash has nothing of that name.
+    #[error("the trash has no profile {0:?}; `prodex profile restore --list` shows what it has")]
+    NotInTrash(String),
+    /// Its login is another tool's, too.
+    #[error(
+        "the login of profile {name:?} is another tool's, too, in {path}; `prodex profile remove {name}` \
+         takes it out of the pool and leaves it there"
+    )]
+    Shared {
+        /// The profile.
+        name: String,
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A login is somebody else's than that of the profile it was meant for.
+    #[error(
+        "that login is of another account than profile {name:?}, and conversations of one are not the other's; \
+         choose another name, or run `prodex profile remove {name}` first"
+    )]
+    OtherAccount {
+        /// The profile.
+        name: String,
+    },
+    /// Another profile has the same account.
+    #[error(
+        "profile {profile:?} has the same account already; `prodex profile show {profile}` shows it, and \
+         `prodex profile remove {profile}` makes room"
+    )]
+    SameAccount {
+        /// That profile.
+        profile: String,
+    },
     /// Somebody else changes its credentials, and takes too long.
     #[error("another process is renewing the login of profile {0:?}; try again")]
     Leased(String),
@@ -77,6 +115,14 @@ pub enum StoreError {
         /// What is wrong.
         problem: String,
     },
+    /// There is no login at a place where one was looked for.
+    #[error("{path}: {problem}; log in with `prodex login`, or say where the login is")]
+    NoLogin {
+        /// The place.
+        path: PathBuf,
+        /// What is there instead.
+        problem: &'static str,
+    },
     /// The credentials are broken.
     #[error("{path} cannot be used")]
     Credentials {
@@ -97,6 +143,9 @@ pub struct About {
     /// The file that its credentials were copied from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<PathBuf>,
+    /// Whose login it had, if it is logged out: only the same account may come back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logged_out: Option<LoggedOut>,
     /// Whether its person has paused it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
@@ -122,7 +171,10 @@ pub struct Pause {
 
 impl About {
     fn parse(text: &str) -> Result<Self, String> {
-        let about: Self = toml::from_str(text).map_err(|error| error.message().to_owned())?;
+        let about: Self = toml::from_str(text).map_err(|error: toml::de::Error| {
+            let before = error.span().map_or("", |span| text.get(..span.start).unwrap_or_default());
+            format!("line {}: {}", before.matches('\n').count() + 1, error.message())
+        })?;
         let until = about.paused_until.as_deref();
         if let Some(until) = until.filter(|until| until.parse::<jiff::Timestamp>().is_err()) {
             return Err(format!("paused_until = {until:?} is no time such as 2026-01-31T18:00:00Z"));
@@ -208,7 +260,11 @@ impl Store {
     /// When there is none with this name, or its files cannot be used.
     pub fn read(&self, name: &str) -> Result<Stored, StoreError> {
         let about = self.read_about(name)?;
-        let (_, credentials) = self.read_auth(name)?;
+        let path = self.directory(name)?.join(AUTH_FILE);
+        if !path.exists() {
+            return Err(StoreError::LoggedOut(name.to_owned()));
+        }
+        let (_, credentials) = read_auth(&path)?;
         Ok(Stored { name: name.to_owned(), about, credentials })
     }
 
@@ -316,38 +372,9 @@ impl Store {
         put().inspect_err(|_| drop(fs::remove_dir_all(&staging)))
     }
 
-    /// Moves a profile to the trash, where it stays for 30 days. Says where it is. Of a directory that
-    /// another tool shares, only what makes it a profile.
-    ///
-    /// # Errors
-    /// When there is no such profile, or the disk refuses.
-    pub fn remove(&self, name: &str) -> Result<PathBuf, StoreError> {
-        let directory = self.directory(name)?;
-        if !directory.join(PROFILE_FILE).exists() {
-            return Err(StoreError::Missing(name.to_owned()));
-        }
-        let now = jiff::Timestamp::now();
-        let trash = self.home.join("trash").join(format!("{name}-{}", trash_stamp(now)));
-        if holds_only_ours(&directory)? {
-            make_directory(&self.home.join("trash"))?;
-            fs::rename(&directory, &trash).map_err(io_error("move to the trash", &directory))?;
-        } else {
-            // The rest, the credentials among it, is another tool's.
-            make_directory(&trash)?;
-            let file = directory.join(PROFILE_FILE);
-            fs::rename(&file, trash.join(PROFILE_FILE)).map_err(io_error("move to the trash", &file))?;
-        }
-        if self.current()?.as_deref() == Some(name) {
-            let path = self.home.join(CURRENT_FILE);
-            fs::remove_file(&path).map_err(io_error("remove", &path))?;
-        }
-        empty_trash(&self.home.join("trash"), now);
-        Ok(trash)
-    }
-
-    /// Deletes what was removed 30 days ago, and what an interruption has left. Best effort.
+    /// Deletes what went to the trash 30 days ago, and what an interruption has left. Best effort.
     pub fn tidy(&self) {
-        empty_trash(&self.home.join("trash"), jiff::Timestamp::now());
+        self.prune_trash();
         remove_old(&self.home.join("profiles"), UNFINISHED, UNFINISHED_AGE);
     }
 
@@ -402,33 +429,9 @@ fn time(at: jiff::Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// When a profile was removed, as its name in the trash ends. A later one is greater.
-fn trash_stamp(at: jiff::Timestamp) -> String {
-    at.strftime("%Y%m%dT%H%M%S%3f").to_string()
-}
-
-/// Deletes what was removed so long ago that nobody takes it back. Its name says when: a directory that
-/// is moved keeps the time it was last written, which may be years back. What has no such name is not ours.
-fn empty_trash(trash: &Path, now: jiff::Timestamp) {
-    let Ok(entries) = fs::read_dir(trash) else { return };
-    let oldest = trash_stamp(now.saturating_sub(TRASH_AGE).unwrap_or(jiff::Timestamp::MIN));
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let stamp = name.to_str().and_then(|name| name.rsplit_once('-')).map_or("", |(_, stamp)| stamp);
-        let is_stamp = stamp.len() == oldest.len()
-            && stamp
-                .bytes()
-                .enumerate()
-                .all(|(at, byte)| if at == 8 { byte == b'T' } else { byte.is_ascii_digit() });
-        if is_stamp && stamp < &*oldest {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
-}
-
 /// Deletes entries of a directory whose names begin so and that are older than that. Best effort: what
 /// cannot be deleted now is tried again at the next occasion.
-fn remove_old(directory: &Path, prefix: &str, age: Duration) {
+pub(crate) fn remove_old(directory: &Path, prefix: &str, age: Duration) {
     let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
         let is_one = entry.file_name().to_string_lossy().starts_with(prefix);
@@ -437,13 +440,6 @@ fn remove_old(directory: &Path, prefix: &str, age: Duration) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
-}
-
-/// Whether a profile's directory holds nothing of anybody else's.
-fn holds_only_ours(directory: &Path) -> Result<bool, StoreError> {
-    let entries = fs::read_dir(directory).map_err(io_error("read", directory))?;
-    let is_ours = |name: &str| [PROFILE_FILE, AUTH_FILE, LOCK_FILE].iter().any(|ours| name.starts_with(ours));
-    Ok(entries.flatten().all(|entry| is_ours(&entry.file_name().to_string_lossy())))
 }
 
 /// Whether this can be the name of a profile.
@@ -523,26 +519,6 @@ mod tests {
         let trash = store.remove("work").unwrap();
         assert_eq!(fs::read_to_string(trash.join(AUTH_FILE)).unwrap(), KEY);
         assert_eq!((store.names().unwrap(), store.current().unwrap()), (vec!["home".to_owned()], None));
-    }
-
-    #[test]
-    fn a_removed_profile_stays_in_the_trash_for_30_days_however_old_it_was() {
-        let home = tempfile::tempdir().unwrap();
-        let store = Store::new(home.path());
-        let trash = home.path().join("trash");
-        let old = std::time::SystemTime::now() - 2 * TRASH_AGE;
-        let make_old = |path: &Path| fs::File::open(path).unwrap().set_modified(old).unwrap();
-        for kept in ["by-hand", "kept-29991231T000000000", "kept-20200101"] {
-            make_directory(&trash.join(kept)).unwrap();
-            make_old(&trash.join(kept));
-        }
-        make_directory(&trash.join("past-20200101T000000000")).unwrap();
-        store.add("work", KEY, None).unwrap();
-        make_old(&home.path().join("profiles/work"));
-        let moved = store.remove("work").unwrap();
-        assert_eq!(fs::read_to_string(moved.join(AUTH_FILE)).unwrap(), KEY);
-        assert!(!trash.join("past-20200101T000000000").exists());
-        assert_eq!(fs::read_dir(&trash).unwrap().count(), 4, "what has no stamp is not ours to delete");
     }
 
     #[test]

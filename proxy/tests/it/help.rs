@@ -24,6 +24,12 @@ async fn help_is_as_it_was_reviewed() {
         "profile use",
         "profile import",
         "profile remove",
+        "profile restore",
+        "profile export",
+        "profile show",
+        "profile scope",
+        "login",
+        "logout",
         "why",
         "quota",
         "completions",
@@ -38,8 +44,17 @@ async fn help_is_as_it_was_reviewed() {
 }
 
 #[tokio::test]
-async fn without_a_command_the_first_step_is_explained() {
-    insta::assert_snapshot!("first_step", printed(&[]).await);
+async fn every_page_of_the_manual_is_written() {
+    let sandbox = sandbox();
+    let directory = sandbox.root().join("man/man1");
+    let finished = prodex(&sandbox, &["man", &directory.display().to_string()]).await;
+    assert_eq!((code(&finished), finished.stderr.as_str()), (Some(0), ""));
+    for (page, part) in [("prodex", "serve"), ("prodex-run", "dry"), ("prodex-profile-import", "yes")] {
+        let text = std::fs::read_to_string(directory.join(format!("{page}.1"))).unwrap();
+        assert!(text.starts_with(".ie") && text.contains(".TH") && text.contains(part), "{page}: {text}");
+    }
+    let said = prodex(&sandbox, &["man", "/dev/null/x"]).await;
+    assert_eq!(code(&said), Some(3), "{}", said.stderr);
 }
 
 #[tokio::test]
@@ -51,7 +66,8 @@ async fn the_version_is_that_of_the_package() {
 async fn completions_know_every_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = printed(&["completions", shell]).await;
-        for word in ["serve", "run", "profile", "import", "quota", "completions", "no-auth"] {
+        for word in ["serve", "run", "profile", "import", "login", "scope", "quota", "completions", "no-auth"]
+        {
             assert!(script.contains(word), "{word} in the script for {shell}");
         }
     }

@@ -69,6 +69,16 @@ mod settings;
 
 mod profiles;
 
+mod importing;
+
+mod first_step;
+
+mod login;
+
+mod scopes;
+
+mod errors;
+
 mod run;
 
 mod help;

@@ -182,7 +182,7 @@ async fn an_expired_token_is_renewed_and_a_revoked_one_says_how_to_log_in() {
     let (mock, home_of_b) = home(Script::rules([rejected]).account(Account::new("b").expired())).await;
     let text = printed(&home_of_b, &[], 1).await;
     assert!(
-        text.contains("b: its login is no longer good (invalid_grant); log in again with `codex login`"),
+        text.contains("b: its login is no longer good (invalid_grant); log in again with `prodex login`"),
         "{text}"
     );
     assert_eq!(mock.journal().of(CallName::Token).len(), 1);

@@ -102,7 +102,7 @@ async fn a_process_that_is_killed_with_the_answer_on_its_way_costs_the_login_and
         let response = client.response().await;
         let text = response.text();
         assert_eq!(response.status(), 503, "never a 401: {text}");
-        assert!(text.contains("(refresh_token_reused)") && text.contains("`codex login`"), "{text}");
+        assert!(text.contains("(refresh_token_reused)") && text.contains("`prodex login`"), "{text}");
     }
     assert_eq!(exchanges(&mock), 2, "a spent token is sent once more, and not by each of the seven");
     // A new login brings all of them back.

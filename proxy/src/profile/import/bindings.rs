@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Found, Outcome, StoreError};
+use super::{Step, StoreError};
 use crate::state::{Binding, Tie};
 
 /// What the peer calls the tables, and what their ids are.
@@ -31,9 +31,9 @@ const TABLES: [(&str, Tie); 4] = [
 ///
 /// # Errors
 /// When one of the two files is there and cannot be read.
-pub fn find_bindings(home: &Path, outcomes: &[(Found, Outcome)]) -> Result<Vec<Binding>, StoreError> {
+pub fn find_bindings(home: &Path, steps: &[Step]) -> Result<Vec<Binding>, StoreError> {
     let (state, run) = (read(home, "state.json")?, read(home, "runtime-continuations.json")?);
-    let names = our_names(home, &state, outcomes);
+    let names = our_names(home, &state, steps);
     let mut bindings: HashMap<(Tie, &str), Binding> = HashMap::new();
     for place in [&state, &run, &run["value"]] {
         for (table, tie) in TABLES {
@@ -69,15 +69,12 @@ fn read(home: &Path, name: &str) -> Result<Value, StoreError> {
 }
 
 /// What we call the peer's profiles.
-fn our_names(home: &Path, state: &Value, outcomes: &[(Found, Outcome)]) -> HashMap<String, Arc<str>> {
+fn our_names(home: &Path, state: &Value, steps: &[Step]) -> HashMap<String, Arc<str>> {
     let mut by_path: HashMap<&PathBuf, Arc<str>> = HashMap::new();
-    for (found, outcome) in outcomes {
-        let name = match outcome {
-            Outcome::Added => &found.name,
-            Outcome::Renewed { profile } | Outcome::Known { profile } => profile,
-            Outcome::Failed(_) => continue,
-        };
-        by_path.insert(&found.path, name.as_str().into());
+    for step in steps {
+        if let Some(profile) = step.profile() {
+            by_path.insert(&step.found.path, profile.into());
+        }
     }
     let profiles = state["profiles"].as_object().into_iter().flatten();
     profiles
@@ -92,6 +89,7 @@ fn our_names(home: &Path, state: &Value, outcomes: &[(Found, Outcome)]) -> HashM
 mod tests {
     use serde_json::json;
 
+    use super::super::{Found, Outcome};
     use super::*;
 
     #[test]
@@ -114,20 +112,23 @@ mod tests {
         }});
         fs::write(home.path().join("state.json"), state.to_string()).unwrap();
         fs::write(home.path().join("runtime-continuations.json"), run.to_string()).unwrap();
-        let found = |name: &str, path: PathBuf| Found { name: name.to_owned(), path, is_current: false };
-        let outcomes = [
-            (found("main", home.path().join("profiles/main/auth.json")), Outcome::Added),
-            (found("x", "/elsewhere/auth.json".into()), Outcome::Known { profile: "ours".to_owned() }),
+        let step = |name: &str, path: PathBuf, outcome: Outcome| {
+            let found = Found { name: name.to_owned(), path, is_current: false };
+            Step { found, credentials: None, outcome }
+        };
+        let steps = [
+            step("main", home.path().join("profiles/main/auth.json"), Outcome::Added),
+            step("x", "/elsewhere/auth.json".into(), Outcome::Known { profile: "ours".to_owned() }),
         ];
-        let bindings = find_bindings(home.path(), &outcomes).unwrap();
+        let bindings = find_bindings(home.path(), &steps).unwrap();
         let shown: Vec<_> =
             bindings.iter().map(|one| (one.tie.name(), &*one.id, &*one.profile, one.at)).collect();
         assert_eq!(
             shown,
             [("turn_state", "t1", "main", 1), ("session", "s1", "ours", 3), ("response_id", "r1", "ours", 9)]
         );
-        assert!(find_bindings(&home.path().join("other"), &outcomes).unwrap().is_empty());
+        assert!(find_bindings(&home.path().join("other"), &steps).unwrap().is_empty());
         fs::write(home.path().join("runtime-continuations.json"), "{").unwrap();
-        assert!(find_bindings(home.path(), &outcomes).unwrap_err().to_string().contains("not JSON"));
+        assert!(find_bindings(home.path(), &steps).unwrap_err().to_string().contains("not JSON"));
     }
 }

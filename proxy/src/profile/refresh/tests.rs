@@ -207,7 +207,7 @@ async fn a_rejected_login_parks_its_profile_until_a_new_one_comes() {
     ] {
         let setting = Setting::new(ResponseTemplate::new(status).set_body_json(body)).await;
         assert_eq!(setting.renew().await, Err(RefreshError::Rejected(code.to_owned())));
-        assert!(setting.profile.health().parked().unwrap().contains("codex login"));
+        assert!(setting.profile.health().parked().unwrap().contains("prodex login"));
         let new = json!({"tokens": {"access_token": "new", "refresh_token": "r9", "account_id": "x"}});
         setting.control.store.replace_auth("work", &new.to_string()).unwrap();
         assert!(setting.renew().await.is_ok());

@@ -1,0 +1,134 @@
+//! What commands print: results on standard output, questions and warnings on standard error.
+//!
+//! A reader that stops early (`| head`) is nobody's failure; a file that cannot be written is one.
+
+use std::fmt;
+use std::io::{self, BufRead as _, ErrorKind, IsTerminal as _, Write as _};
+use std::path::Path;
+
+use super::{Exit, Failure};
+use crate::config::process_environment;
+
+/// Prints a result with a line end behind it.
+///
+/// # Errors
+/// When it cannot be written; a quiet end when nobody reads it.
+pub(super) fn print(text: impl fmt::Display) -> Result<(), Failure> {
+    let mut text = text.to_string();
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(Failure::quiet()),
+        Err(error) => {
+            let problem = format!("cannot write to standard output: {error}; write it to another place");
+            Err(Failure::new(Exit::Environment, problem))
+        }
+    }
+}
+
+/// Tells a person something beside the result. Nobody may be there to hear it.
+pub(super) fn tell(text: impl fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "prodex: {text}");
+}
+
+/// Whether a person can be asked, and sees what it is about.
+pub(super) fn is_interactive() -> bool {
+    io::stdin().is_terminal() && io::stdout().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Asks a question that an empty answer affirms. Without an answer it is no.
+pub(super) fn ask(question: &str) -> bool {
+    let mut answer = String::new();
+    for _ in 0..3 {
+        let _ = write!(io::stderr().lock(), "{question} [Y/n] ");
+        answer.clear();
+        match io::stdin().lock().read_line(&mut answer) {
+            Ok(0) | Err(_) => break,
+            Ok(_) => {}
+        }
+        match answer.trim().to_ascii_lowercase().as_str() {
+            "" | "y" | "yes" => return true,
+            "n" | "no" => return false,
+            _ => {}
+        }
+    }
+    let _ = writeln!(io::stderr().lock());
+    false
+}
+
+/// A text that somebody else wrote, for one line: without control characters, and not for ever.
+pub(super) fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(60).collect()
+}
+
+/// A path as a person writes it: with `~` for the home directory.
+pub(super) fn short(path: &Path) -> String {
+    let home = process_environment("HOME").filter(|home| home.len() > 1);
+    let below = home.and_then(|home| path.strip_prefix(home).ok().map(Path::to_owned));
+    match below {
+        Some(below) if below.as_os_str().is_empty() => "~".to_owned(),
+        Some(below) => format!("~/{}", below.display()),
+        None => path.display().to_string(),
+    }
+}
+
+/// A moment for people, in their own time zone as far as it is known.
+pub(super) fn at(seconds: i64) -> String {
+    match jiff::Timestamp::from_second(seconds) {
+        Ok(at) => at.strftime("%Y-%m-%d %H:%M UTC").to_string(),
+        Err(_) => format!("{seconds} s after 1970"),
+    }
+}
+
+/// A length of time in its two largest units: `3d 4h`, `12m`, `40s`.
+pub(super) fn length(seconds: u64) -> String {
+    let units = [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "m")];
+    let mut parts: Vec<String> = units
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, unit)| format!("{count}{unit}"))
+        .collect();
+    if parts.is_empty() {
+        parts.push(format!("{seconds}s"));
+    }
+    parts.truncate(2);
+    parts.join(" ")
+}
+
+/// Lines with their columns below each other, two spaces apart. The last column has no end.
+pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |at: usize| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or_default();
+    let widths: [usize; N] = std::array::from_fn(width);
+    let line = |row: &[String; N]| {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        cells.join("  ").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_have_two_units_at_most() {
+        let shown: Vec<String> = [0, 59, 60, 3_661, 86_400, 90_061].into_iter().map(length).collect();
+        assert_eq!(shown, ["0s", "59s", "1m", "1h 1m", "1d", "1d 1h"]);
+    }
+
+    #[test]
+    fn columns_stand_below_each_other() {
+        let rows = [["a".to_owned(), "b".to_owned()], ["ccc".to_owned(), String::new()]];
+        assert_eq!(columns(&rows), "a    b\nccc\n");
+    }
+
+    #[test]
+    fn what_others_wrote_cannot_move_the_cursor() {
+        assert_eq!(shown("a\x1b[2Jb\n"), "a[2Jb");
+        assert_eq!(shown(&"x".repeat(90)).len(), 60);
+    }
+}
