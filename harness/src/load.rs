@@ -4,3 +4,5 @@
 //! that stands still is not spared (coordinated omission). What was measured is a [`result::Run`].
 
 pub mod result;
+
+mod check;
