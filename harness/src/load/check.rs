@@ -81,7 +81,9 @@ impl Check {
             let taken = match hole {
                 Some(hole) if hole.at <= self.at - self.partial.length => self.field(hole.field, input),
                 _ => {
-                    let end = hole.map_or(template.bytes.len(), |hole| hole.at);
+                    // Up to the next field or the end of the event; behind the last one nothing is right.
+                    let event = template.ends.get(self.event).copied().unwrap_or(self.at);
+                    let end = hole.map_or(event, |hole| hole.at.min(event));
                     let length = input.len().min(end - self.at);
                     let is_right = length > 0 && input[..length] == template.bytes[self.at..self.at + length];
                     is_right.then_some(length)
