@@ -5,4 +5,26 @@
 
 pub mod result;
 
+pub mod plan;
+
+pub mod driver;
+
+mod open;
+
+mod session;
+
+mod caller;
+
+mod arrivals;
+
+mod request;
+
 mod check;
+
+mod connection;
+
+mod http;
+
+mod websocket;
+
+mod stats;
