@@ -1,4 +1,9 @@
-//! Load: what many clients at once get from a proxy, what that costs it, and whether it lasts.
+//! Load: scenarios driven through any proxy, every byte of every reply checked, and numbers to be trusted.
+//!
+//! Requests are meant to begin at times of a plan, and a response time counts from there, so that a server
+//! that stands still is not spared (coordinated omission). What was measured is a [`result::Run`].
+
+pub mod result;
 
 pub mod resources;
 

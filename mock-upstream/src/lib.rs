@@ -45,6 +45,8 @@ pub mod tls;
 
 pub mod playback;
 
+pub mod content;
+
 pub use accounts::Account;
 pub use journal::{Exchange, Journal};
 pub use script::Script;
