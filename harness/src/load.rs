@@ -8,3 +8,5 @@ pub mod result;
 pub mod resources;
 
 pub mod slope;
+
+mod check;

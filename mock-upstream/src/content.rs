@@ -7,6 +7,10 @@
 //! A [`Template`] holds the bytes with those fields empty; to render is to copy and to fill in, to check is
 //! to compare slices. The text of each event depends on its place, so that none can be lost or doubled.
 //!
+//! The account that answers is the one that the request's `ChatGPT-Account-Id` names, which a pooling proxy
+//! replaces. The id of a response ends with it, and so does its turn state, so that a request that refers to
+//! what another account said is noticed without a memory.
+//!
 //! The mock needs no state for any of this, and the same ask gets the same answer from the same account.
 
 use std::time::Duration;
@@ -359,7 +363,12 @@ impl Template {
         template.hole(Field::Sent);
         template.literal(r#"","output":[{"type":"compaction","id":"cmp_"#);
         template.hole(Field::Nonce);
-        template.literal(r#"","encrypted_content":""#);
+        // As with the real backend, no two sealed items are equal, and one is its account's alone.
+        template.literal(r#"","encrypted_content":"sealed_"#);
+        template.hole(Field::Nonce);
+        template.literal("_");
+        template.hole(Field::Account);
+        template.literal("_");
         template.letters(0, bytes);
         template.literal(r#""}]}"#);
         template.ends.push(template.bytes.len());
@@ -459,7 +468,7 @@ fn kind(index: u32, events: u32) -> &'static str {
 pub fn failed(code: &str, nonce: &[u8; NONCE]) -> String {
     let nonce = String::from_utf8_lossy(nonce);
     format!(
-        r#"{{"type":"response.failed","sequence_number":1,"response":{{"id":"resp_{nonce}","object":"response","status":"failed","error":{{"code":"{code}","message":"asked for by the load driver"}}}}}}"#
+        r#"{{"type":"response.failed","sequence_number":1,"response":{{"id":"resp_{nonce}","object":"response","status":"failed","error":{{"code":"{code}","message":"{ASKED_FOR}"}}}}}}"#
     )
 }
 
@@ -471,6 +480,10 @@ pub fn account_field(name: &[u8]) -> [u8; ACCOUNT] {
     field[..length].copy_from_slice(&name[..length]);
     field
 }
+
+/// What the body of every refusal and every failure that was asked for contains, so that nobody takes it for
+/// a proxy's own.
+pub const ASKED_FOR: &str = "asked for by the load driver";
 
 /// The name of the account that a load driver gives to its profile of this number.
 #[must_use]

@@ -3,6 +3,7 @@
 //! Reads and writes go through one buffer of the thread. A connection owns memory only for what came in part,
 //! and for what the socket did not take.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::counters::Counters;
+use super::known::Misplaced;
 use super::request::{self, Call, Head, Start};
 use super::turn::{Order, Reply};
 use super::{Shared, control, known, turn, websocket};
@@ -206,6 +208,7 @@ enum Refused {
     Unauthorized(Unauthorized),
     /// It does not say what it asks for.
     NoAsk,
+    Misplaced(Misplaced),
 }
 
 /// Serves a connection to its end.
@@ -236,10 +239,13 @@ async fn play(shared: &Shared, mut wire: Wire, mut order: Order, left: u64) -> O
 
 async fn refuse(shared: &Shared, mut wire: Wire, refused: &Refused, left: u64) -> Option<Wire> {
     wire.skip(shared, left).await.ok()?;
-    count(&shared.counters.bad_requests);
+    if !matches!(refused, Refused::Misplaced(_)) {
+        count(&shared.counters.bad_requests);
+    }
     let (status, body) = match refused {
         Refused::Unauthorized(why) => ("401 Unauthorized", control::unauthorized(why)),
         Refused::NoAsk => ("400 Bad Request", control::NO_ASK.to_owned()),
+        Refused::Misplaced(what) => ("400 Bad Request", what.body().to_owned()),
     };
     let render = |out: &mut Vec<u8>| control::render(status, &body, out);
     wire.send(shared, render).await.ok()?;
@@ -295,25 +301,30 @@ fn model(shared: &Shared, head: &Head<'_>, bytes: &[u8]) -> Option<(usize, Next)
     if head.call == Call::Upgrade {
         return Some((used, Next::Upgrade(known, websocket::accept(head.key))));
     }
-    let found = if head.is_zstd { find_compressed(&rest[..have]) } else { find(&rest[..have]) };
-    let Some(ask) = found else {
+    let text = if head.is_zstd { unpacked(&rest[..have]).into() } else { Cow::Borrowed(&rest[..have]) };
+    let text = &text[..text.len().min(MAX_SEARCH)];
+    let Some(ask) = Ask::find(text) else {
         let may_come = left > 0 && have < MAX_SEARCH;
         return if may_come { None } else { refused(Refused::NoAsk) };
     };
+    if let Some(what) = known.misplaced_state(head.turn_state).or_else(|| known.misplaced(text)) {
+        count(&known.counts.misplaced);
+        return refused(Refused::Misplaced(what));
+    }
     let reply = if head.call == Call::Compact { Reply::Unary } else { Reply::Sse };
     let order = Order::new(ask, reply, known, head.closes);
     Some((used, Next::Turn(Box::new(order), left)))
 }
 
-fn find(body: &[u8]) -> Option<Ask> {
-    Ask::find(&body[..body.len().min(MAX_SEARCH)])
-}
-
-fn find_compressed(body: &[u8]) -> Option<Ask> {
+/// What can be unpacked of a compressed body, as far as it is looked at.
+fn unpacked(body: &[u8]) -> Vec<u8> {
     use std::io::Read as _;
     let mut text = Vec::new();
-    zstd::Decoder::new(body).ok()?.take(MAX_SEARCH as u64).read_to_end(&mut text).ok()?;
-    Ask::find(&text)
+    if let Ok(decoder) = zstd::Decoder::new(body) {
+        // What is no zstd has no ask either.
+        let _ = decoder.take(MAX_SEARCH as u64).read_to_end(&mut text);
+    }
+    text
 }
 
 /// The peak of what is counted as open, as a pair for `Metrics::open`.

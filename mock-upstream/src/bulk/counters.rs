@@ -32,6 +32,7 @@ pub(super) struct Account {
     pub(super) bytes_sent: AtomicU64,
     pub(super) faults: AtomicU64,
     pub(super) client_gone: AtomicU64,
+    pub(super) misplaced: AtomicU64,
 }
 
 /// The counters of a bulk mock at one moment.
@@ -76,6 +77,8 @@ pub struct AccountCounts {
     pub faults: u64,
     /// Replies that the client left before their end.
     pub client_gone: u64,
+    /// Model calls that refer to what another account was given: they are refused.
+    pub misplaced: u64,
 }
 
 impl Counters {
@@ -125,6 +128,7 @@ impl Account {
             bytes_sent: load(&self.bytes_sent),
             faults: load(&self.faults),
             client_gone: load(&self.client_gone),
+            misplaced: load(&self.misplaced),
         }
     }
 }
@@ -138,6 +142,7 @@ impl AccountCounts {
         self.bytes_sent += other.bytes_sent;
         self.faults += other.faults;
         self.client_gone += other.client_gone;
+        self.misplaced += other.misplaced;
     }
 }
 

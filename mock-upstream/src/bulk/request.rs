@@ -29,6 +29,8 @@ pub(super) struct Head<'a> {
     pub(super) bearer: &'a [u8],
     /// The account that is named; empty without one.
     pub(super) account: &'a [u8],
+    /// The turn state that the client returns; empty without one.
+    pub(super) turn_state: &'a [u8],
     /// `Sec-WebSocket-Key`.
     pub(super) key: &'a [u8],
     /// Whether the body is compressed with zstd.
@@ -74,6 +76,7 @@ fn read(lines: &[u8], length: usize) -> Option<Head<'_>> {
         body: 0,
         bearer: b"",
         account: b"",
+        turn_state: b"",
         key: b"",
         is_zstd: false,
         closes: false,
@@ -108,6 +111,7 @@ fn read(lines: &[u8], length: usize) -> Option<Head<'_>> {
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => return None,
             17 if name.eq_ignore_ascii_case(b"sec-websocket-key") => head.key = value,
+            18 if name.eq_ignore_ascii_case(b"x-codex-turn-state") => head.turn_state = value,
             18 if name.eq_ignore_ascii_case(b"chatgpt-account-id") => head.account = value,
             _ => {}
         }

@@ -329,10 +329,20 @@ const QUOTA: &[u8] = b"x-codex-primary-used-percent: 12\r\nx-codex-primary-windo
     x-codex-primary-reset-at: 4102444800\r\nx-codex-secondary-used-percent: 34\r\n\
     x-codex-secondary-window-minutes: 10080\r\nx-codex-secondary-reset-at: 4102444800\r\n";
 
+/// An error body in which [`content::ASKED_FOR`] says whose it is.
+macro_rules! asked_for {
+    ($before:literal, $behind:literal) => {
+        concat!($before, "asked for by the load driver", $behind)
+    };
+}
+
 const UNAVAILABLE: &str =
-    r#"{"error":{"message":"asked for by the load driver","type":"server_error","code":"server_error"}}"#;
+    asked_for!(r#"{"error":{"message":""#, r#"","type":"server_error","code":"server_error"}}"#);
 
 const RATE_LIMITED: &str =
-    r#"{"error":{"message":"asked for by the load driver","type":"requests","code":"rate_limit_exceeded"}}"#;
+    asked_for!(r#"{"error":{"message":""#, r#"","type":"requests","code":"rate_limit_exceeded"}}"#);
 
-const USAGE_LIMIT: &str = r#"{"error":{"type":"usage_limit_reached","message":"The usage limit has been reached","plan_type":"plus","resets_at":4102444800,"resets_in_seconds":3600}}"#;
+const USAGE_LIMIT: &str = asked_for!(
+    r#"{"error":{"type":"usage_limit_reached","message":""#,
+    r#"","plan_type":"plus","resets_at":4102444800,"resets_in_seconds":3600}}"#
+);

@@ -75,6 +75,10 @@ async fn turn(
         count(&shared.counters.bad_requests);
         return error(shared, wire, 400, super::control::NO_ASK).await;
     };
+    if let Some(what) = known.misplaced(text) {
+        count(&known.counts.misplaced);
+        return error(shared, wire, 400, what.body()).await;
+    }
     let order = Order::new(ask, Reply::Messages, Arc::clone(known), false);
     if order.fault() != Fault::None {
         count(&known.counts.faults);
