@@ -19,6 +19,10 @@ mod arrivals;
 
 mod request;
 
+pub mod resources;
+
+pub mod slope;
+
 mod check;
 
 mod connection;

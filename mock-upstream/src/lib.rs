@@ -47,6 +47,8 @@ pub mod playback;
 
 pub mod content;
 
+pub mod bulk;
+
 pub use accounts::Account;
 pub use journal::{Exchange, Journal};
 pub use script::Script;

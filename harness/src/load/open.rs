@@ -154,7 +154,8 @@ impl Alarm {
     fn new() -> Self {
         let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags).ok();
-        let timer = timer.and_then(|timer| AsyncFd::register_with_interest(Raw(timer), Interest::READABLE).ok());
+        let timer =
+            timer.and_then(|timer| AsyncFd::register_with_interest(Raw(timer), Interest::READABLE).ok());
         Self { timer }
     }
 

@@ -60,6 +60,10 @@ pub struct Target {
     pub host: String,
     /// What stands before `/backend-api` in every path: a proxy's capability. Without a slash at its end.
     pub prefix: String,
+    /// The client's account and its token. A pooling proxy puts another in their place.
+    pub account: String,
+    /// The token.
+    pub token: String,
 }
 
 impl Target {
@@ -84,7 +88,14 @@ impl Target {
             return Err(format!("the path of `{url}` is none"));
         }
         let prefix = prefix.trim_end_matches('/').to_owned();
-        Ok(Self { name: name.to_owned(), address, host: host.to_owned(), prefix })
+        let (account, token) = ("load-client".to_owned(), "load-client".to_owned());
+        Ok(Self { name: name.to_owned(), address, host: host.to_owned(), prefix, account, token })
+    }
+
+    /// The same with this account in every request: for a target that knows accounts.
+    #[must_use]
+    pub fn with_account(self, account: &mock_upstream::Account) -> Self {
+        Self { account: account.id.clone(), token: account.access_token(), ..self }
     }
 }
 

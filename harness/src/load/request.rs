@@ -125,7 +125,8 @@ impl Prepared {
     /// The fields that every request of a conversation has.
     fn fields(&mut self, target: &Target, turn_state: Option<&[u8]>) {
         self.literal(&format!("host: {}\r\n", target.host));
-        self.literal("authorization: Bearer load-driver\r\nchatgpt-account-id: load-000\r\n");
+        let Target { account, token, .. } = target;
+        self.literal(&format!("authorization: Bearer {token}\r\nchatgpt-account-id: {account}\r\n"));
         self.literal("originator: codex_exec\r\nuser-agent: codex_exec/0.169.0 (load; x86_64) load\r\n");
         for name in ["session-id", "thread-id", "x-client-request-id", "x-codex-window-id"] {
             self.literal(name);
