@@ -29,4 +29,6 @@ pub mod conformance;
 
 pub mod report;
 
+pub mod load;
+
 pub use mock_upstream as mock;

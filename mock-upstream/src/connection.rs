@@ -147,6 +147,11 @@ impl Connection {
         Self { id, socket, ahead: BytesMut::new(), ignores_end: false }
     }
 
+    /// A connection of which something has been read already.
+    pub(crate) fn resume(id: u64, socket: Socket, ahead: &[u8]) -> Self {
+        Self { id, socket, ahead: BytesMut::from(ahead), ignores_end: false }
+    }
+
     /// The head of the next request; `None` when the client has no further one.
     pub(crate) async fn read_head(&mut self) -> Result<Option<RequestHead>, ReadError> {
         loop {

@@ -45,6 +45,10 @@ pub mod tls;
 
 pub mod playback;
 
+pub mod content;
+
+pub mod bulk;
+
 pub use accounts::Account;
 pub use journal::{Exchange, Journal};
 pub use script::Script;

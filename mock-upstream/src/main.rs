@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
+use mock_upstream::bulk::{Bulk, BulkConfig};
 use mock_upstream::journal::Limits;
 use mock_upstream::tls::Authority;
 use mock_upstream::{Config, Mock, Script, raise_file_limit};
@@ -40,6 +41,14 @@ struct Arguments {
     /// Record every exchange in this directory, byte for byte, one file each.
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
+    /// Answer model calls from ready replies, for load: what a reply is, its request says (`load/1 …`). A
+    /// script gives the accounts and the calls beside the model's.
+    #[arg(long, conflicts_with_all = ["tls", "record", "no_journal"])]
+    bulk: bool,
+    /// How many threads serve with --bulk.
+    #[arg(long, default_value_t = 1, value_name = "NUMBER", requires = "bulk",
+          value_parser = clap::value_parser!(u16).range(1..=64))]
+    threads: u16,
     /// Print one line when the mock listens: mock-upstream-ready {"base_url":…,"journal_url":…}.
     #[arg(long)]
     print_ready: bool,
@@ -49,7 +58,9 @@ const EXAMPLES: &str = "Examples:
   mock-upstream --print-ready
   mock-upstream --tls --script two-accounts.toml --print-ready
   mock-upstream --record recordings
+  mock-upstream --bulk --script accounts.toml --print-ready
   curl http://127.0.0.1:PORT/__mock/journal?since=12
+  curl -X POST http://127.0.0.1:PORT/__mock/freeze?ms=3000     (--bulk: nothing moves for 3 s)
   curl --data-binary @other.toml http://127.0.0.1:PORT/__mock/script
 
 Exit codes: 0 ended by SIGTERM or SIGINT, 1 could not start, 2 wrong arguments.";
@@ -85,6 +96,9 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let authority = if arguments.tls { Some(Arc::new(Authority::generate()?)) } else { None };
     let certificate =
         authority.as_deref().map(|authority| Certificate::write(authority, arguments)).transpose()?;
+    if arguments.bulk {
+        return run_bulk(arguments, script);
+    }
     let config = Config {
         listen: arguments.listen,
         tls: authority,
@@ -101,7 +115,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mock = Mock::start(config).await?;
         if arguments.print_ready {
-            print_ready(&mock, certificate.as_ref())?;
+            print_ready(mock.base_url(), certificate.as_ref())?;
         }
         tokio::select! {
             _ = terminate.recv() => {}
@@ -112,8 +126,28 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     })
 }
 
-fn print_ready(mock: &Mock, certificate: Option<&Certificate>) -> std::io::Result<()> {
-    let base_url = mock.base_url();
+fn run_bulk(arguments: &Arguments, script: Script) -> Result<(), Box<dyn std::error::Error>> {
+    let (listen, seed) = (arguments.listen, arguments.seed);
+    let config = BulkConfig { listen, script, seed, threads: usize::from(arguments.threads) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        // As above: signals first.
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mock = Bulk::start(config)?;
+        if arguments.print_ready {
+            print_ready(&mock.base_url(), None)?;
+        }
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        mock.stop();
+        Ok(())
+    })
+}
+
+fn print_ready(base_url: &str, certificate: Option<&Certificate>) -> std::io::Result<()> {
     let mut ready = serde_json::json!({
         "base_url": base_url,
         "journal_url": format!("{base_url}/__mock/journal"),

@@ -27,7 +27,7 @@ use crate::tls::{self, Authority, TlsError};
 mod exchange;
 mod play;
 
-pub(crate) use exchange::Recorder;
+pub(crate) use exchange::{After, Recorder, once};
 pub(crate) use play::push_field;
 
 /// What a mock is started with.
@@ -295,14 +295,19 @@ fn spawn(
 
 /// What every connection needs.
 #[derive(Clone)]
-struct Server {
-    backend: Arc<Backend>,
+pub(crate) struct Server {
+    pub(crate) backend: Arc<Backend>,
     tls: Option<TlsAcceptor>,
     max_body: usize,
     recording: Option<Arc<Recording>>,
 }
 
 impl Server {
+    /// A server without TLS and recordings, for connections that somebody else accepts.
+    pub(crate) fn plain(backend: Arc<Backend>) -> Self {
+        Self { backend, tls: None, max_body: Config::default().max_body, recording: None }
+    }
+
     /// Serves connections until it is dropped, which cuts them all.
     async fn accept(self, listener: TcpListener) {
         let mut connections = JoinSet::new();

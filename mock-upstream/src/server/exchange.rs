@@ -29,19 +29,23 @@ pub(crate) enum After {
 /// Serves a connection to its end.
 pub(super) async fn serve(server: &Server, mut connection: Connection) {
     loop {
-        let head = match connection.read_head().await {
-            Ok(Some(head)) => head,
-            Ok(None) => return,
-            Err(error) => return refuse(server, connection, &error).await,
-        };
-        let body = match read_body(server, &mut connection, &head).await {
-            Ok(body) => body,
-            Err(error) => return refuse(server, connection, &error).await,
-        };
-        match one(server, connection, &head, body).await {
+        match once(server, connection).await {
             After::Keep(kept) => connection = kept,
             After::Closed => return,
         }
+    }
+}
+
+/// Serves the next request of a connection, if there is one.
+pub(crate) async fn once(server: &Server, mut connection: Connection) -> After {
+    let head = match connection.read_head().await {
+        Ok(Some(head)) => head,
+        Ok(None) => return After::Closed,
+        Err(error) => return refuse(server, connection, &error).await,
+    };
+    match read_body(server, &mut connection, &head).await {
+        Ok(body) => one(server, connection, &head, body).await,
+        Err(error) => refuse(server, connection, &error).await,
     }
 }
 
@@ -58,10 +62,10 @@ async fn read_body(
 }
 
 /// Says what was wrong with a request and closes: where the next one begins is not known.
-async fn refuse(server: &Server, mut connection: Connection, error: &ReadError) {
+async fn refuse(server: &Server, mut connection: Connection, error: &ReadError) -> After {
     count(&server.backend.metrics.bad_requests);
     let status = match error {
-        ReadError::Gone => return,
+        ReadError::Gone => return After::Closed,
         ReadError::TooLarge(_) => "413 Content Too Large",
         ReadError::Head(_) | ReadError::Framing(_) => "400 Bad Request",
     };
@@ -73,6 +77,7 @@ async fn refuse(server: &Server, mut connection: Connection, error: &ReadError) 
     if connection.write(reply.as_bytes()).await.is_ok() {
         connection.close().await;
     }
+    After::Closed
 }
 
 /// Answers one request.

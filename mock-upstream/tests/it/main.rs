@@ -5,6 +5,7 @@
 mod accounts;
 mod backend;
 mod binary;
+mod bulk;
 mod client;
 mod control;
 mod faults;

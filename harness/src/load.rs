@@ -1,0 +1,34 @@
+//! Load: scenarios driven through any proxy, every byte of every reply checked, and numbers to be trusted.
+//!
+//! Requests are meant to begin at times of a plan, and a response time counts from there, so that a server
+//! that stands still is not spared (coordinated omission). What was measured is a [`result::Run`].
+
+pub mod result;
+
+pub mod plan;
+
+pub mod driver;
+
+mod open;
+
+mod session;
+
+mod caller;
+
+mod arrivals;
+
+mod request;
+
+pub mod resources;
+
+pub mod slope;
+
+mod check;
+
+mod connection;
+
+mod http;
+
+mod websocket;
+
+mod stats;
