@@ -175,7 +175,12 @@ impl Sampler {
     }
 }
 
-fn run(mut process: Process, mut interval: Duration, begun: Instant, stopped: &mpsc::Receiver<()>) -> Samples {
+fn run(
+    mut process: Process,
+    mut interval: Duration,
+    begun: Instant,
+    stopped: &mpsc::Receiver<()>,
+) -> Samples {
     let mut samples = Vec::new();
     let mut next = Instant::now();
     loop {
@@ -253,8 +258,7 @@ mod tests {
     fn a_process_is_seen_as_it_is() {
         let mut process = this();
         let before = process.usage().unwrap();
-        let sockets: Vec<_> =
-            (0..5).map(|_| std::net::UdpSocket::bind(("127.0.0.1", 0)).unwrap()).collect();
+        let sockets: Vec<_> = (0..5).map(|_| std::net::UdpSocket::bind(("127.0.0.1", 0)).unwrap()).collect();
         let held = vec![1_u8; 8 << 20];
         let while_busy = Instant::now();
         while process.cpu().unwrap().as_secs_f64() < before.cpu_seconds + 0.02 {

@@ -145,7 +145,8 @@ fn batches(series: &[(f64, f64)]) -> Option<Vec<(f64, f64)>> {
     let mut until = begin;
     for (batch, length) in lengths.iter().enumerate() {
         until += (end - begin) * length / whole;
-        let length = if batch + 1 == BATCHES { rest.len() } else { rest.partition_point(|(at, _)| *at < until) };
+        let length =
+            if batch + 1 == BATCHES { rest.len() } else { rest.partition_point(|(at, _)| *at < until) };
         let (mine, others) = rest.split_at(length);
         rest = others;
         if mine.len() >= SAMPLES_PER_BATCH {

@@ -277,7 +277,9 @@ fn next(shared: &Shared, bytes: &[u8]) -> (usize, Option<Next>) {
     match request::look(bytes) {
         Start::Partial => (0, None),
         Start::Other => (0, Some(Next::Other)),
-        Start::Model(head) => model(shared, &head, bytes).map_or((0, None), |(used, next)| (used, Some(next))),
+        Start::Model(head) => {
+            model(shared, &head, bytes).map_or((0, None), |(used, next)| (used, Some(next)))
+        }
     }
 }
 

@@ -28,7 +28,9 @@ pub(super) async fn answer(shared: &Shared, mut connection: Connection) -> Optio
     let (path, query) = head.target().split_once('?').unwrap_or((head.target(), ""));
     let mut freeze = None;
     let (status, body) = match (head.method(), path.strip_prefix(PREFIX).unwrap_or_default()) {
-        ("GET", "metrics") => ("200 OK", serde_json::to_string(&shared.counters.counts()).unwrap_or_default()),
+        ("GET", "metrics") => {
+            ("200 OK", serde_json::to_string(&shared.counters.counts()).unwrap_or_default())
+        }
         ("POST", "freeze") => match milliseconds(query) {
             Some(length) => {
                 freeze = Some(length);

@@ -11,9 +11,7 @@ use super::connection::{Wire, open_turn};
 use super::known::Known;
 use super::reply::{self, Framing};
 use crate::connection::Gone;
-use crate::content::{
-    self, Ask, Fault, LineEnd, Template, TURN_STATE_PREFIX, Values, now, time_field,
-};
+use crate::content::{self, Ask, Fault, LineEnd, TURN_STATE_PREFIX, Template, Values, now, time_field};
 use crate::metrics::count;
 
 /// A model call that is to be answered.

@@ -63,12 +63,7 @@ pub(super) async fn serve(shared: &Shared, mut wire: Wire, known: Arc<Known>, ac
     }
 }
 
-async fn turn(
-    shared: &Shared,
-    wire: &mut Wire,
-    known: &Arc<Known>,
-    text: &[u8],
-) -> Result<Ending, Gone> {
+async fn turn(shared: &Shared, wire: &mut Wire, known: &Arc<Known>, text: &[u8]) -> Result<Ending, Gone> {
     count(&known.counts.messages);
     let _open = open_turn(&shared.counters);
     let Some(ask) = Ask::find(text) else {
@@ -102,12 +97,7 @@ async fn error(shared: &Shared, wire: &mut Wire, status: u16, body: &str) -> Res
     wire.send(shared, render).await.map(|_| Ending::Clean)
 }
 
-async fn control(
-    shared: &Shared,
-    wire: &mut Wire,
-    opcode: Opcode,
-    payload: &[u8],
-) -> Result<Ending, Gone> {
+async fn control(shared: &Shared, wire: &mut Wire, opcode: Opcode, payload: &[u8]) -> Result<Ending, Gone> {
     let render = |out: &mut Vec<u8>| {
         FrameHeader { is_final: true, opcode, mask: None, length: payload.len() as u64 }.encode(out);
         out.extend_from_slice(payload);
