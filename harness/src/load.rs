@@ -5,8 +5,30 @@
 
 pub mod result;
 
+pub mod plan;
+
+pub mod driver;
+
+mod open;
+
+mod session;
+
+mod caller;
+
+mod arrivals;
+
+mod request;
+
 pub mod resources;
 
 pub mod slope;
 
 mod check;
+
+mod connection;
+
+mod http;
+
+mod websocket;
+
+mod stats;

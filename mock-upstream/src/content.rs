@@ -416,8 +416,7 @@ impl Template {
     }
 
     fn letters(&mut self, index: u32, count: u32) {
-        let letters = (0..count).map(|place| b'a' + ((index % 26 * 7 + place % 26) % 26) as u8);
-        self.bytes.extend(letters);
+        self.literal(&letters(index, count));
     }
 
     /// The JSON of one event.
@@ -449,6 +448,12 @@ impl Template {
             ));
         }
     }
+}
+
+/// The letters of the event with this number; of a unary reply it is 0.
+#[must_use]
+pub fn letters(index: u32, count: u32) -> String {
+    (0..count).map(|place| char::from(b'a' + ((index % 26 * 7 + place % 26) % 26) as u8)).collect()
 }
 
 /// The type of an event.

@@ -59,6 +59,8 @@ pub(crate) enum Verdict {
     Failed(String),
     /// Something else came; the text says what.
     Wrong(String),
+    /// All of it came, and then more; the text says what.
+    Further(String),
 }
 
 impl Check {
@@ -91,7 +93,9 @@ impl Check {
             };
             let Some(taken) = taken else {
                 let whole = self.event.checked_sub(1).map_or(0, |last| template.ends[last]);
-                self.diverge(&template.bytes[whole..self.at]);
+                let before =
+                    if self.event == template.ends.len() { &[] } else { &template.bytes[whole..self.at] };
+                self.diverge(before);
                 continue;
             };
             self.at += taken;
@@ -118,6 +122,16 @@ impl Check {
         self.at == self.event.checked_sub(1).map_or(0, |last| template.ends[last])
     }
 
+    /// Events that have come whole and right.
+    pub(crate) fn events(&self) -> usize {
+        self.event
+    }
+
+    /// Bytes that were right.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.at as u64
+    }
+
     /// Who answers, once that was said.
     pub(crate) fn account(&self) -> Option<[u8; ACCOUNT]> {
         self.account
@@ -136,7 +150,9 @@ impl Check {
             Some(bytes) => {
                 let text = String::from_utf8_lossy(bytes);
                 let says_so = FAILURES.iter().any(|failure| text.contains(failure));
-                if says_so {
+                if self.at == template.bytes.len() {
+                    Verdict::Further(format!("behind the last event: {}", excerpt(&text)))
+                } else if says_so {
                     Verdict::Failed(excerpt(&text))
                 } else {
                     Verdict::Wrong(format!(
@@ -275,7 +291,7 @@ mod tests {
         for length in 0..bytes.len() {
             assert_eq!(check(&template, &[&bytes[..length]]).0, Verdict::Short);
         }
-        assert!(matches!(check(&template, &[&bytes, b"\n"]).0, Verdict::Wrong(_)));
+        assert!(matches!(check(&template, &[&bytes, b"\n"]).0, Verdict::Further(_)));
         let doubled: Vec<u8> = [&bytes[..template.ends[1]], &bytes[template.ends[0]..]].concat();
         assert!(matches!(check(&template, &[&doubled]).0, Verdict::Wrong(_)));
     }

@@ -196,7 +196,8 @@ pub struct Cell {
     pub first_byte: Times,
     /// From when it was meant to be sent to its first content event.
     pub first_content: Times,
-    /// Between two events of a stream, as they were read.
+    /// Between two events of a stream, as they were read. These and the next but one are of all streams,
+    /// and stand with [`Outcome::Ok`]: how a stream ends is not known when its events come.
     pub gap: Times,
     /// What the way there and back added to the first event: from sending to the mock's having the request,
     /// and from the mock's sending it to its arrival. Without a proxy it is what the machine and the mock add.
@@ -250,13 +251,19 @@ pub struct Times(pub Histogram<u64>);
 
 impl Default for Times {
     fn default() -> Self {
-        let mut histogram = Histogram::new(3).expect("three digits are allowed");
-        histogram.auto(true);
-        Self(histogram)
+        Self::with_digits(3)
     }
 }
 
 impl Times {
+    /// Nothing yet, with so many digits kept of each: 1 to 5.
+    #[must_use]
+    pub fn with_digits(digits: u8) -> Self {
+        let mut histogram = Histogram::new(digits.clamp(1, 5)).expect("one to five digits are allowed");
+        histogram.auto(true);
+        Self(histogram)
+    }
+
     /// Records a time; one above [`LONGEST`] counts as that.
     pub fn record(&mut self, micros: u64) {
         let time = micros.min(LONGEST);
@@ -319,7 +326,7 @@ pub struct Tick {
     pub events: u64,
     /// Bytes of bodies and messages received.
     pub bytes: u64,
-    /// Response times of the requests that ended well.
+    /// Response times of the requests that ended well, with two digits.
     pub response: Times,
     /// Times to the first byte of the same.
     pub first_byte: Times,
@@ -340,8 +347,8 @@ impl Tick {
             late: 0,
             events: 0,
             bytes: 0,
-            response: Times::default(),
-            first_byte: Times::default(),
+            response: Times::with_digits(2),
+            first_byte: Times::with_digits(2),
         }
     }
 
