@@ -154,8 +154,11 @@ impl Alarm {
     fn new() -> Self {
         let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags).ok();
-        let timer =
-            timer.and_then(|timer| AsyncFd::register_with_interest(Raw(timer), Interest::READABLE).ok());
+        #[expect(
+            deprecated,
+            reason = "its successor is `unsafe`; `Raw` owns its one descriptor and lends no other"
+        )]
+        let timer = timer.and_then(|timer| AsyncFd::with_interest(Raw(timer), Interest::READABLE).ok());
         Self { timer }
     }
 

@@ -7,6 +7,7 @@ mod codex;
 mod compat;
 mod defects;
 mod faulty_proxy;
+mod load;
 mod process;
 mod replay;
 mod script;
