@@ -18,9 +18,15 @@ mod quota;
 
 mod run;
 
+mod info;
+
 mod serve;
 
+mod status;
+
 mod why;
+
+mod wording;
 
 /// A proxy for coding agents that pools the accounts you own.
 ///
@@ -45,6 +51,8 @@ enum Command {
     Profile(profile::Profiles),
     Why(why::Why),
     Quota(quota::ShowQuota),
+    Status(status::ShowStatus),
+    Info(info::ShowInfo),
     Completions(completions::Completions),
 }
 
@@ -164,6 +172,8 @@ pub fn main() -> ExitCode {
         Some(Command::Profile(profiles)) => profiles.execute(),
         Some(Command::Why(why)) => why.execute(),
         Some(Command::Quota(quota)) => quota.execute(),
+        Some(Command::Status(status)) => status.execute(),
+        Some(Command::Info(info)) => info.execute(),
         Some(Command::Completions(completions)) => completions.execute(Arguments::command()),
     };
     match result {

@@ -26,6 +26,8 @@ async fn help_is_as_it_was_reviewed() {
         "profile remove",
         "why",
         "quota",
+        "status",
+        "info",
         "completions",
     ] {
         let mut arguments: Vec<&str> = command.split_whitespace().collect();
