@@ -33,11 +33,17 @@ mod quota;
 
 mod run;
 
+mod info;
+
 mod serve;
+
+mod status;
 
 mod terminal;
 
 mod why;
+
+mod wording;
 
 /// A proxy for coding agents that pools the accounts you own
 #[derive(Debug, Parser)]
@@ -61,6 +67,8 @@ enum Command {
     Logout(login::LogOut),
     Why(why::Why),
     Quota(quota::ShowQuota),
+    Status(status::ShowStatus),
+    Info(info::ShowInfo),
     Doctor(doctor::Doctor),
     Log(log::ShowLog),
     Completions(completions::Completions),
@@ -248,6 +256,8 @@ pub fn main() -> ExitCode {
         Some(Command::Logout(logout)) => logout.execute(),
         Some(Command::Why(why)) => why.execute(),
         Some(Command::Quota(quota)) => quota.execute(),
+        Some(Command::Status(status)) => status.execute(),
+        Some(Command::Info(info)) => info.execute(),
         Some(Command::Doctor(doctor)) => doctor.execute(),
         Some(Command::Log(log)) => log.execute(),
         Some(Command::Completions(completions)) => completions.execute(command()),

@@ -27,8 +27,21 @@ pub struct Setting {
     pub name: &'static str,
     /// The environment variable.
     pub env: &'static str,
+    /// Its default, as text; empty if there is none.
+    pub default: &'static str,
     /// The values that are allowed.
     pub range: &'static str,
+}
+
+/// A setting that somebody set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    /// Which.
+    pub name: &'static str,
+    /// Its value, as text.
+    pub value: String,
+    /// The file and line, the variable, or the flag that it comes from.
+    pub place: String,
 }
 
 /// What is wrong with a setting, and where it was found.
@@ -119,11 +132,14 @@ macro_rules! settings {
         pub struct Config {
             /// Where profiles, state and settings live: `PRODEX_HOME`, or `.prodex` in the home directory.
             pub home: PathBuf,
+            /// Those that are not at their default, in the order in which they were set; the last one counts.
+            given: Vec<Given>,
             $( $(#[doc = $doc])+ pub $name: $type, )+
         }
 
         /// Every setting.
-        pub const SETTINGS: &[Setting] = &[$( Setting { name: stringify!($name), env: $env, range: $range } ),+];
+        pub const SETTINGS: &[Setting] =
+            &[$( Setting { name: stringify!($name), env: $env, default: $default, range: $range } ),+];
 
         impl Config {
             /// The defaults, for a home.
@@ -131,13 +147,17 @@ macro_rules! settings {
             /// # Errors
             /// Never for the defaults as they stand; a test sees to that.
             fn defaults(home: PathBuf) -> Result<Self, ConfigError> {
-                Ok(Self { home, $( $name: check(stringify!($name), $default, $range, "default")? ),+ })
+                Ok(Self { home, given: Vec::new(), $( $name: check(stringify!($name), $default, $range, "default")? ),+ })
             }
 
             /// Sets one setting from text.
             fn set(&mut self, name: &str, value: &str, place: &str) -> Result<(), ConfigError> {
                 match name {
-                    $( stringify!($name) => self.$name = check(stringify!($name), value, $range, place)?, )+
+                    $( stringify!($name) => {
+                        self.$name = check(stringify!($name), value, $range, place)?;
+                        let (value, place) = (value.to_owned(), place.to_owned());
+                        self.given.push(Given { name: stringify!($name), value, place });
+                    } )+
                     _ => {
                         let (name, place) = (name.to_owned(), place.to_owned());
                         let hint = similar(&name, SETTINGS.iter().map(|setting| setting.name));
@@ -295,6 +315,12 @@ impl Config {
         }
         limits::check(&config, &places)?;
         Ok(config)
+    }
+
+    /// What somebody set a setting to, and where; none if it is at its default.
+    #[must_use]
+    pub fn given(&self, name: &str) -> Option<&Given> {
+        self.given.iter().rev().find(|given| given.name == name)
     }
 
     /// Where the run log is written.

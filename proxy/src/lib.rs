@@ -42,6 +42,8 @@ pub mod control;
 
 pub mod clock;
 
+pub mod metrics;
+
 pub mod admin;
 
 pub mod telemetry;

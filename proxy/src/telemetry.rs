@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -45,6 +45,8 @@ struct Shared {
     changed: Condvar,
     /// How many parts of the log are complete.
     parts: AtomicU32,
+    /// How many lines are lost, in all.
+    lost: AtomicU64,
 }
 
 /// Lines on their way to the disk.
@@ -107,6 +109,12 @@ impl RunLog {
         self.shared.parts.load(Ordering::Relaxed)
     }
 
+    /// How many lines did not get to the disk.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.shared.lost.load(Ordering::Relaxed)
+    }
+
     /// Appends an event.
     pub fn record(&self, event: &RunEvent<'_>) {
         thread_local! {
@@ -121,6 +129,7 @@ impl RunLog {
             }
             if waiting.lines.len() + line.len() > MAX_WAITING {
                 waiting.dropped += 1;
+                self.shared.lost.fetch_add(1, Ordering::Relaxed);
                 return;
             }
             let is_first = waiting.lines.is_empty();
@@ -198,6 +207,8 @@ fn write_lines(mut files: Files, shared: &Shared) {
             // A full disk must not stop the proxy; what was lost is told when there is room again. The line
             // that would have told of earlier losses is the last, so it is among them.
             shared.waiting().dropped += written.lost + dropped;
+            // Those that had been dropped before are counted already, and the line that told so is no loss.
+            shared.lost.fetch_add(written.lost - u64::from(dropped > 0), Ordering::Relaxed);
         }
         let failed = std::mem::replace(&mut fails, written.error.is_some());
         if let Some(error) = written.error.filter(|_| !failed) {
