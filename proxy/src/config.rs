@@ -17,7 +17,7 @@ mod value;
 
 pub use limits::LaneLimits;
 use limits::Places;
-pub use value::{ByteSize, Origin};
+pub use value::{ByteSize, Origin, parse_duration};
 use value::{FromText, parse_within};
 
 /// What a setting is called.
@@ -612,8 +612,8 @@ mod tests {
             let Setting { name, range, .. } = SETTINGS[at];
             if !["codex", "log_dir", "upstream_ca"].contains(&name) {
                 let error = load(&format!("\n{name} = \"{value}\""), &[], &Vec::new()).unwrap_err();
-                proptest::prop_assert!(error.starts_with(&format!("HOME/prodex.toml:2: `{name}` cannot be ")));
-                proptest::prop_assert!(error.ends_with(&format!("(allowed: {range})")));
+                let (begin, end) = (format!("HOME/prodex.toml:2: `{name}` cannot be "), format!("(allowed: {range})"));
+                proptest::prop_assert!(error.starts_with(&begin) && error.ends_with(&end), "{}", error);
             }
         }
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::super::terminal::{ask, is_interactive, print, short, shown, tell};
 use super::super::{Exit, Failure, Home};
-use super::codex_home;
+use super::{codex_home, tell_running};
 use crate::config::{Config, process_environment};
 use crate::control::describe;
 use crate::profile::credentials::Credentials;
@@ -76,6 +76,7 @@ impl Import {
             (steps, bindings) = plan(false)?;
             binding_count = take_bindings(&config, bindings)?;
             choose(&store, &steps)?;
+            tell_running(&self.home)?;
         }
         let has_failed =
             !failed.is_empty() || steps.iter().any(|step| matches!(step.outcome, Outcome::Failed(_)));
