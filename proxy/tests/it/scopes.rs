@@ -141,7 +141,7 @@ async fn running_proxies_know_at_once_what_a_person_says() {
     assert!(paused.starts_with("profile a is paused until 20"), "{paused}");
     assert_eq!(serves().await, "b");
     let list = succeeds(sandbox, &["profile", "list"]).await;
-    assert!(list.contains("plus, paused until 20") && list.contains("([1minvoice)"), "{list}");
+    assert!(list.contains("plus, paused until 20") && list.contains("(the [1minvoice)"), "{list}");
     assert!(succeeds(sandbox, &["profile", "show", "a"]).await.contains("paused    until 20"));
     assert_eq!(succeeds(sandbox, &["profile", "resume", "a"]).await, "profile a serves again\n");
     assert_eq!(succeeds(sandbox, &["profile", "resume", "a"]).await, "profile a was not paused\n");
