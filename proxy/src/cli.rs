@@ -185,6 +185,8 @@ impl From<StoreError> for Failure {
         };
         let advice = match &error {
             StoreError::Io { source, .. } => advice(source.kind()),
+            // The cause that the system names comes last; what to do depends on it.
+            StoreError::Leased(_) => "; `prodex doctor` looks at the home and says more",
             _ => "",
         };
         let failure = Self::of(exit, &error);
@@ -204,7 +206,7 @@ fn advice(kind: io::ErrorKind) -> &'static str {
         io::ErrorKind::PermissionDenied => {
             "; nothing was changed: make the home yours with `sudo chown -R \"$USER\"`, and try again"
         }
-        _ => "",
+        _ => "; `prodex doctor` looks at the home and says more",
     }
 }
 
@@ -274,6 +276,15 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// A runtime on this thread.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| {
+        let advice = "see how many files may be open with `ulimit -n`, and try again";
+        Failure::new(Exit::Environment, format!("cannot start: {error}; {advice}"))
+    })
+}
+
 /// Finds the Codex program.
 fn require_program(config: &Config) -> Result<PathBuf, Failure> {
     let found = find_program(&config.codex, process_environment("PATH").as_deref());
@@ -300,6 +311,66 @@ fn hide_panics() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ConfigError;
+    use crate::profile::credentials::CredentialsError;
+    use crate::profile::refresh::RefreshError;
+    use crate::profile::scopes::ScopeError;
+
+    /// Every kind of error that a command can end with, as a person reads it.
+    fn errors() -> Vec<String> {
+        let path = || PathBuf::from("/h/x");
+        let io = || std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let name = || "a".to_owned();
+        let bad = |source| StoreError::Credentials { path: path(), source };
+        let store = [
+            StoreError::Name(name()),
+            StoreError::Missing(name()),
+            StoreError::Exists(name()),
+            StoreError::LoggedOut(name()),
+            StoreError::NotInTrash(name()),
+            StoreError::Shared { name: name(), path: path() },
+            StoreError::OtherAccount { name: name() },
+            StoreError::SameAccount { profile: name() },
+            StoreError::Leased(name()),
+            StoreError::Io { action: "read", path: path(), source: io() },
+            StoreError::Broken { path: path(), problem: "line 1: odd".to_owned() },
+            StoreError::NoLogin { path: path(), problem: "there is nothing of that name" },
+            bad(CredentialsError::Syntax("line 1, column 2".to_owned())),
+            bad(CredentialsError::Empty),
+            bad(CredentialsError::Missing("access token")),
+            bad(CredentialsError::Unprintable("access token")),
+        ];
+        let settings = [
+            ConfigError::Read { path: path(), source: io() },
+            ConfigError::Directory { path: path() },
+            ConfigError::NotUtf8 { name: "PRODEX_CODEX" },
+            ConfigError::NoHome,
+        ];
+        let scopes = [
+            ScopeError::Broken { path: path(), line: 1, problem: "odd".to_owned() },
+            ScopeError::Missing { directory: "/w".to_owned(), profile: name() },
+            ScopeError::Directory { path: path(), source: io() },
+        ];
+        let renewals =
+            [RefreshError::NotRenewable, RefreshError::Rejected("code".to_owned()), RefreshError::Foreign];
+        let store = store.into_iter().map(|error| Failure::from(error).message);
+        let settings = settings.into_iter().map(|error| Failure::from(error).message);
+        let scopes = scopes.into_iter().map(|error| Failure::from(error).message);
+        store.chain(settings).chain(scopes).chain(renewals.iter().map(ToString::to_string)).collect()
+    }
+
+    #[test]
+    fn every_error_says_what_to_do_next() {
+        let errors = errors();
+        // A command in backquotes, a flag, or something else to do behind a semicolon or colon.
+        let says = |error: &String| {
+            error.contains('`') || error.contains("--") || error.contains("; ") || error.contains(": use")
+        };
+        for error in &errors {
+            assert!(says(error), "{error}");
+        }
+        insta::assert_snapshot!(errors.join("\n"));
+    }
 
     #[test]
     fn the_command_line_is_consistent_and_its_help_fits_a_screen() {

@@ -17,7 +17,7 @@ mod value;
 
 pub use limits::LaneLimits;
 use limits::Places;
-pub use value::{ByteSize, Origin};
+pub use value::{ByteSize, Origin, parse_duration};
 use value::{FromText, parse_within};
 
 /// What a setting is called.
@@ -77,7 +77,7 @@ pub enum ConfigError {
         name: &'static str,
     },
     /// There is no such setting.
-    #[error("{place}: unknown setting `{name}`{hint}")]
+    #[error("{place}: unknown setting `{name}`{hint}; `prodex info` shows the settings there are")]
     Unknown {
         /// File and line, or the variable.
         place: String,
@@ -446,9 +446,9 @@ fn read_file(path: &Path) -> Result<Vec<(String, String, String)>, ConfigError> 
     let text =
         str::from_utf8(&bytes).map_err(|error| syntax(error.valid_up_to(), "it is not UTF-8".to_owned()))?;
     let table = toml::de::DeTable::parse(text).map_err(|error| {
-        let at = error.span().map_or(0, |span| span.start);
-        let key =
-            text[..at.min(text.len())].rsplit('\n').next().and_then(|line| line.split(['=', ' ']).next());
+        let at = error.span().map_or(0, |span| span.start).min(text.len());
+        let line = text.lines().nth(line_at(at) - 1).unwrap_or_default();
+        let key = line.split('=').next().map(|key| key.split_whitespace().next().unwrap_or_default());
         let key = key.filter(|key| !key.is_empty()).map(|key| format!("`{}`: ", excerpt(key)));
         syntax(at, format!("{}{}", key.unwrap_or_default(), error.message()))
     })?;
@@ -461,7 +461,7 @@ fn read_file(path: &Path) -> Result<Vec<(String, String, String)>, ConfigError> 
             toml::de::DeValue::Integer(value) => value.to_string(),
             toml::de::DeValue::Float(value) => value.to_string(),
             toml::de::DeValue::Datetime(value) => value.to_string(),
-            other => return Err(of_wrong_type(key.get_ref(), other.type_str(), place)),
+            _ => return Err(no_value(key.get_ref(), &text[value.span()], place)),
         };
         entries.push((key.get_ref().to_string(), value, place));
     }
@@ -471,17 +471,11 @@ fn read_file(path: &Path) -> Result<Vec<(String, String, String)>, ConfigError> 
 }
 
 /// A setting is one value; what holds several is an unknown section, or a setting that is written wrongly.
-fn of_wrong_type(key: &str, kind: &str, place: String) -> ConfigError {
+fn no_value(key: &str, text: &str, place: String) -> ConfigError {
     match SETTINGS.iter().find(|setting| setting.name == key) {
         Some(Setting { name, range, .. }) => {
-            let problem = "it is not one value".to_owned();
-            ConfigError::Value {
-                place,
-                name,
-                value: format!("an {kind}").replace("an t", "a t"),
-                problem,
-                range,
-            }
+            let (value, problem) = (excerpt(text), "it is not one value".to_owned());
+            ConfigError::Value { place, name, value, problem, range }
         }
         None => {
             let hint = similar(key, SETTINGS.iter().map(|setting| setting.name));

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::profile::{codex_home, usual_places};
 use super::terminal::{print, short};
 use super::{Exit, Failure, Home};
+use crate::admin::client::running;
 use crate::config::{Config, process_environment};
 use crate::control::describe;
 use crate::launch::find_program;
@@ -28,6 +29,8 @@ struct Machine {
     is_in_keyring: bool,
     /// Whether the Codex program was found.
     has_client: bool,
+    /// The process ids of running proxies.
+    running: Vec<u32>,
 }
 
 /// Says what there is, and what to do next.
@@ -62,6 +65,7 @@ impl Machine {
         let found = usual_places(config).into_iter().filter_map(|place| look(&place).ok());
         self.logins = found.flatten().map(|found| found.path).filter(|path| path.is_file()).collect();
         self.is_in_keyring = codex_home().is_some_and(|home| keeps_logins_elsewhere(&home));
+        self.running = running(&config.home).into_iter().map(|running| running.pid).collect();
         self.has_client = find_program(&config.codex, process_environment("PATH").as_deref()).is_some();
     }
 
@@ -122,6 +126,9 @@ impl Machine {
         for problem in &self.unusable {
             found += &format!("\nOne cannot be used:\n{problem}");
         }
+        if let Some(pid) = self.running.first() {
+            found += &format!("\nA proxy runs, with process id {pid}.");
+        }
         let mut steps =
             vec![("prodex run", "Codex behind the proxy"), ("prodex quota", "what is left of each account")];
         if self.profiles.len() == 1 {
@@ -158,6 +165,7 @@ mod tests {
                 ..installed()
             },
             Machine { profiles: names(&["a"]), ..installed() },
+            Machine { profiles: names(&["a", "b"]), running: vec![7], ..installed() },
             Machine {
                 profiles: names(&["a", "b", "c", "d", "e"]),
                 unusable: names(&["profile x: gone"]),

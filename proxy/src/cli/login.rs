@@ -5,9 +5,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::profile::{read_key, store};
+use super::profile::{read_key, store, tell_running};
 use super::terminal::{print, shown, tell};
-use super::{Exit, Failure, Home, exit_code, require_program};
+use super::{Exit, Failure, Home, exit_code, require_program, runtime};
 use crate::config::Config;
 use crate::profile::credentials::Credentials;
 use crate::profile::import::{free_name, suggest_name};
@@ -85,10 +85,8 @@ impl LogIn {
         let staging = Staging::new(&config.home)?;
         let mut arguments = vec!["login".to_owned()];
         arguments.extend(self.arguments.iter().cloned());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Failure::of(Exit::Environment, &error))?;
         let running = run_alone(&program, &arguments, ("CODEX_HOME", &staging.path));
-        let status = runtime.block_on(running).map_err(|error| {
+        let status = runtime()?.block_on(running).map_err(|error| {
             let problem = format!("cannot start {}: {error}", program.display());
             Failure::new(Exit::Environment, format!("{problem}; say with --codex which program it is"))
         })?;
@@ -133,7 +131,7 @@ impl LogIn {
         print(format_args!(
             "profile {name} {done}{account}\nNext: `prodex run` starts Codex behind the proxy."
         ))?;
-        Ok(Exit::Ok)
+        tell_running(&self.home)
     }
 }
 
@@ -182,6 +180,6 @@ impl LogOut {
         tell(
             "the vendor was not told; to end the session there, use its own settings (for ChatGPT: Security)",
         );
-        Ok(Exit::Ok)
+        tell_running(&self.home)
     }
 }

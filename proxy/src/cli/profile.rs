@@ -10,9 +10,11 @@ use serde_json::json;
 
 use super::terminal::{self, print, shown};
 use super::{Exit, Failure, Home};
+use crate::admin::client::reload;
 use crate::config::process_environment;
 use crate::profile::credentials::{Credentials, Kind};
-use crate::profile::store::{Store, StoreError, Stored};
+use crate::profile::scopes::Scopes;
+use crate::profile::store::{About, Store, StoreError, Stored};
 use crate::secret::Secret;
 
 mod import;
@@ -20,6 +22,8 @@ mod import;
 mod scope;
 
 mod show;
+
+mod standing;
 
 pub(super) use import::usual_places;
 
@@ -39,6 +43,9 @@ enum Command {
     List(List),
     Show(show::Show),
     Use(Use),
+    Pause(standing::Pause),
+    Resume(standing::Resume),
+    Prefer(standing::Prefer),
     Export(Export),
     Remove(Remove),
     Restore(Restore),
@@ -139,6 +146,9 @@ impl Profiles {
             Command::List(list) => list.execute(),
             Command::Show(show) => show.execute(),
             Command::Use(chosen) => chosen.execute(),
+            Command::Pause(pause) => pause.execute(),
+            Command::Resume(resume) => resume.execute(),
+            Command::Prefer(prefer) => prefer.execute(),
             Command::Export(export) => export.execute(),
             Command::Remove(remove) => remove.execute(),
             Command::Restore(restore) => restore.execute(),
@@ -149,6 +159,30 @@ impl Profiles {
 
 pub(super) fn store(home: &Home) -> Result<Store, Failure> {
     Ok(Store::new(&home.config(&Vec::new())?.home))
+}
+
+/// Tells the running proxies of the home what is new. One that cannot be told is named: it goes on with
+/// what it knows.
+pub(super) fn tell_running(home: &Home) -> Result<Exit, Failure> {
+    for (running, changed) in reload(&home.config(&Vec::new())?.home) {
+        match changed {
+            Ok(changes) => {
+                for (name, problem) in changes["failed"].as_array().into_iter().flatten().filter_map(failed) {
+                    let pid = running.pid;
+                    terminal::tell(format_args!(
+                        "the proxy with process id {pid} left profile {name}: {problem}"
+                    ));
+                }
+            }
+            Err(error) => terminal::tell(format_args!("{error}; start it anew to have it know")),
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// A profile that a reload left as it was, and why.
+fn failed(pair: &serde_json::Value) -> Option<(&str, &str)> {
+    Some((pair.get(0)?.as_str()?, pair.get(1)?.as_str()?))
 }
 
 /// Where Codex keeps its login.
@@ -180,7 +214,7 @@ impl Add {
             store.add(&self.name, &text, Some(&path))?
         };
         print(format_args!("added profile {} ({})", stored.name, describe(&stored.credentials)))?;
-        Ok(Exit::Ok)
+        tell_running(&self.home)
     }
 }
 
@@ -221,7 +255,7 @@ impl List {
         let rows = profiles.iter().map(|(name, stored)| {
             let mark = if current.as_deref() == Some(name) { '*' } else { ' ' };
             let what = match stored {
-                Ok(stored) => describe(&stored.credentials),
+                Ok(stored) => format!("{}{}", describe(&stored.credentials), said(&stored.about)),
                 Err(StoreError::LoggedOut(_)) => {
                     format!("logged out; `prodex login {name}` logs it in again")
                 }
@@ -246,6 +280,8 @@ fn row(name: &str, stored: &Result<Stored, StoreError>, current: Option<&str>) -
                 "account_id": login.map(|login| &login.account_id),
                 "email": login.and_then(|login| login.email.as_ref()),
                 "plan": login.and_then(|login| login.plan.as_ref()),
+                "paused": stored.about.pause(jiff::Timestamp::now()).is_some(),
+                "preferred": stored.about.preferred,
                 "added": stored.about.added,
                 "source": stored.about.source,
             })
@@ -257,6 +293,20 @@ fn row(name: &str, stored: &Result<Stored, StoreError>, current: Option<&str>) -
             "error": crate::control::describe(error),
         }),
     }
+}
+
+/// What its person says of a profile, in a few words.
+fn said(about: &About) -> String {
+    let mut said = String::new();
+    if about.preferred {
+        said += ", preferred";
+    }
+    if let Some(pause) = about.pause(jiff::Timestamp::now()) {
+        let until = pause.until.map(|until| format!(" until {}", terminal::at(until))).unwrap_or_default();
+        let reason = pause.reason.map(|reason| format!(" ({})", shown(&reason))).unwrap_or_default();
+        said += &format!(", paused{until}{reason}");
+    }
+    said
 }
 
 /// An account in a few words.
@@ -271,7 +321,7 @@ impl Use {
     fn execute(self) -> Result<Exit, Failure> {
         store(&self.home)?.set_current(&self.name)?;
         print(format_args!("fresh conversations start with profile {}", self.name))?;
-        Ok(Exit::Ok)
+        tell_running(&self.home)
     }
 }
 
@@ -296,13 +346,20 @@ impl Export {
 
 impl Remove {
     fn execute(self) -> Result<Exit, Failure> {
-        let trash = store(&self.home)?.remove(&self.name)?;
+        let config = self.home.config(&Vec::new())?;
+        let trash = Store::new(&config.home).remove(&self.name)?;
         let name = &self.name;
         print(format_args!(
             "removed profile {name}; for 30 days `prodex profile restore {name}` brings it back from {}",
             trash.display()
         ))?;
-        Ok(Exit::Ok)
+        for scope in Scopes::read(&config.home)?.of_profile(name) {
+            terminal::tell(format_args!(
+                "{scope} is tied to it: what runs there is refused until it is back, or `prodex profile scope \
+                 {scope} --only NAMES` names others"
+            ));
+        }
+        tell_running(&self.home)
     }
 }
 
@@ -316,7 +373,7 @@ impl Restore {
         let trashed = store.restore(name)?;
         let what = if trashed.is_login { "the login of profile" } else { "profile" };
         print(format_args!("{what} {name} is back"))?;
-        Ok(Exit::Ok)
+        tell_running(&self.home)
     }
 
     fn list(&self, store: &Store) -> Result<String, Failure> {

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::serve::open_state;
 use super::terminal::print;
-use super::{Exit, Failure, Home};
+use super::{Exit, Failure, Home, runtime};
 use crate::config::process_environment;
 use crate::control::Control;
 use crate::profile::backend::Problem;
@@ -98,8 +98,7 @@ enum Asked {
 impl ShowQuota {
     pub(super) fn execute(self) -> Result<Exit, Failure> {
         let config = self.home.config(&Vec::new())?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Failure::of(Exit::Environment, &error))?;
+        let runtime = runtime()?;
         let tls = Arc::new(client_config(config.upstream_ca.as_deref())?);
         let handle = runtime.handle().clone();
         let log = Arc::new(RunLog::none());

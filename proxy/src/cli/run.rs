@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use super::profile::codex_home;
 use super::serve::{Options, load_profiles, random_capability};
 use super::terminal::print;
-use super::{Exit, Failure, Home, exit_code, require_program};
+use super::{Exit, Failure, Home, exit_code, require_program, runtime};
 use crate::config::{Config, process_environment};
 use crate::launch::{CodexUrls, Launch, Login, Ready};
 use crate::profile::Pool;
+use crate::profile::scopes::Scopes;
+use crate::profile::store::Store;
 use crate::supervisor::{Server, run_client};
 use wire::route::Api;
 
@@ -36,21 +38,20 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn execute(self) -> Result<Exit, Failure> {
+    pub(super) fn execute(mut self) -> Result<Exit, Failure> {
         let mut flags = self.options.overrides();
         flags.extend(self.codex.clone().map(|codex| ("codex", codex)));
         let config = self.home.config(&flags)?;
         let login = codex_home().map_or(Login::Chatgpt, |home| Login::of(&home));
-        let profiles = load_profiles(&config)?;
+        self.options.only = self.allowed(&config)?;
+        let profiles = load_profiles(&config, &self.options.only)?;
         require_profile(&profiles, login)?;
         let program = require_program(&config)?;
         if self.dry_run {
             print(self.shown(&config, login, &program))?;
             return Ok(Exit::Ok);
         }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Failure::of(Exit::Environment, &error))?;
-        runtime.block_on(self.run(&config, login, &program))
+        runtime()?.block_on(self.run(&config, login, &program))
     }
 
     async fn run(&self, config: &Config, login: Login, program: &std::path::Path) -> Result<Exit, Failure> {
@@ -75,6 +76,23 @@ impl Run {
         Ok(Exit::Client(exit_code(status)))
     }
 
+    /// The profiles that may serve where Codex works; all, if it names none. Whatever cannot be found out is
+    /// an error: a directory that is tied to profiles is served by no others.
+    fn allowed(&self, config: &Config) -> Result<Vec<String>, Failure> {
+        let scopes = Scopes::read(&config.home)?;
+        let directory = working_directory(&self.arguments);
+        let Some(scope) = scopes.of(&directory)? else { return Ok(self.options.only.clone()) };
+        scope.check(&Store::new(&config.home))?;
+        if let Some(foreign) = self.options.only.iter().find(|name| !scope.profiles.contains(name)) {
+            let directory = scope.directory.display();
+            let problem = format!("profile {foreign:?} may not serve here: {directory} is tied to others");
+            let advice = "`prodex profile scope` shows to which";
+            return Err(Failure::new(Exit::NoProfile, format!("{problem}; {advice}")));
+        }
+        let only = if self.options.only.is_empty() { &scope.profiles } else { &self.options.only };
+        Ok(only.clone())
+    }
+
     /// The arguments of the proxy. None of them is a secret.
     fn server_arguments(&self, config: &Config) -> Vec<String> {
         let mut arguments: Vec<String> =
@@ -85,6 +103,9 @@ impl Run {
         }
         if self.options.tls {
             arguments.push("--tls".to_owned());
+        }
+        if !self.options.only.is_empty() {
+            arguments.extend(["--only".to_owned(), self.options.only.join(",")]);
         }
         if let Some(directory) = &self.options.record {
             arguments.extend(["--record".to_owned(), directory.display().to_string()]);
@@ -117,6 +138,20 @@ impl Run {
     }
 }
 
+/// Where Codex works: where it is told to with `-C`, else here.
+fn working_directory(arguments: &[String]) -> PathBuf {
+    let mut directory = PathBuf::from(".");
+    let mut arguments = arguments.iter().take_while(|argument| *argument != "--");
+    while let Some(argument) = arguments.next() {
+        if argument == "-C" || argument == "--cd" {
+            directory = arguments.next().map_or(directory, PathBuf::from);
+        } else if let Some(given) = argument.strip_prefix("--cd=").or_else(|| argument.strip_prefix("-C")) {
+            directory = PathBuf::from(given);
+        }
+    }
+    directory
+}
+
 /// A word as a shell would need it.
 fn quote(word: &str) -> String {
     let is_plain =
@@ -130,9 +165,14 @@ fn require_profile(profiles: &Pool, login: Login) -> Result<(), Failure> {
         Login::Chatgpt => (Api::Chatgpt, "uses a ChatGPT login", "chatgpt"),
         Login::ApiKey => (Api::OpenAi, "is logged in with an API key", "openai-key"),
     };
-    if !profiles.of(api).is_empty() {
+    let is_allowed = |name: &str| profiles.scope().is_none_or(|scope| scope.iter().any(|one| one == name));
+    if profiles.of(api).iter().any(|profile| is_allowed(&profile.name)) {
         return Ok(());
     }
-    let advice = "add one with `prodex profile add`, or change how Codex is logged in";
+    let advice = "add one with `prodex login`, or change how Codex is logged in";
+    if let Some(scope) = profiles.scope() {
+        let problem = format!("Codex {has}, and only {} may serve, none of kind {needs}", scope.join(", "));
+        return Err(Failure::new(Exit::NoProfile, format!("{problem}; see `prodex profile scope`")));
+    }
     Err(Failure::new(Exit::NoProfile, format!("Codex {has}, and no profile is of kind {needs}; {advice}")))
 }

@@ -11,7 +11,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use wire::run_event::RunEvent;
 
-use super::{Exit, Failure, Home};
+use super::{Exit, Failure, Home, runtime};
 use crate::admin::handover::{self, Taken};
 use crate::admin::{Admin, Port, Run, client};
 use crate::config::{Config, Overrides, unknown_variables};
@@ -79,6 +79,9 @@ pub(super) struct Options {
     /// client's own token, so scrub them before sharing them
     #[arg(long, value_name = "DIR")]
     pub(super) record: Option<PathBuf>,
+    /// Use these profiles only, separated by commas
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(super) only: Vec<String>,
 }
 
 impl Options {
@@ -112,11 +115,10 @@ impl Serve {
             eprintln!("prodex: {told}");
         }
         raise_file_limit();
-        let profiles = load_profiles(&config)?;
+        let profiles = load_profiles(&config, &self.options.only)?;
         let log = open_log(&config)?;
         let upstream_tls = Arc::new(client_config(config.upstream_ca.as_deref())?);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Failure::of(Exit::Environment, &error))?;
+        let runtime = runtime()?;
         let handle = runtime.handle().clone();
         let state = open_state(&config, &log)?;
         for profile in profiles.profiles() {
@@ -434,17 +436,26 @@ fn ends_of_logins(profiles: &Pool) -> String {
     }
 }
 
-/// Reads the profiles. One that cannot be used is named and left out; without any there is nothing to
-/// serve.
-pub(super) fn load_profiles(config: &Config) -> Result<Pool, Failure> {
-    let roster = Roster::read(&Store::new(&config.home))?;
+/// Reads the profiles, of which `only` names those that may be used, if it names any. One that cannot be
+/// used is named and left out; without any there is nothing to serve.
+pub(super) fn load_profiles(config: &Config, only: &[String]) -> Result<Pool, Failure> {
+    let store = Store::new(&config.home);
+    let names = store.names()?;
+    if let Some(missing) = only.iter().find(|name| !names.contains(name)) {
+        let advice = "`prodex profile list` shows those there are";
+        let problem = format!("only {} may be used, and there is no profile {missing:?}", only.join(", "));
+        return Err(Failure::new(Exit::NoProfile, format!("{problem}; {advice}")));
+    }
+    let mut roster = Roster::read(&store)?;
+    let is_meant = |name: &str| only.is_empty() || only.iter().any(|only| only == name);
+    roster.broken.retain(|(name, _)| is_meant(name));
     let failures: Vec<_> = roster.broken.iter().map(|(_, error)| describe(error)).collect();
     if roster.profiles.is_empty() && failures.is_empty() {
         let home = config.home.display();
         let advice = "run `prodex profile import` to take over the login that Codex has";
         return Err(Failure::new(Exit::NoProfile, format!("there are no profiles in {home}; {advice}")));
     }
-    if roster.profiles.is_empty() {
+    if !roster.profiles.iter().any(|stored| is_meant(&stored.name)) {
         return Err(Failure::new(
             Exit::NoProfile,
             format!("no profile can be used: {}", failures.join("; ")),
@@ -453,7 +464,7 @@ pub(super) fn load_profiles(config: &Config) -> Result<Pool, Failure> {
     for failure in failures {
         eprintln!("prodex: a profile is left out: {failure}");
     }
-    Ok(roster.pool(config, None))
+    Ok(roster.pool(config, (!only.is_empty()).then(|| only.into())))
 }
 
 /// The signals that end the proxy, instead of their killing it.

@@ -98,6 +98,26 @@ pub(super) fn length(seconds: u64) -> String {
     parts.join(" ")
 }
 
+/// A text in lines of at most 80 columns, each behind so many spaces. A word that is longer has its own line.
+pub(super) fn wrapped(text: &str, indent: usize) -> String {
+    let mut lines = String::new();
+    let mut width = 81;
+    for word in text.split_whitespace() {
+        let length = word.chars().count();
+        if width + 1 + length > 80 {
+            lines += if lines.is_empty() { "" } else { "\n" };
+            lines += &" ".repeat(indent);
+            width = indent;
+        } else {
+            lines.push(' ');
+            width += 1;
+        }
+        lines += word;
+        width += length;
+    }
+    lines
+}
+
 /// Lines with their columns below each other, two spaces apart. The last column has no end.
 pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |at: usize| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or_default();
@@ -124,6 +144,13 @@ mod tests {
     fn columns_stand_below_each_other() {
         let rows = [["a".to_owned(), "b".to_owned()], ["ccc".to_owned(), String::new()]];
         assert_eq!(columns(&rows), "a    b\nccc\n");
+    }
+
+    #[test]
+    fn a_text_is_wrapped_at_words() {
+        let text = wrapped(&"word ".repeat(40), 4);
+        assert!(text.lines().all(|line| line.starts_with("    word") && line.len() <= 80), "{text}");
+        assert_eq!(wrapped(&"x".repeat(90), 1).lines().count(), 1);
     }
 
     #[test]

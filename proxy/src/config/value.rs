@@ -53,6 +53,18 @@ fn split_unit(text: &str) -> Option<(u64, &str)> {
     Some((number.parse().ok()?, unit))
 }
 
+/// Reads a time as settings have it, and days besides.
+///
+/// # Errors
+/// What is wrong with it, as a clause about "it".
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    if let Some(days) = text.strip_suffix('d') {
+        let seconds = days.parse::<u64>().ok().and_then(|days| days.checked_mul(86_400));
+        return seconds.map(Duration::from_secs).ok_or_else(|| "it is not a number of days".to_owned());
+    }
+    Duration::from_text(text)
+}
+
 impl FromText for Duration {
     fn from_text(text: &str) -> Result<Self, String> {
         let milliseconds = split_unit(text).and_then(|(number, unit)| {

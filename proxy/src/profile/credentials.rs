@@ -42,16 +42,16 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialsError {
     /// It is no JSON object.
-    #[error("it is not JSON: {0}")]
+    #[error("it is not JSON: {0}; `prodex login` makes a new login")]
     Syntax(String),
     /// It has neither tokens nor a key.
-    #[error("it holds neither tokens nor an API key; log in with `codex login` and try again")]
+    #[error("it holds neither tokens nor an API key; `prodex login` makes a login")]
     Empty,
     /// It lacks something that a login has.
-    #[error("it has no {0}; log in again with `codex login`")]
+    #[error("it has no {0}; log in again with `prodex login`")]
     Missing(&'static str),
     /// A value would break out of the header line it is sent in.
-    #[error("its {0} holds a character that no credential has")]
+    #[error("its {0} holds a character that no credential has; `prodex login` makes a new login")]
     Unprintable(&'static str),
 }
 

@@ -115,13 +115,18 @@ pub async fn reload(control: &Arc<Control>, pool: &Pool) -> Result<Changes, Stri
     // What other processes know of those that are new here.
     control.state.reread().await;
     let mut changes = Changes::default();
-    for (name, error) in &roster.broken {
+    for (name, error) in roster.broken.iter().filter(|(_, error)| !matches!(error, StoreError::LoggedOut(_)))
+    {
         changes.failed.push((name.clone(), describe(error)));
     }
     for profile in pool.profiles() {
         let is_there =
             |stored: &Stored| *stored.name == *profile.name && *stored.about.added == *profile.added;
-        let is_broken = roster.broken.iter().any(|(name, _)| **name == *profile.name);
+        let is_broken = roster
+            .broken
+            .iter()
+            // Who was logged out serves no more; what cannot be read may be half of an edit.
+            .any(|(name, error)| **name == *profile.name && !matches!(error, StoreError::LoggedOut(_)));
         if !is_broken && !roster.profiles.iter().any(is_there) {
             pool.remove(control, &profile);
             changes.removed.push(profile.name.to_string());

@@ -607,7 +607,7 @@ mod tests {
         store.add("a", KEY, None).unwrap();
         fs::write(home.path().join("profiles/a/auth.json"), "{").unwrap();
         let error = crate::control::describe(&store.read("a").unwrap_err());
-        assert!(error.ends_with("a/auth.json cannot be used: it is not JSON: line 1, column 1"), "{error}");
+        assert!(error.ends_with("a/auth.json cannot be used: it is not JSON: line 1, column 1; `prodex login` makes a new login"), "{error}");
         fs::write(home.path().join("profiles/a/profile.toml"), "x = 1").unwrap();
         assert!(matches!(store.read("a"), Err(StoreError::Broken { .. })));
         assert!(matches!(store.add("b", "{}", None), Err(StoreError::Credentials { .. })));

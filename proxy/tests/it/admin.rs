@@ -52,8 +52,9 @@ pub(crate) async fn admin_port(proxy: &Proxy) -> u16 {
     told().unwrap()
 }
 
+/// Adds a profile without telling the proxy, as its command would.
 async fn add(proxy: &Proxy, id: &str) {
-    add_profile(&proxy.sandbox, id, &Account::new(id).auth_json().to_string()).await;
+    store(proxy).add(id, &Account::new(id).auth_json().to_string(), None).unwrap();
 }
 
 async fn two(rules: impl IntoIterator<Item = Rule>) -> (Mock, Proxy) {
@@ -180,7 +181,7 @@ async fn a_newer_login_is_taken_and_a_profile_that_was_added_anew_is_another() {
     assert!(reload(&proxy)["failed"][0][1].as_str().unwrap().contains("it is not JSON"));
     assert_eq!(turn(&proxy, "", &user("x")).await.status(), 200);
     store(&proxy).remove("one").unwrap();
-    add_profile(&proxy.sandbox, "one", &Account::new("two").auth_json().to_string()).await;
+    store(&proxy).add("one", &Account::new("two").auth_json().to_string(), None).unwrap();
     assert_eq!(reload(&proxy), json!({"added": ["one"]}));
     assert_eq!(turn(&proxy, "", &user("x")).await.status(), 200);
     assert_eq!(asked(&mock), ["one", "one", "two"]);

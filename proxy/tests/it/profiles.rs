@@ -47,7 +47,7 @@ async fn a_profile_is_added_listed_used_and_removed() {
     assert_eq!(
         rows[0],
         json!({"name": "home", "current": true, "kind": "chatgpt", "account_id": "acct-2",
-            "email": "acct-2@mock.invalid", "plan": "plus", "added": rows[0]["added"], "source": source})
+            "email": "acct-2@mock.invalid", "plan": "plus", "paused": false, "preferred": false, "added": rows[0]["added"], "source": source})
     );
     assert_eq!((&rows[1]["name"], &rows[1]["current"], rows.len()), (&"work".into(), &false.into(), 2));
     let table = succeeds(&sandbox, &["profile", "list"]).await;

@@ -43,7 +43,7 @@ async fn a_mistake_in_the_settings_is_named_with_its_place() {
         ("keep_alive = \"soon\"\n", &["prodex.toml:1", "keep_alive", "soon", "100ms..=1h"]),
         ("workers = 65\n", &["prodex.toml:1", "workers", "65", "0..=64"]),
         ("listen = \"0.0.0.0:80\"\n", &["prodex.toml:1", "listen", "loopback"]),
-        ("max_attempts = [3]\n", &["prodex.toml", "line 1", "array"]),
+        ("max_attempts = [3]\n", &["prodex.toml:1", "[3]", "1..=100"]),
     ] {
         std::fs::write(&file, text).unwrap();
         for command in [&SERVE[..], &["run", "--", "x"], &["profile", "list"]] {
@@ -69,7 +69,7 @@ async fn a_file_that_is_no_toml_is_named() {
     let finished = prodex(&sandbox, &SERVE).await;
     assert_eq!(code(&finished), Some(2));
     assert!(
-        finished.stderr.contains("prodex.toml") && finished.stderr.contains("line 2"),
+        finished.stderr.contains("prodex.toml") && finished.stderr.contains("prodex.toml:2: `keep_alive`"),
         "{}",
         finished.stderr
     );

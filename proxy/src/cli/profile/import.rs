@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::super::terminal::{ask, is_interactive, print, short, shown, tell};
+use super::super::terminal::{ask, is_interactive, print, short, shown, tell, wrapped};
 use super::super::{Exit, Failure, Home};
-use super::codex_home;
+use super::{codex_home, tell_running};
 use crate::config::{Config, process_environment};
 use crate::control::describe;
 use crate::profile::credentials::Credentials;
@@ -76,6 +76,7 @@ impl Import {
             (steps, bindings) = plan(false)?;
             binding_count = take_bindings(&config, bindings)?;
             choose(&store, &steps)?;
+            tell_running(&self.home)?;
         }
         let has_failed =
             !failed.is_empty() || steps.iter().any(|step| matches!(step.outcome, Outcome::Failed(_)));
@@ -159,7 +160,7 @@ fn text(steps: &[Step], failed: &[Step], bindings: usize, tense: Tense) -> Strin
         text += &format!("{what:<15} {}\n", described(step, profile));
         text += &format!("                from {}\n", short(&step.found.path));
         if let Some(note) = note {
-            text += &format!("                {note}\n");
+            text += &format!("{}\n", wrapped(&note, 16));
         }
     }
     if bindings > 0 {

@@ -1,5 +1,6 @@
 //! `prodex profile show`: everything about one profile, and no secret.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -8,6 +9,8 @@ use wire::run_event::Standing;
 use super::super::serve::open_state;
 use super::super::terminal::{at, length, print, short, shown};
 use super::super::{Exit, Failure, Home};
+use crate::admin::client::{Running, running};
+use crate::admin::status::Status;
 use crate::profile::credentials::{Credentials, Login};
 use crate::profile::refresh::rejection;
 use crate::profile::scopes::Scopes;
@@ -47,7 +50,9 @@ struct Known {
     plan: Option<String>,
     /// The directories that are tied to it, with others or alone.
     scopes: Vec<String>,
-    path: std::path::PathBuf,
+    path: PathBuf,
+    /// The running proxies that have it, with how many requests it serves in each.
+    used_by: Vec<(u32, usize)>,
 }
 
 impl Show {
@@ -77,6 +82,7 @@ impl Show {
             plan,
             scopes: Scopes::read(&config.home)?.of_profile(&self.name),
             path: config.home.join("profiles").join(&self.name),
+            used_by: used_by(&config.home, &self.name),
             credentials,
             name: self.name,
         };
@@ -88,6 +94,16 @@ impl Show {
         }
         Ok(Exit::Ok)
     }
+}
+
+/// The running proxies that may use a profile. One that does not answer is named by `prodex status`.
+fn used_by(home: &Path, name: &str) -> Vec<(u32, usize)> {
+    let in_flight = |running: &Running| {
+        let status: Status = running.get_json("/status").ok()?;
+        let profile = status.profiles.into_iter().find(|profile| profile.name == name)?;
+        (profile.state != "out_of_scope").then_some(profile.in_flight)
+    };
+    running(home).iter().filter_map(|running| Some((running.pid, in_flight(running)?))).collect()
 }
 
 impl Known {
@@ -119,6 +135,14 @@ impl Known {
         if self.is_current {
             line("chosen", "fresh conversations start with it".to_owned());
         }
+        if let Some(pause) = self.about.pause(jiff::Timestamp::now()) {
+            let until = pause.until.map_or_else(|| "it is resumed".to_owned(), at);
+            let reason = pause.reason.map(|reason| format!(": {}", shown(&reason))).unwrap_or_default();
+            line("paused", format!("until {until}{reason}"));
+        }
+        if self.about.preferred {
+            line("preferred", "to others that are as good".to_owned());
+        }
         for window in &self.standing.windows {
             let name = window.seconds.map_or_else(|| "?".to_owned(), |seconds| length(seconds));
             let resets = window.resets_at.map(|reset| format!(", anew {}", at(reset))).unwrap_or_default();
@@ -140,6 +164,9 @@ impl Known {
         }
         for scope in &self.scopes {
             line("scope", format!("may serve {}", short(scope.as_ref())));
+        }
+        for (pid, in_flight) in &self.used_by {
+            line("used by", format!("the proxy with process id {pid}, {in_flight} in flight"));
         }
         line("files", short(&self.path));
         text
@@ -171,6 +198,9 @@ impl Known {
 
     fn report(&self, now: Now) -> Value {
         let login = self.login();
+        let used_by: Vec<_> =
+            self.used_by.iter().map(|(pid, count)| json!({"pid": pid, "in_flight": count})).collect();
+        let pause = self.about.pause(jiff::Timestamp::now());
         json!({
             "version": JSON_VERSION,
             "at": now.unix,
@@ -187,10 +217,15 @@ impl Known {
             "added": self.about.added,
             "source": self.about.source,
             "current": self.is_current,
+            "preferred": self.about.preferred,
+            "paused": pause.is_some(),
+            "paused_until": pause.as_ref().and_then(|pause| pause.until),
+            "paused_reason": pause.and_then(|pause| pause.reason),
             "windows": self.standing.windows,
             "exhausted_until": self.standing.exhausted_until,
             "circuits": self.standing.circuits,
             "scopes": self.scopes,
+            "used_by": used_by,
             "path": self.path,
         })
     }

@@ -16,10 +16,16 @@ const REMEMBERED: u64 = 256;
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum HistoryError {
     /// It has no choice at all.
-    #[error("the log tells of no request for which a profile was chosen ({0} lines that can be read)")]
+    #[error(
+        "the log tells of no request for which a profile was chosen ({0} lines that can be read); `prodex run` makes requests, and --log \
+         names another log"
+    )]
     Nothing(usize),
     /// It has none for this request.
-    #[error("the log does not tell of request {number}; it has requests {first} to {last}")]
+    #[error(
+        "the log does not tell of request {number}; it has requests {first} to {last}; `prodex why last` tells \
+         of the last"
+    )]
     NotFound {
         /// The request.
         number: u64,
@@ -31,7 +37,7 @@ pub(super) enum HistoryError {
     /// What the choice was made from is not there.
     #[error(
         "request {number} was decided on snapshot {snapshot}, which the log does not have: it is truncated, or \
-         lines of it were lost"
+         lines of it were lost; `prodex why last` tells of the last request"
     )]
     NoSnapshot {
         /// The request.
@@ -40,7 +46,10 @@ pub(super) enum HistoryError {
         snapshot: u64,
     },
     /// A line about the request is not of this version's form.
-    #[error("a line about request {number} cannot be read; it may be of another version: {problem}")]
+    #[error(
+        "a line about request {number} cannot be read; it may be of another version: {problem}; read it with the \
+         prodex that wrote it"
+    )]
     Odd {
         /// The request.
         number: u64,

@@ -153,14 +153,14 @@ fn a_choice_by_other_rules_is_told_to_be_one() {
 fn what_the_log_does_not_tell_is_said() {
     let error = |log: &Log, wanted| log.read(wanted).unwrap_err().to_string();
     let mut log = rotated();
-    insta::assert_snapshot!(error(&log, Some(18)), @"the log does not tell of request 18; it has requests 17 to 17");
+    insta::assert_snapshot!(error(&log, Some(18)), @"the log does not tell of request 18; it has requests 17 to 17; `prodex why last` tells of the last");
     let end = log.0.find('\n').unwrap() + 1;
     log.0.drain(..end);
-    insta::assert_snapshot!(error(&log, None), @"request 17 was decided on snapshot 1, which the log does not have: it is truncated, or lines of it were lost");
-    insta::assert_snapshot!(error(&Log::default(), None), @"the log tells of no request for which a profile was chosen (0 lines that can be read)");
+    insta::assert_snapshot!(error(&log, None), @"request 17 was decided on snapshot 1, which the log does not have: it is truncated, or lines of it were lost; `prodex why last` tells of the last request");
+    insta::assert_snapshot!(error(&Log::default(), None), @"the log tells of no request for which a profile was chosen (0 lines that can be read); `prodex run` makes requests, and --log names another log");
     let mut odd = Log("{\"timest\nnot a line\n".to_owned());
     odd.0 += r#"{"timestamp":"t","event":"selection_pick","fields":{"request":1,"route":"responses"}}"#;
-    insta::assert_snapshot!(error(&odd, None), @"a line about request 1 cannot be read; it may be of another version: missing field `snapshot`");
+    insta::assert_snapshot!(error(&odd, None), @"a line about request 1 cannot be read; it may be of another version: missing field `snapshot`; read it with the prodex that wrote it");
 }
 
 #[test]
