@@ -81,6 +81,8 @@ mod workspace;
 
 mod log;
 
+mod doctor;
+
 mod many;
 
 mod slow;
