@@ -111,9 +111,9 @@ impl ShowLog {
         for file in earlier {
             let log_error = |error| Printing::Log(file.path.clone(), error);
             let mut lines = file.lines().map_err(log_error)?;
-            while let Some((_, line, entry)) = lines.next().map_err(log_error)? {
-                if let Ok(entry) = entry {
-                    page.print(&entry, line)?;
+            while let Some(line) = lines.next().map_err(log_error)? {
+                if let Ok(entry) = &line.entry {
+                    page.print(entry, line.bytes)?;
                 }
             }
         }

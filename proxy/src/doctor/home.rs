@@ -262,7 +262,7 @@ fn disks(around: &Surroundings<'_>, findings: &mut Vec<Finding>) {
     let places = [config.home.clone(), config.state_directory(), config.log_directory()];
     let free = places.iter().filter_map(|path| {
         let found = nix::sys::statvfs::statvfs(path).ok()?;
-        let bytes = u64::from(found.blocks_available()).saturating_mul(u64::from(found.fragment_size()));
+        let bytes = found.blocks_available().saturating_mul(found.fragment_size());
         // A file system that counts no files has none to give.
         let has_files = found.files() == 0 || found.files_available() > 0;
         Some((if has_files { bytes } else { 0 }, path))

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::evidence::{Evidence, Latest, Tally, count_facets};
 use super::finding::{Class, Finding};
 use super::line::{Entry, Unread};
-use super::log::{Found, LogFile};
+use super::log::{Found, Line, LogFile};
 use super::rules::{End, RULES};
 
 /// How many different events are told apart, how many places of odd lines are told, and how many lines of the
@@ -139,8 +139,8 @@ impl Summary {
             let mut read =
                 Read { file: file.clone(), lines: 0, end: None, last: None, has_ended: false, problem: None };
             let result = file.lines().and_then(|mut lines| {
-                while let Some((number, bytes, entry)) = lines.next()? {
-                    summary.see(&index, since, &mut read, timeline, number, bytes, entry);
+                while let Some(line) = lines.next()? {
+                    summary.see(&index, since, &mut read, timeline, line);
                 }
                 Ok(())
             });
@@ -151,17 +151,16 @@ impl Summary {
         summary
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one line and the places that it is counted in")]
+    /// Counts a line.
     fn see(
         &mut self,
         index: &Index,
         since: Option<i64>,
         read: &mut Read,
         timeline: &mut Timeline,
-        number: u64,
-        line: &[u8],
-        entry: Result<Entry, Unread>,
+        line: Line<'_>,
     ) {
+        let Line { number, bytes: line, entry } = line;
         read.lines += 1;
         read.end = Some(number);
         self.lines += 1;
