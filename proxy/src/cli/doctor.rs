@@ -7,13 +7,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::Deserialize;
+
 use super::profile::codex_home;
 use super::{Exit, Failure, Home, page};
+use crate::admin::client::running;
 use crate::config::{Config, process_environment};
 use crate::doctor::attack::{Target, attack};
 use crate::doctor::finding::Finding;
 use crate::doctor::home::{Facts, Surroundings, examine};
 use crate::doctor::{Examination, Logs, is_alive};
+use crate::launch::Ready;
 use crate::server::authority::client_config;
 
 mod report;
@@ -34,7 +38,7 @@ const REST_FACTOR: u32 = 5;
 /// (with --attack: no proxy).
 ///
 /// Example: prodex doctor --runtime --since 10m
-/// Example: prodex doctor --attack --url http://127.0.0.1:4444/k/CAPABILITY
+/// Example: prodex doctor --attack
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Doctor {
@@ -55,8 +59,12 @@ pub(super) struct Doctor {
     #[arg(long, conflicts_with_all = ["runtime", "since", "log"])]
     attack: bool,
     /// The base URL of the proxy to try, with its capability
+    /// [default: the one of this home that runs]
     #[arg(long, value_name = "URL", requires = "attack")]
     url: Option<String>,
+    /// Try the proxy with this process id, if several of this home run
+    #[arg(long, value_name = "N", requires = "attack", conflicts_with = "url")]
+    pid: Option<u32>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -115,20 +123,49 @@ impl Doctor {
     }
 
     fn attack(&self, config: &Config) -> Result<Exit, Failure> {
-        let advice = "give its base URL, which `prodex serve --print-ready` prints, with --url";
-        let Some(url) = &self.url else {
-            return Err(Failure::new(Exit::Usage, format!("which proxy is to be tried? {advice}")));
+        let url = match &self.url {
+            Some(url) => url.clone(),
+            None => self.running(config)?,
         };
         let authority = config.home.join("tls").join("authority.pem");
         let tls = || Some(Arc::new(client_config(Some(&authority)).ok()?));
-        let target = Target::parse(url, tls).map_err(|error| Failure::of(Exit::Usage, &error))?;
+        let target = Target::parse(&url, tls).map_err(|error| Failure::of(Exit::Usage, &error))?;
         let outcomes = attack(&target).map_err(|error| {
-            let address = target.address;
-            Failure::new(Exit::Environment, format!("nobody answers at {address}: {error}; {advice}"))
+            let advice = "is it running? `prodex serve` says where it listens";
+            Failure::new(
+                Exit::Environment,
+                format!("nobody answers at {}: {error}; {advice}", target.address),
+            )
         })?;
         self.print(&report::attack(&target, &outcomes, self.json))?;
         let has_failed = outcomes.iter().any(|outcome| !outcome.passed);
         Ok(if has_failed { Exit::Failure } else { Exit::Ok })
+    }
+
+    /// The base URL of the proxy of this home that runs, as it tells its owner alone.
+    fn running(&self, config: &Config) -> Result<String, Failure> {
+        let mut all = running(&config.home);
+        all.retain(|proxy| self.pid.is_none_or(|pid| proxy.pid == pid));
+        match &*all {
+            [] => {
+                let advice = "start one with `prodex serve`, or name another with --url";
+                let home = config.home.display();
+                Err(Failure::new(Exit::Environment, format!("no such proxy of {home} runs; {advice}")))
+            }
+            [one] => {
+                #[derive(Deserialize)]
+                struct Launch {
+                    ready: Ready,
+                }
+                let launch = one.get_json::<Launch>("/launch");
+                Ok(launch.map_err(|error| Failure::of(Exit::Environment, &error))?.ready.base_url)
+            }
+            several => {
+                let pids: Vec<String> = several.iter().map(|proxy| proxy.pid.to_string()).collect();
+                let problem = format!("several proxies of this home run: {}", pids.join(", "));
+                Err(Failure::new(Exit::Usage, format!("{problem}; choose one with --pid")))
+            }
+        }
     }
 
     /// Prints a page; on a terminal `--watch` clears the last one first.

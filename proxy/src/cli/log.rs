@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::doctor::line::Entry;
 use crate::doctor::log::{Found, LogFile};
 use crate::doctor::milliseconds;
 use crate::doctor::summary::Summary;
+use wire::run_event::file::POINTER;
 
 /// How often a log that is followed is looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -109,9 +111,9 @@ impl ShowLog {
         for file in earlier {
             let log_error = |error| Printing::Log(file.path.clone(), error);
             let mut lines = file.lines().map_err(log_error)?;
-            while let Some((_, line, entry)) = lines.next().map_err(log_error)? {
-                if let Ok(entry) = entry {
-                    page.print(&entry, line)?;
+            while let Some(line) = lines.next().map_err(log_error)? {
+                if let Ok(entry) = &line.entry {
+                    page.print(entry, line.bytes)?;
                 }
             }
         }
@@ -132,7 +134,7 @@ impl ShowLog {
             let mut tail = Tail::open(&path).map_err(|error| Printing::Log(path.clone(), error))?;
             path = loop {
                 // A newer log is looked for first, so that what the old one still got is printed before it.
-                let newer = self.newer(&path, directory);
+                let newer = self.newer(&path, &tail, directory);
                 let count = tail.read(|line| match Entry::parse(line) {
                     Ok(entry) => page.print(&entry, line),
                     Err(_) => Ok(()),
@@ -147,14 +149,13 @@ impl ShowLog {
         }
     }
 
-    /// The log that a proxy has begun since, or that goes on where a full one ended.
-    fn newer(&self, path: &Path, directory: &Path) -> Option<PathBuf> {
-        if self.log.is_some() {
-            return None;
-        }
-        let pointer = std::fs::read_to_string(directory.join(wire::run_event::file::POINTER)).ok()?;
-        let target = directory.join(pointer.trim());
-        (target != path && target.is_file()).then_some(target)
+    /// The log that a proxy has begun since, or the file in which the same goes on.
+    fn newer(&self, path: &Path, tail: &Tail, directory: &Path) -> Option<PathBuf> {
+        let pointer = std::fs::read_to_string(directory.join(POINTER)).ok().filter(|_| self.log.is_none());
+        let target = pointer.map_or_else(|| path.to_owned(), |pointer| directory.join(pointer.trim()));
+        let is_other =
+            std::fs::metadata(&target).is_ok_and(|meta| meta.is_file() && meta.ino() != tail.number);
+        is_other.then_some(target)
     }
 }
 
@@ -225,12 +226,16 @@ fn told(entry: &Entry) -> String {
 /// A file that grows, line by line: what is begun is waited for.
 struct Tail {
     file: File,
+    /// The file's number, which it keeps when it gets another name.
+    number: u64,
     pending: Vec<u8>,
 }
 
 impl Tail {
     fn open(path: &Path) -> std::io::Result<Self> {
-        Ok(Self { file: File::open(path)?, pending: Vec::new() })
+        let file = File::open(path)?;
+        let number = file.metadata()?.ino();
+        Ok(Self { file, number, pending: Vec::new() })
     }
 
     /// Reads what there is, and tells of each line. Says how many bytes there were.

@@ -12,14 +12,16 @@ use serde_json::Map;
 use wire::route::Api;
 
 use super::finding::{Class, Finding, Severity};
-use super::is_alive;
+use crate::admin::client::{self, ClientError};
 use crate::config::{Config, unknown_variables};
 use crate::control::describe;
 use crate::launch::{Login, find_program};
 use crate::profile::store::{Store, Stored};
 use crate::state::inspect;
 
-mod client;
+mod version;
+
+use version::version;
 
 /// With less than this on the disk, in bytes, the state and the logs will soon not be written.
 const LITTLE_SPACE: u64 = 256 * 1024 * 1024;
@@ -63,7 +65,7 @@ pub(crate) fn examine(around: &Surroundings<'_>) -> (Facts, Vec<Finding>) {
     profiles(around, &mut facts, &mut findings);
     state(around, &mut facts, &mut findings);
     disks(around, &mut findings);
-    client(around, &mut facts, &mut findings);
+    codex(around, &mut facts, &mut findings);
     network(around, &mut findings);
     running(around, &mut facts, &mut findings);
     (facts, findings)
@@ -260,7 +262,7 @@ fn disks(around: &Surroundings<'_>, findings: &mut Vec<Finding>) {
     let places = [config.home.clone(), config.state_directory(), config.log_directory()];
     let free = places.iter().filter_map(|path| {
         let found = nix::sys::statvfs::statvfs(path).ok()?;
-        let bytes = u64::from(found.blocks_available()).saturating_mul(u64::from(found.fragment_size()));
+        let bytes = found.blocks_available().saturating_mul(found.fragment_size());
         // A file system that counts no files has none to give.
         let has_files = found.files() == 0 || found.files_available() > 0;
         Some((if has_files { bytes } else { 0 }, path))
@@ -272,14 +274,14 @@ fn disks(around: &Surroundings<'_>, findings: &mut Vec<Finding>) {
     findings.push(finding("disk_full", severity, "The disk is nearly full", told, next));
 }
 
-fn client(around: &Surroundings<'_>, facts: &mut Facts, findings: &mut Vec<Finding>) {
+fn codex(around: &Surroundings<'_>, facts: &mut Facts, findings: &mut Vec<Finding>) {
     let program = &around.config.codex;
     let Some(path) = find_program(program, (around.environment)("PATH").as_deref()) else {
         let told = format!("{} is not in PATH; `prodex run` starts it.", program.display());
         let next = "npm install -g @openai/codex";
         return findings.push(finding("no_client", Severity::Warning, "Codex is not installed", told, next));
     };
-    let version = client::version(&path);
+    let version = version(&path);
     if let Err(problem) = &version {
         let told = format!("{} does not tell its version: {problem}.", path.display());
         let next = format!("{} --version", path.display());
@@ -306,22 +308,20 @@ fn network(around: &Surroundings<'_>, findings: &mut Vec<Finding>) {
     }
 }
 
-/// The proxies of this home: each has a socket that is named for its process.
+/// The proxies of this home that run.
 fn running(around: &Surroundings<'_>, facts: &mut Facts, findings: &mut Vec<Finding>) {
-    let directory = around.config.home.join("run");
-    let entries = std::fs::read_dir(&directory).into_iter().flatten().flatten();
-    for path in entries.map(|entry| entry.path()) {
-        let pid = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".sock")?.parse().ok());
-        let Some(pid) = pid.filter(|pid| is_alive(*pid)) else { continue };
-        if client::answers(&path) {
-            facts.running.push(pid);
-        } else {
-            let told = format!("Process {pid} is there, and its socket {} does not answer.", path.display());
-            let title = "A proxy does not answer";
-            findings.push(finding("proxy_silent", Severity::Problem, title, told, format!("kill {pid}")));
+    for proxy in client::running(&around.config.home) {
+        match proxy.get("/healthz") {
+            // One that drains refuses, and so answers.
+            Ok(_) | Err(ClientError::Refused { .. }) => facts.running.push(proxy.pid),
+            Err(error) => {
+                let next = format!("kill {}", proxy.pid);
+                let told = format!("{}.", describe(&error));
+                let title = "A proxy does not answer";
+                findings.push(finding("proxy_silent", Severity::Problem, title, told, next));
+            }
         }
     }
-    facts.running.sort_unstable();
 }
 
 #[cfg(test)]

@@ -17,6 +17,16 @@ const LONGEST: usize = 256 * 1024;
 /// How much of a file is looked at for the time of its first event.
 const GLANCE: u64 = 512 * 1024;
 
+/// A line of a log that is not empty.
+pub(crate) struct Line<'a> {
+    /// Counted from one.
+    pub(crate) number: u64,
+    /// Without its end; nothing of one that is too long.
+    pub(crate) bytes: &'a [u8],
+    /// What it says.
+    pub(crate) entry: Result<Entry, Unread>,
+}
+
 /// The lines of a log.
 pub(crate) struct Lines<R> {
     input: R,
@@ -29,9 +39,8 @@ impl<R: BufRead> Lines<R> {
         Self { input, line: Vec::new(), number: 0 }
     }
 
-    /// The next line that is not empty: its number, its bytes and what it says. Of one that is too long
-    /// there are no bytes.
-    pub(crate) fn next(&mut self) -> io::Result<Option<(u64, &[u8], Result<Entry, Unread>)>> {
+    /// The next line.
+    pub(crate) fn next(&mut self) -> io::Result<Option<Line<'_>>> {
         loop {
             self.line.clear();
             let taken = (&mut self.input).take(LONGEST as u64 + 1).read_until(b'\n', &mut self.line)?;
@@ -41,15 +50,14 @@ impl<R: BufRead> Lines<R> {
             self.number += 1;
             if self.line.len() > LONGEST && self.line.last() != Some(&b'\n') {
                 self.skip_rest()?;
-                self.line.clear();
-                return Ok(Some((self.number, &[], Err(Unread::TooLong))));
+                return Ok(Some(Line { number: self.number, bytes: &[], entry: Err(Unread::TooLong) }));
             }
             if !self.line.trim_ascii().is_empty() {
                 break;
             }
         }
-        let line = self.line.trim_ascii();
-        Ok(Some((self.number, line, Entry::parse(line))))
+        let bytes = self.line.trim_ascii();
+        Ok(Some(Line { number: self.number, bytes, entry: Entry::parse(bytes) }))
     }
 
     /// Passes over the rest of a line, however long that is.
@@ -111,8 +119,8 @@ impl LogFile {
     fn glance(&mut self) {
         let Ok(file) = File::open(&self.path) else { return };
         let mut lines = Lines::new(BufReader::new(file.take(GLANCE)));
-        while let Ok(Some((_, _, entry))) = lines.next() {
-            if let Ok(entry) = entry {
+        while let Ok(Some(line)) = lines.next() {
+            if let Ok(entry) = line.entry {
                 self.first = Some(entry.at);
                 return;
             }
@@ -201,8 +209,8 @@ mod tests {
     fn seen(bytes: &[u8]) -> Vec<(u64, Result<(), Unread>)> {
         let mut lines = Lines::new(bytes);
         let mut seen = Vec::new();
-        while let Some((number, _, entry)) = lines.next().unwrap() {
-            seen.push((number, entry.map(drop)));
+        while let Some(line) = lines.next().unwrap() {
+            seen.push((line.number, line.entry.map(drop)));
         }
         seen
     }

@@ -1,16 +1,39 @@
 //! The findings that a run log can give, as a table: what tells of each, how bad it is, what to say, what to do.
 //!
-//! A further one is an entry in `table` and a golden log in `cli/doctor/tests/golden.rs`, which demands one of each. The names
+//! A further one is an entry in its class and a golden log in `cli/doctor/tests/golden.rs`, which demands one of each. The names
 //! of events are those of the field, so that the logs of an older tool give the same findings.
+
+use std::sync::LazyLock;
 
 use super::evidence::Evidence;
 use super::finding::Class::{self, Admission, Auth, Continuation, Persistence, Quota, Setup, Transport};
 use super::finding::Severity::{self, Notice, Problem, Warning};
 use super::line::Entry;
 
-mod table;
+mod admission;
 
-pub(crate) use table::RULES;
+mod auth;
+
+mod continuation;
+
+mod persistence;
+
+mod quota;
+
+mod transport;
+
+/// Every rule, each with a name of its own.
+pub(crate) static RULES: LazyLock<Vec<&'static Rule>> = LazyLock::new(|| {
+    let classes = [
+        admission::RULES,
+        auth::RULES,
+        continuation::RULES,
+        persistence::RULES,
+        quota::RULES,
+        transport::RULES,
+    ];
+    classes.into_iter().flatten().collect()
+});
 
 /// A kind of trouble, and how it is known.
 pub(crate) struct Rule {
@@ -119,3 +142,22 @@ fn clock(seconds: Option<i64>) -> String {
     let at = seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
     at.map_or_else(|| "an unknown time".to_owned(), |at| at.strftime("%Y-%m-%d %H:%M UTC").to_string())
 }
+
+/// Rules about an upstream that cannot be reached.
+const UNREACHABLE: &[&str] = &["dns_error", "connect_error", "tls_error", "connect_timeout"];
+
+/// Why a profile may not have been there.
+const PROFILE_LOST: &[&str] = &[
+    "dns_error",
+    "connect_error",
+    "tls_error",
+    "connect_timeout",
+    "profile_parked",
+    "quota_everywhere",
+    "profile_exhausted",
+    "circuit_open",
+    "profile_backoff",
+];
+
+/// Why there may have been no place.
+const FULL: &[&str] = &["active_limit", "lane_limit", "inflight_saturated"];

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::evidence::{Evidence, Latest, Tally, count_facets};
 use super::finding::{Class, Finding};
 use super::line::{Entry, Unread};
-use super::log::{Found, LogFile};
+use super::log::{Found, Line, LogFile};
 use super::rules::{End, RULES};
 
 /// How many different events are told apart, how many places of odd lines are told, and how many lines of the
@@ -20,6 +20,9 @@ const TIMELINE: usize = 64;
 
 /// The reason that counts as an event of its own, whatever the event is that gives it.
 const FLOOR: &str = "quota_critical_floor_before_send";
+
+/// The event with which a run ends.
+const DRAINED: &str = "drain_finished";
 
 /// The lines of one event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -90,8 +93,10 @@ pub(crate) struct Read {
     pub(crate) lines: u64,
     /// The number of the last line that is not empty.
     pub(crate) end: Option<u64>,
-    /// The last event's name and time.
-    last: Option<(i64, String)>,
+    /// When its last event was.
+    last: Option<i64>,
+    /// Whether it says that the run has ended. What is written behind that is what was left to do.
+    has_ended: bool,
     /// Why it was not read to its end.
     pub(crate) problem: Option<String>,
 }
@@ -131,10 +136,11 @@ impl Summary {
                 timelines.push(Timeline::default());
             }
             let Some(timeline) = timelines.last_mut() else { continue };
-            let mut read = Read { file: file.clone(), lines: 0, end: None, last: None, problem: None };
+            let mut read =
+                Read { file: file.clone(), lines: 0, end: None, last: None, has_ended: false, problem: None };
             let result = file.lines().and_then(|mut lines| {
-                while let Some((number, bytes, entry)) = lines.next()? {
-                    summary.see(&index, since, &mut read, timeline, number, bytes, entry);
+                while let Some(line) = lines.next()? {
+                    summary.see(&index, since, &mut read, timeline, line);
                 }
                 Ok(())
             });
@@ -145,17 +151,16 @@ impl Summary {
         summary
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one line and the places that it is counted in")]
+    /// Counts a line.
     fn see(
         &mut self,
         index: &Index,
         since: Option<i64>,
         read: &mut Read,
         timeline: &mut Timeline,
-        number: u64,
-        line: &[u8],
-        entry: Result<Entry, Unread>,
+        line: Line<'_>,
     ) {
+        let Line { number, bytes: line, entry } = line;
         read.lines += 1;
         read.end = Some(number);
         self.lines += 1;
@@ -169,15 +174,14 @@ impl Summary {
                 return;
             }
         };
+        read.has_ended |= entry.event == DRAINED;
         if since.is_some_and(|since| entry.at < since) {
             self.older += 1;
             return;
         }
         self.first = Some(self.first.map_or(entry.at, |first| first.min(entry.at)));
         self.last = self.last.max(Some(entry.at));
-        if read.last.as_ref().is_none_or(|last| (last.0, &*last.1) <= (entry.at, &*entry.event)) {
-            read.last = Some((entry.at, entry.event.clone()));
-        }
+        read.last = read.last.max(Some(entry.at));
         self.count(&entry.event, entry.at, line);
         if entry.event != FLOOR && entry.is("reason", FLOOR) {
             self.count(FLOOR, entry.at, line);
@@ -265,20 +269,17 @@ impl Summary {
         self.events.get(event).map_or(0, |told| told.count)
     }
 
-    /// Runs that said nothing of their end, and whose process is gone.
-    pub(crate) fn crashed<'a>(
-        &'a self,
-        is_alive: &'a dyn Fn(u32) -> bool,
-    ) -> impl Iterator<Item = (&'a Path, i64)> {
-        let last_files =
-            self.files.iter().enumerate().filter(|(at, read)| {
-                self.files.get(at + 1).is_none_or(|next| next.file.run != read.file.run)
-            });
-        last_files.filter_map(move |(_, read)| {
-            let (at, event) = read.last.as_ref()?;
-            let has_crashed = event != "drain_finished" && read.file.pid.is_some_and(|pid| !is_alive(pid));
-            has_crashed.then_some((&*read.file.path, *at))
-        })
+    /// Runs that said nothing of their end, and whose process is gone: the last file, and its last event.
+    pub(crate) fn crashed(&self, is_alive: &dyn Fn(u32) -> bool) -> Vec<(&Path, i64)> {
+        let runs = self.files.chunk_by(|one, next| one.file.run == next.file.run);
+        let crashed = runs.filter_map(|run| {
+            let last = run.last()?;
+            let is_gone = last.file.pid.is_some_and(|pid| !is_alive(pid));
+            let has_ended = run.iter().any(|read| read.has_ended);
+            let at = run.iter().filter_map(|read| read.last).max()?;
+            (is_gone && !has_ended).then_some((&*last.file.path, at))
+        });
+        crashed.collect()
     }
 }
 

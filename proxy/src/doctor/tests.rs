@@ -1,5 +1,7 @@
 //! Reading logs: any bytes, lines in any order of equal times, and logs longer than memory.
 
+#![expect(clippy::disallowed_methods, reason = "tests may touch the disk")]
+
 use proptest::prelude::*;
 
 use super::*;

@@ -103,6 +103,8 @@ mod clocks;
 
 mod disks;
 
+mod doctor;
+
 mod many;
 
 mod slow;

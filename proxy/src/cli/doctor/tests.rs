@@ -53,7 +53,7 @@ fn every_rule_is_found_in_its_golden_log() {
         let findings = page.split_once("\n\n").map_or("", |(_, findings)| findings);
         pages.push_str(&format!("--- {}\n{findings}\n", golden.rule));
     }
-    for rule in RULES {
+    for rule in RULES.iter() {
         assert!(shown.contains(rule.name), "`{}` has no golden log", rule.name);
     }
     assert_eq!(shown.len(), RULES.len(), "two rules have one name, or a golden log has no rule");
@@ -89,7 +89,7 @@ fn a_command_that_is_recommended_is_one() {
 #[test]
 fn causes_name_rules_that_there_are() {
     let names: BTreeSet<&str> = RULES.iter().map(|rule| rule.name).collect();
-    for rule in RULES {
+    for rule in RULES.iter() {
         for cause in rule.because_of {
             assert!(names.contains(cause), "{} because of {cause}", rule.name);
         }

@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(listening(four, 8080), [IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0])]);
         let six = "   0: 00000000000000000000000001000000:1F90 0:0 0A 0\n";
         assert_eq!(listening(six, 8080), [IpAddr::from(Ipv6Addr::LOCALHOST)]);
-        assert_eq!(listening("x\n1: zz:zz 0 0A", 8080), [IpAddr::from([0, 0, 0, 0]); 0]);
+        assert!(listening("x\n1: zz:zz 0 0A", 8080).is_empty());
     }
 
     #[test]

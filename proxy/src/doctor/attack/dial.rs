@@ -1,7 +1,5 @@
 //! Raw bytes to a proxy, and what comes back within two seconds.
 
-#![expect(clippy::disallowed_methods, reason = "runs on the command line, before anything listens")]
-
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;

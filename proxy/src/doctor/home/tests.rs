@@ -106,21 +106,29 @@ fn a_proxy_that_does_not_answer_is_told() {
     make(&root.path().join("run"), 0o700);
     let pid = std::process::id();
     let socket = root.path().join("run").join(format!("{pid}.sock"));
-    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
-    set_mode(&socket, 0o600);
-    let config = config(root.path(), Path::new("no-such-codex"));
-    assert!(told(&config, root.path(), &[]).1.contains("proxy_silent"));
-    std::fs::remove_file(&socket).unwrap();
     let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     set_mode(&socket, 0o600);
-    let server = std::thread::spawn(move || {
-        use std::io::{Read as _, Write as _};
-        let (mut stream, _) = listener.accept().unwrap();
-        let _ = stream.read(&mut [0; 512]).unwrap();
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
-    });
-    let (facts, told) = told(&config, root.path(), &[]);
-    server.join().unwrap();
+    let config = config(root.path(), Path::new("no-such-codex"));
+    let ask = |answer: &'static str| {
+        let listener = listener.try_clone().unwrap();
+        // One connection finds out whether anybody listens, the other asks.
+        let server = std::thread::spawn(move || {
+            use std::io::{Read as _, Write as _};
+            for _ in 0..2 {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.read(&mut [0; 512]).unwrap();
+                // The first asks nothing, and is gone.
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+        let result = told(&config, root.path(), &[]);
+        server.join().unwrap();
+        result
+    };
+    let (facts, told) = ask("HTTP/1.1 503 Draining\r\nContent-Length: 2\r\n\r\n{}");
     assert!(!told.contains("proxy_silent"), "{told}");
     assert_eq!(facts.running, [pid]);
+    let (facts, told) = ask("");
+    assert!(told.contains("problem proxy_silent"), "{told}");
+    assert_eq!(facts.running, [0; 0]);
 }

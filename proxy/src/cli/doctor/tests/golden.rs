@@ -98,7 +98,11 @@ pub(super) fn logs() -> Vec<Golden> {
                 serves: responses(),
             }),
         ]),
-        golden("refused_by_guard", [
+                golden(
+            "reload_failed",
+            [ours(0, &RunEvent::ProfilesReloaded { added: 1, removed: 0, renewed: 0, paused: 0, resumed: 0, failed: 2 })],
+        ),
+golden("refused_by_guard", [
             ours(0, &RunEvent::RequestRefused {
                 request: 1,
                 status: 403,

@@ -1,7 +1,6 @@
-//! Other programs asked, with a limit: a client for its version, a proxy whether it answers.
+//! The version of a client: the program asked for it, with a limit.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::net::UnixStream;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::sync_channel;
@@ -9,9 +8,6 @@ use std::time::Duration;
 
 /// How long a program may take to say its version: Codex is started through Node.js.
 const VERSION: Duration = Duration::from_secs(10);
-
-/// How long a proxy may take to answer.
-const ANSWER: Duration = Duration::from_secs(2);
 
 /// What a client says its version is.
 pub(super) fn version(program: &Path) -> Result<String, String> {
@@ -33,18 +29,4 @@ pub(super) fn version(program: &Path) -> Result<String, String> {
     let text = told.map_err(|_| format!("it took longer than {} s", VERSION.as_secs()))?;
     let line = text.trim();
     if line.is_empty() { Err("it said nothing".to_owned()) } else { Ok(line.chars().take(60).collect()) }
-}
-
-/// Whether the proxy with this socket answers.
-pub(super) fn answers(socket: &Path) -> bool {
-    let ask = || -> std::io::Result<bool> {
-        let mut stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(ANSWER))?;
-        stream.set_write_timeout(Some(ANSWER))?;
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut head = [0; 5];
-        stream.read_exact(&mut head)?;
-        Ok(&head == b"HTTP/")
-    };
-    ask().unwrap_or(false)
 }
