@@ -359,7 +359,11 @@ impl Proxy {
                     continue;
                 }
             }
-            self.record_choice(exchange, request, &snapshot, &wanted, &result);
+            let chosen = result.as_ref().ok().map(|choice| &choice.profile);
+            if !tries.repeats(chosen) {
+                self.record_choice(exchange, request, &snapshot, &wanted, &result);
+                tries.note(chosen);
+            }
             tries.begin_probe(probe);
             // Snapshots are taken of this pool, whose profiles stay.
             return result.and_then(|_| profile.cloned().ok_or(NoChoice::NoProfiles));

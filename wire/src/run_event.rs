@@ -167,7 +167,12 @@ pub enum RunEvent<'a> {
     /// A profile's token could not be renewed.
     ProfileRefreshError { profile: Text<'a>, reason: Text<'a>, parked: bool },
     /// Where a profile's traffic goes was learnt.
-    ProfileOrigin { profile: Text<'a>, origin: Text<'a>, routing: Option<Text<'a>> },
+    ProfileOrigin {
+        profile: Text<'a>,
+        origin: Text<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        routing: Option<Text<'a>>,
+    },
     /// The client was told that the response it continues is unknown, so that it sends its full input: the
     /// account that has it refuses. `injected` says that the proxy said so itself.
     PreviousResponseNotFound { request: u64, profile: Text<'a>, route: Text<'a>, injected: bool },

@@ -56,6 +56,8 @@ pub struct Tries {
     started: Instant,
     /// When the first attempt failed: the window is for trying again, however long an upstream thinks.
     failed: Option<Instant>,
+    /// The choice that the log has, and after how many refusals it was made.
+    logged: Option<(Arc<str>, usize)>,
     max_count: u32,
     window: Duration,
     count: u32,
@@ -101,6 +103,7 @@ impl Tries {
         Self {
             started: Instant::now(),
             failed: None,
+            logged: None,
             max_count: 0,
             window: Duration::ZERO,
             count: 0,
@@ -160,6 +163,18 @@ impl Tries {
     #[must_use]
     pub fn tried(&self) -> &[Arc<str>] {
         &self.tried
+    }
+
+    /// Whether a choice is the one that the log has already, as when an owner is asked again or a token was renewed.
+    #[must_use]
+    pub fn repeats(&self, profile: Option<&Arc<str>>) -> bool {
+        let logged = self.logged.as_ref().filter(|(_, tried)| *tried == self.tried.len());
+        profile.is_some() && profile == logged.map(|(profile, _)| profile)
+    }
+
+    /// Takes note that the log has this choice.
+    pub fn note(&mut self, profile: Option<&Arc<str>>) {
+        self.logged = profile.map(|profile| (Arc::clone(profile), self.tried.len()));
     }
 
     /// The right to be in flight, for the account that is committed.
