@@ -16,11 +16,12 @@ use wire::sse;
 use crate::admission::Permit;
 use crate::commit::refusal::{Refusal, refusal_of_event};
 use crate::exchange::Ties;
-use crate::pipeline::Proxy;
+use crate::pipeline::{Proxy, Tries};
 use crate::profile::quota::Source;
 use crate::profile::{InFlight, Now};
 use crate::selection::affinity;
 use crate::state::{Gate, Ticket, Tie};
+use crate::trace;
 
 /// Longest event that is looked at: as much as Codex takes, and twice that. Completed events repeat the
 /// whole output before they say what it cost. Memory is used for one that is not in one piece, while it comes.
@@ -71,6 +72,7 @@ pub struct Account {
     route: &'static str,
     in_flight: InFlight,
     permit: Option<Permit>,
+    trace: trace::Request,
     started: Instant,
     bytes: u64,
     events: u64,
@@ -104,6 +106,7 @@ impl Account {
             route,
             in_flight,
             permit: None,
+            trace: trace::Request::none(),
             started,
             bytes: 0,
             events: 0,
@@ -129,11 +132,13 @@ impl Account {
         &self.proxy
     }
 
-    /// The response goes to the client from here on. `attempts` says how many it took; the permit is held
-    /// until its last byte.
-    pub fn commit(&mut self, status: u16, attempts: u32, permit: Option<Permit>) {
+    /// The response goes to the client from here on, after these tries, whose permit is held until its last byte.
+    pub fn commit(&mut self, status: u16, tries: &mut Tries) {
         self.is_committed = true;
-        self.permit = permit;
+        let attempts = tries.count();
+        self.permit = tries.take_permit();
+        let early = std::mem::replace(&mut self.trace, tries.take_trace());
+        self.trace.commit(status, attempts, &early);
         if let Some(refusal) = self.failure.take() {
             self.proxy.note_refusal(self.request, self.route, self.in_flight.profile(), &refusal);
         }
@@ -305,8 +310,9 @@ impl Account {
         self.failure = None;
     }
 
-    fn record_usage(&self, event: EventView<'_>) {
+    fn record_usage(&mut self, event: EventView<'_>) {
         let Some(usage) = event.usage() else { return };
+        self.trace.usage(usage.input, usage.output);
         self.proxy.control.log.record(&RunEvent::TokenUsage {
             request: self.request,
             profile: (&**self.profile()).into(),
@@ -324,6 +330,7 @@ impl Drop for Account {
             return;
         }
         self.close(self.outcome);
+        self.trace.end(self.outcome.name(), self.bytes);
         self.proxy.control.log.record(&RunEvent::StreamComplete {
             request: self.request,
             profile: (&*self.in_flight.profile().name).into(),

@@ -44,6 +44,8 @@ pub mod clock;
 
 pub mod telemetry;
 
+pub mod trace;
+
 pub mod config;
 
 pub mod secret;

@@ -12,6 +12,7 @@ use crate::error::{ConnectStep, Error};
 use crate::exchange::Exchange;
 use crate::profile::Profile;
 use crate::selection::affinity;
+use crate::trace;
 
 /// How often a request is sent again because the upstream broke off. Codex repeats every failure up to 30
 /// times itself. One that cannot be reached is tried for as long as the window lasts, in the steps that its
@@ -56,6 +57,8 @@ pub struct Tries {
     started: Instant,
     /// When the first attempt failed: the window is for trying again, however long an upstream thinks.
     failed: Option<Instant>,
+    /// What is told of it to a collector.
+    trace: trace::Request,
     /// The choice that the log has, and after how many refusals it was made.
     logged: Option<(Arc<str>, usize)>,
     max_count: u32,
@@ -88,14 +91,16 @@ impl Tries {
             (config.max_attempts, config.attempt_window)
         };
         let (started, is_repeatable) = (exchange.started, exchange.is_repeatable());
-        Self { started, max_count, window, permit: Some(permit), is_repeatable, ..Self::spent() }
+        let trace = trace::Request::begin(exchange);
+        Self { started, trace, max_count, window, permit: Some(permit), is_repeatable, ..Self::spent() }
     }
 
     /// Nothing has been tried for a turn on a WebSocket. What is sent again is only the opening of one.
     #[must_use]
-    pub fn of_turn(config: &Config, permit: Permit) -> Self {
+    pub fn of_turn(config: &Config, upgrade: &Exchange, permit: Permit) -> Self {
+        let trace = trace::Request::begin_turn(upgrade);
         let (max_count, window) = (config.max_continuation_attempts, config.continuation_window);
-        Self { max_count, window, permit: Some(permit), is_repeatable: true, ..Self::spent() }
+        Self { trace, max_count, window, permit: Some(permit), is_repeatable: true, ..Self::spent() }
     }
 
     /// A request for which nothing more may be tried.
@@ -103,6 +108,7 @@ impl Tries {
         Self {
             started: Instant::now(),
             failed: None,
+            trace: trace::Request::none(),
             logged: None,
             max_count: 0,
             window: Duration::ZERO,
@@ -120,9 +126,10 @@ impl Tries {
         }
     }
 
-    /// Counts an attempt.
-    pub fn begin(&mut self) {
+    /// Counts an attempt by a profile.
+    pub fn begin(&mut self, profile: &Profile) {
         self.count += 1;
+        self.trace.begin_attempt(profile);
     }
 
     /// How many attempts there were.
@@ -182,6 +189,11 @@ impl Tries {
         self.permit.take()
     }
 
+    /// What is told to a collector, for the account that is committed.
+    pub(crate) fn take_trace(&mut self) -> trace::Request {
+        std::mem::take(&mut self.trace)
+    }
+
     /// Whether this profile's token may be renewed for this request; once it may.
     pub fn may_renew(&mut self, profile: &Profile) -> bool {
         let is_first = !self.renewed.contains(&profile.name);
@@ -193,6 +205,7 @@ impl Tries {
 
     /// This profile is not asked again for this request.
     pub fn refuse(&mut self, profile: &Profile, refusal: &Refusal) {
+        self.trace.end_attempt(refusal.name());
         self.tried.push(Arc::clone(&profile.name));
         self.failed.get_or_insert_with(Instant::now);
         if *refusal == Refusal::Overload {
@@ -250,11 +263,16 @@ impl Tries {
 
     /// Whether the request may be sent again after this error; waits for the pause before it.
     pub async fn may_retry(&mut self, error: &Error) -> bool {
+        self.trace.end_attempt("unreachable");
         self.failed.get_or_insert_with(Instant::now);
         let time = match error {
             // Nobody tried, because it would be in vain for longer than a turn waits.
             Error::Connect { step: ConnectStep::Backoff, .. } => return false,
-            Error::Connect { step: ConnectStep::Resolve | ConnectStep::Connect, pause, .. } => match pause {
+            Error::Connect {
+                step: ConnectStep::Resolve | ConnectStep::Connect | ConnectStep::Files,
+                pause,
+                ..
+            } => match pause {
                 // The breaker makes the next attempt wait.
                 Some(_) => Duration::ZERO,
                 None => FAILURE_PAUSE * (1 << self.failures.min(MAX_FAILURES)),

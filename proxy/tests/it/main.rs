@@ -85,6 +85,9 @@ mod clocks;
 
 mod disks;
 
+#[cfg(feature = "otlp")]
+mod traces;
+
 mod many;
 
 mod slow;

@@ -50,7 +50,7 @@ impl Socket<'_> {
         let id = self.proxy.next_request();
         let proxy = self.proxy;
         let Some(permit) = self.unless_gone(proxy.admit_turn(id, &ties)).await? else { return Ok(()) };
-        let mut tries = Tries::of_turn(&proxy.control.config, permit);
+        let mut tries = Tries::of_turn(&proxy.control.config, self.exchange, permit);
         let mut request = Request { id, raw, ties, may_move };
         self.proxy.look_after(self.exchange.routed.api);
         if !self.move_to_owner(&request, is_warm_up, &mut tries).await? {
@@ -62,16 +62,16 @@ impl Socket<'_> {
         self.strip_turn_state(&mut request, |_| Some(text));
         self.upstream.alive = Now::read();
         self.to_upstream.push(&request.raw);
+        // The opening of its owner's upstream and the turn on it are one attempt.
+        if tries.count() == 0 {
+            tries.begin(&profile);
+        }
         if is_warm_up {
             let started = Instant::now().into_std();
             let mut account = Account::open(self.proxy, id, "websocket", started, seat);
-            account.commit(101, 1, tries.take_permit());
+            account.commit(101, &mut tries);
             self.turn = Turn::Running(Box::new(account));
         } else {
-            // The opening of its owner's upstream and the turn on it are one attempt.
-            if tries.count() == 0 {
-                tries.begin();
-            }
             self.hold(request, seat, tries, None);
         }
         Ok(())
@@ -134,7 +134,7 @@ impl Socket<'_> {
             self.proxy.record_compaction(request.id, &request.ties, account.profile());
             account.bind_conversation(&request.ties);
         }
-        account.commit(101, tries.count(), tries.take_permit());
+        account.commit(101, &mut tries);
         account.forwarded(frames.len());
         self.to_client.close_until(account.gate());
         crash::point("turn.release");
@@ -245,7 +245,7 @@ impl Socket<'_> {
         tries: &mut Tries,
     ) -> Result<bool, Outcome> {
         while !tries.tried().contains(&profile.name) && !tries.are_spent() {
-            tries.begin();
+            tries.begin(profile);
             let opening = Box::pin(self.proxy.attempt_upgrade(self.connections, self.exchange, profile));
             let upgrade = tokio::select! {
                 upgrade = opening => upgrade,
@@ -346,7 +346,7 @@ impl Socket<'_> {
                 () = tries::pause(time) => {}
                 () = gone(&mut self.client, &mut self.input) => return Err(Outcome::ClientGone),
             }
-            tries.begin();
+            tries.begin(&profile);
             let Held { account, request, tries, best, .. } = *held;
             // With its place among the profile's requests: the same profile is asked again.
             drop(account);
