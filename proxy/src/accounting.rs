@@ -18,11 +18,12 @@ use crate::admission::Permit;
 use crate::commit::refusal::{Refusal, refusal_of_event};
 use crate::exchange::Ties;
 use crate::metrics::{Ending, Series};
-use crate::pipeline::Proxy;
+use crate::pipeline::{Proxy, Tries};
 use crate::profile::quota::Source;
 use crate::profile::{InFlight, Now};
 use crate::selection::affinity;
 use crate::state::{Gate, Ticket, Tie, digest};
+use crate::trace;
 
 pub mod recent;
 
@@ -77,6 +78,7 @@ pub struct Account {
     series: Series,
     in_flight: InFlight,
     permit: Option<Permit>,
+    trace: trace::Request,
     started: Instant,
     bytes: u64,
     events: u64,
@@ -115,6 +117,7 @@ impl Account {
             series,
             in_flight,
             permit: None,
+            trace: trace::Request::none(),
             started,
             bytes: 0,
             events: 0,
@@ -142,12 +145,14 @@ impl Account {
         &self.proxy
     }
 
-    /// The response goes to the client from here on. `attempts` says how many it took; the permit is held
-    /// until its last byte.
-    pub fn commit(&mut self, status: u16, attempts: u32, permit: Option<Permit>) {
+    /// The response goes to the client from here on, after these tries, whose permit is held until its last byte.
+    pub fn commit(&mut self, status: u16, tries: &mut Tries) {
         self.status = Some(status);
         self.first_byte = self.proxy.control.metrics.first_byte(self.series, self.started);
-        self.permit = permit;
+        let attempts = tries.count();
+        self.permit = tries.take_permit();
+        let early = std::mem::replace(&mut self.trace, tries.take_trace());
+        self.trace.commit(status, attempts, &early);
         if let Some(refusal) = self.failure.take() {
             self.proxy.note_refusal(self.request, self.series.name(), self.in_flight.profile(), &refusal);
         }
@@ -349,9 +354,10 @@ impl Account {
         }
     }
 
-    fn record_usage(&self, event: EventView<'_>) {
+    fn record_usage(&mut self, event: EventView<'_>) {
         let Some(usage) = event.usage() else { return };
         self.proxy.control.metrics.used(&usage);
+        self.trace.usage(usage.input, usage.output);
         self.proxy.control.log.record(&RunEvent::TokenUsage {
             request: self.request,
             profile: (&**self.profile()).into(),
@@ -368,6 +374,7 @@ impl Drop for Account {
         let Some(status) = self.status else { return };
         self.close(self.outcome);
         self.count(status);
+        self.trace.end(self.outcome.name(), self.bytes);
         self.proxy.control.log.record(&RunEvent::StreamComplete {
             request: self.request,
             profile: (&*self.in_flight.profile().name).into(),

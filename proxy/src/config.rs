@@ -195,6 +195,9 @@ settings! {
     /// How much room the run logs of all runs may take together; the oldest go first, and each goes after 30
     /// days. At least twice `log_file_size`; each further proxy that runs may take one file more.
     log_total_size: ByteSize = "512MiB", "PRODEX_LOG_TOTAL_SIZE", "128KiB..=1TiB";
+    /// Where spans of requests go, by OTLP over HTTP: the base of a collector's URLs, such as
+    /// `http://127.0.0.1:4318`. Only a prodex that is built with the feature `otlp` sends any.
+    otlp_endpoint: Option<Origin> = "", "PRODEX_OTLP_ENDPOINT", "an http or https URL without query";
     /// The program that `prodex run` starts.
     codex: PathBuf = "codex", "PRODEX_CODEX", "a path, or a name to look up in PATH";
     /// Threads that serve connections; 0 means one per processor core, at most 8.
@@ -607,6 +610,7 @@ mod tests {
             load(&format!("state_sync = \"{}\"", "x".repeat(500)), &[], &Vec::new()),
             load("workers = 'x", &[], &Vec::new()),
             load("", &[("PRODEX_CODEX", "/a/\u{fffd}")], &Vec::new()),
+            load("otlp_endpoint = \"localhost:4318\"", &[], &Vec::new()),
         ]
         .into_iter()
         .map(|result| result.unwrap_err())

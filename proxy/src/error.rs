@@ -92,6 +92,8 @@ pub enum ConnectStep {
     Resolve,
     /// Connecting.
     Connect,
+    /// Connecting, for which this process, or this machine, has no open file left.
+    Files,
     /// Connecting took too long.
     Timeout,
     /// The TLS handshake.

@@ -182,7 +182,7 @@ impl Proxy {
                 Err(error) => return Answer::Local(Reply::of(&error)),
             };
             let profile = Arc::clone(seat.profile());
-            tries.begin();
+            tries.begin(&profile);
             let Some(identity) = self.identity(exchange, &profile).await else {
                 tries.refuse(&profile, &Refusal::Auth);
                 continue;
@@ -248,7 +248,7 @@ impl Proxy {
                 Err(none) => return self.give_up_upgrade(exchange, tries, &none),
             };
             let Some(bound) = self.claim(exchange, &profile, &mut beginning) else { continue };
-            tries.begin();
+            tries.begin(&profile);
             match self.attempt_upgrade(connections, exchange, &profile).await {
                 Ok(Upgrade::Opened(opened)) => {
                     self.bind_upgrade(&opened, bound, &profile).await;
@@ -402,7 +402,11 @@ impl Proxy {
                 snapshot = Snapshot { here: snapshot.here, ..self.snapshot(exchange.routed.api) };
                 continue;
             }
-            self.record_choice(exchange, request, &snapshot, &wanted, &result);
+            let chosen = result.as_ref().ok().map(|choice| &choice.profile);
+            if !tries.repeats(chosen) {
+                self.record_choice(exchange, request, &snapshot, &wanted, &result);
+                tries.note(chosen);
+            }
             tries.begin_probe(probe);
             return result.and_then(|_| profile.ok_or(NoChoice::NoProfiles));
         }
@@ -553,7 +557,7 @@ impl Proxy {
             self.record_compaction(exchange.id, &exchange.ties, committed.account.profile());
             committed.account.bind_conversation(&exchange.ties);
         }
-        committed.account.commit(head.status(), tries.count(), tries.take_permit());
+        committed.account.commit(head.status(), tries);
         committed
     }
 
@@ -580,7 +584,7 @@ impl Proxy {
     fn pass(&self, request: u64, refusal: &Refusal, mut refused: Box<Committed>, mut tries: Tries) -> Answer {
         let status = refused.head.status();
         self.record_passed(request, refused.account.profile(), refusal, status);
-        refused.account.commit(status, tries.count(), tries.take_permit());
+        refused.account.commit(status, &mut tries);
         Answer::Upstream(refused)
     }
 

@@ -7,10 +7,12 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Once, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -105,7 +107,7 @@ impl Listeners {
 /// Whether the machine does not have the address that was to be bound, or nothing of its kind.
 fn is_missing(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable
-        || error.raw_os_error() == Some(nix::errno::Errno::EAFNOSUPPORT as i32)
+        || error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32)
 }
 
 /// What the connections of one thread share.
@@ -396,6 +398,24 @@ fn hand_over(local: &Arc<Worker>, remote: &Remote, tcp: TcpStream) {
     }
 }
 
+/// Says whether this error is that no further file can be open, and tells the person the first time: what they
+/// see otherwise is a client that waits.
+pub(crate) fn tell_if_out_of_files(error: &io::Error) -> bool {
+    static TOLD: Once = Once::new();
+    let is_out =
+        [Errno::EMFILE, Errno::ENFILE].iter().any(|errno| error.raw_os_error() == Some(*errno as i32));
+    if is_out {
+        TOLD.call_once(|| {
+            let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+            eprintln!(
+                "prodex: {error}: as many connections are open as the limit of {limit} files allows, and further \
+                 ones wait; raise it with `ulimit -n`, or LimitNOFILE= of the service"
+            );
+        });
+    }
+    is_out
+}
+
 /// Waits a moment when there are too many open files: accepting again at once would only burn the
 /// processor, and never accepting again would make clients wait for ever.
 #[expect(
@@ -403,6 +423,7 @@ fn hand_over(local: &Arc<Worker>, remote: &Remote, tcp: TcpStream) {
     reason = "there is no condition to wait for: files are closed elsewhere"
 )]
 async fn back_off(error: &io::Error) {
+    tell_if_out_of_files(error);
     let is_of_one_connection =
         matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset);
     if !is_of_one_connection {

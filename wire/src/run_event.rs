@@ -3,6 +3,22 @@
 //! A line is `{"timestamp","event","fields"}`. The names are those the field already uses, so that tools
 //! read the logs of either proxy; no field ever holds a secret, a prompt or a body. Machines read these
 //! events, never the text of a log message.
+//!
+//! The peer's logs have names that ours never do, each because there is nothing to tell:
+//!
+//! - `runtime_proxy_overload_backoff`: no request is slowed down for load; one waits, is admitted, or is refused,
+//!   and each of these has its event
+//! - `runtime_proxy_queue_wait_started` and `_exhausted`: there is one wait, which the names with `admission` tell
+//! - `profile_latency`: no choice is made by it; `profile_commit` has the milliseconds to the first byte that counts
+//! - `first_upstream_chunk` and `first_local_chunk`: two lines a request that would break its budget. What they are
+//!   for is in two that are there: `profile_commit` is written when the first chunk has come and goes on, and a
+//!   client that does not read it ends in `stream_complete` with `slow_client`
+//! - `websocket_precommit_frame_timeout` and `websocket_reuse_watchdog`: a turn that is held for too long is let go
+//!   to the client, and one whose upstream is silent ends in `stream_complete` with `idle`; the upstream of a
+//!   WebSocket is not watched while nothing is asked, it is opened anew when the machine has slept
+//! - `local_writer_error`: a client that is gone or does not read is the `outcome` of `stream_complete`
+//! - `continuation_journal_save_*`: bindings are part of the state, whose events are `state_save_*`
+//! - `runtime_proxy_startup_audit`: directories without a profile are another tool's or nobody's, and harm nothing
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -179,7 +195,12 @@ pub enum RunEvent<'a> {
     /// A profile's token could not be renewed.
     ProfileRefreshError { profile: Text<'a>, reason: Text<'a>, parked: bool },
     /// Where a profile's traffic goes was learnt.
-    ProfileOrigin { profile: Text<'a>, origin: Text<'a>, routing: Option<Text<'a>> },
+    ProfileOrigin {
+        profile: Text<'a>,
+        origin: Text<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        routing: Option<Text<'a>>,
+    },
     /// The client was told that the response it continues is unknown, so that it sends its full input: the
     /// account that has it refuses. `injected` says that the proxy said so itself.
     PreviousResponseNotFound { request: u64, profile: Text<'a>, route: Text<'a>, injected: bool },
@@ -237,6 +258,8 @@ pub enum RunEvent<'a> {
     /// The state could not be written; it is tried again, and this cause is not told again. `cause` is
     /// `busy`, `full`, `read_only`, `io`, `damaged`, `stuck` or `other`.
     StateSaveError { cause: Text<'a>, error: Text<'a>, backlog: usize, lag_ms: u64 },
+    /// So many spans of requests were not taken by the collector, or found no room on their way.
+    SpansDropped { spans: u64, error: Text<'a> },
     /// The log goes on in this file: what it had is a part of its own now, the one with this number. Always
     /// the first line of its file.
     LogContinued { part: u32 },

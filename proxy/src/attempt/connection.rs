@@ -22,6 +22,7 @@ use crate::clock::Now;
 use crate::config::Origin;
 use crate::control::Control;
 use crate::error::{ConnectStep, Error};
+use crate::server::tell_if_out_of_files;
 use crate::stream::Stream;
 
 /// Most idle connections per thread and origin.
@@ -147,7 +148,9 @@ impl Connections {
                 Ok(Err(failure)) => failure,
                 Err(_) => (ConnectStep::Timeout, format!("no connection within {:?}", self.connect_timeout)),
             };
-        Err(failed(step, problem, pass.failed()))
+        // The upstream is not to blame for what is missing here.
+        let pause = if step == ConnectStep::Files { None } else { pass.failed() };
+        Err(failed(step, problem, pause))
     }
 
     async fn open_unbounded(&self, origin: &Origin) -> Result<Stream, (ConnectStep, String)> {
@@ -215,6 +218,9 @@ where
         let head_start = if attempts.len() > 0 { HEAD_START } else { Duration::MAX };
         match tokio::time::timeout(head_start, ended).await {
             Ok(Ok(tcp)) => return Ok(tcp),
+            Ok(Err(error)) if tell_if_out_of_files(&error) => {
+                return Err((ConnectStep::Files, error.to_string()));
+            }
             Ok(Err(error)) => last = (ConnectStep::Connect, error.to_string()),
             Err(_) => {}
         }

@@ -180,6 +180,8 @@ impl Serve {
             Ok(signals) => drop(tokio::spawn(drain_on_signal(Arc::clone(&proxy), signals))),
             Err(_) => eprintln!("prodex: signals cannot be received; stop the proxy with SIGKILL"),
         }
+        #[cfg(feature = "otlp")]
+        let exporter = crate::trace::Exporter::start(&proxy.control);
         let sockets = listeners.sockets();
         let server = Server::start(&proxy, listeners, tls);
         let server = server.map_err(|error| Failure::of(Exit::Environment, &error))?;
@@ -204,6 +206,10 @@ impl Serve {
             tokio::spawn(drain_on_stdin(Arc::clone(&proxy)));
         }
         let aborted = server.run().await;
+        #[cfg(feature = "otlp")]
+        if let Some(exporter) = exporter {
+            exporter.end(SAVE).await;
+        }
         // A renewed token that is not written yet would be lost.
         proxy.control.tasks.end(proxy.control.config.control_timeout + SAVE).await;
         let saving = async {

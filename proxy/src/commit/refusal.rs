@@ -33,6 +33,19 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// What kind it is, in a word.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Quota { .. } => "quota",
+            Self::Auth => "auth",
+            Self::Account { .. } => "account",
+            Self::Overload => "overload",
+            Self::NotFound => "not_found",
+            Self::Unreadable => "unreadable",
+        }
+    }
+
     /// What the refusal is worth to the client, the best first: one that may be over at once, which its
     /// client tries again; then one that says when to come back, the earliest of them; then one that says
     /// that the account is used up; then the others.

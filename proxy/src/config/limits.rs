@@ -57,6 +57,16 @@ impl Config {
 /// # Errors
 /// For the first of them, with the place of what was set.
 pub(super) fn check(config: &Config, places: &Places) -> Result<(), ConfigError> {
+    if config.otlp_endpoint.is_some() && !cfg!(feature = "otlp") {
+        let name = "otlp_endpoint";
+        return Err(ConfigError::Value {
+            place: places.get(name).cloned().unwrap_or_default(),
+            name,
+            value: config.otlp_endpoint.as_ref().map(ToString::to_string).unwrap_or_default(),
+            problem: "this prodex sends no spans: build one with `cargo build --features otlp`".to_owned(),
+            range: "nothing",
+        });
+    }
     let active = config.max_active;
     let at_most = |name, value: Option<usize>, other, most, problem| match value {
         Some(value) if value > most => Err(conflict(places, (name, value), (other, most), problem)),

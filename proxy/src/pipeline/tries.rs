@@ -12,6 +12,7 @@ use crate::exchange::Exchange;
 use crate::metrics::{Metrics, Refused};
 use crate::profile::Profile;
 use crate::selection::affinity;
+use crate::trace;
 
 /// How often a request is sent again because the upstream broke off. Codex repeats every failure up to 30
 /// times itself. One that cannot be reached is tried for as long as the window lasts, in the steps that its
@@ -56,6 +57,10 @@ pub struct Tries {
     started: Instant,
     /// When the first attempt failed: the window is for trying again, however long an upstream thinks.
     failed: Option<Instant>,
+    /// What is told of it to a collector.
+    trace: trace::Request,
+    /// The choice that the log has, and after how many refusals it was made.
+    logged: Option<(Arc<str>, usize)>,
     max_count: u32,
     window: Duration,
     count: u32,
@@ -91,16 +96,18 @@ impl Tries {
         };
         let (started, is_repeatable) = (exchange.started, exchange.is_repeatable());
         let metrics = Some(Arc::clone(&control.metrics));
-        Self { started, max_count, window, permit: Some(permit), is_repeatable, metrics, ..Self::spent() }
+        let trace = trace::Request::begin(exchange);
+        Self { started, trace, max_count, window, permit: Some(permit), is_repeatable, metrics, ..Self::spent() }
     }
 
     /// Nothing has been tried for a turn on a WebSocket. What is sent again is only the opening of one.
     #[must_use]
-    pub fn of_turn(control: &Control, permit: Permit) -> Self {
+    pub fn of_turn(control: &Control, upgrade: &Exchange, permit: Permit) -> Self {
         let config = &control.config;
+        let trace = trace::Request::begin_turn(upgrade);
         let (max_count, window) = (config.max_continuation_attempts, config.continuation_window);
         let metrics = Some(Arc::clone(&control.metrics));
-        Self { max_count, window, permit: Some(permit), is_repeatable: true, metrics, ..Self::spent() }
+        Self { trace, max_count, window, permit: Some(permit), is_repeatable: true, metrics, ..Self::spent() }
     }
 
     /// A request for which nothing more may be tried.
@@ -108,6 +115,8 @@ impl Tries {
         Self {
             started: Instant::now(),
             failed: None,
+            trace: trace::Request::none(),
+            logged: None,
             max_count: 0,
             window: Duration::ZERO,
             count: 0,
@@ -126,13 +135,14 @@ impl Tries {
         }
     }
 
-    /// Counts an attempt.
-    pub fn begin(&mut self) {
+    /// Counts an attempt by a profile.
+    pub fn begin(&mut self, profile: &Profile) {
         self.count += 1;
         let behind = self.behind.take();
         if let Some(metrics) = &self.metrics {
             metrics.attempt(behind);
         }
+        self.trace.begin_attempt(profile);
     }
 
     /// Counts an attempt that came to this.
@@ -183,9 +193,26 @@ impl Tries {
         &self.tried
     }
 
+    /// Whether a choice is the one that the log has already, as when an owner is asked again or a token was renewed.
+    #[must_use]
+    pub fn repeats(&self, profile: Option<&Arc<str>>) -> bool {
+        let logged = self.logged.as_ref().filter(|(_, tried)| *tried == self.tried.len());
+        profile.is_some() && profile == logged.map(|(profile, _)| profile)
+    }
+
+    /// Takes note that the log has this choice.
+    pub fn note(&mut self, profile: Option<&Arc<str>>) {
+        self.logged = profile.map(|profile| (Arc::clone(profile), self.tried.len()));
+    }
+
     /// The right to be in flight, for the account that is committed.
     pub fn take_permit(&mut self) -> Option<Permit> {
         self.permit.take()
+    }
+
+    /// What is told to a collector, for the account that is committed.
+    pub(crate) fn take_trace(&mut self) -> trace::Request {
+        std::mem::take(&mut self.trace)
     }
 
     /// Whether this profile's token may be renewed for this request; once it may.
@@ -200,6 +227,7 @@ impl Tries {
     /// This profile is not asked again for this request.
     pub fn refuse(&mut self, profile: &Profile, refusal: &Refusal) {
         self.came_to(refusal.into());
+        self.trace.end_attempt(refusal.name());
         self.tried.push(Arc::clone(&profile.name));
         self.failed.get_or_insert_with(Instant::now);
         if *refusal == Refusal::Overload {
@@ -259,11 +287,16 @@ impl Tries {
     /// Whether the request may be sent again after this error; waits for the pause before it.
     pub async fn may_retry(&mut self, error: &Error) -> bool {
         self.came_to(error.into());
+        self.trace.end_attempt("unreachable");
         self.failed.get_or_insert_with(Instant::now);
         let time = match error {
             // Nobody tried, because it would be in vain for longer than a turn waits.
             Error::Connect { step: ConnectStep::Backoff, .. } => return false,
-            Error::Connect { step: ConnectStep::Resolve | ConnectStep::Connect, pause, .. } => match pause {
+            Error::Connect {
+                step: ConnectStep::Resolve | ConnectStep::Connect | ConnectStep::Files,
+                pause,
+                ..
+            } => match pause {
                 // The breaker makes the next attempt wait.
                 Some(_) => Duration::ZERO,
                 None => FAILURE_PAUSE * (1 << self.failures.min(MAX_FAILURES)),

@@ -290,3 +290,36 @@ fn a_file_that_cannot_be_used_is_named_and_left_as_it_is() {
     expect("newer", &newer);
     insta::assert_snapshot!(errors.join("\n"));
 }
+
+#[tokio::test]
+async fn what_is_too_old_goes_while_a_run_lasts_and_a_little_with_each_commit() {
+    const OLD: usize = 5000;
+    let (_home, directory) = home();
+    let state = open(&directory);
+    let old = Now::read().unix - database::KEPT - 1;
+    let database = Connection::open(directory.join("state.db")).unwrap();
+    let fill = format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {OLD})
+         INSERT INTO binding (tie, id, profile, at) SELECT 1, randomblob(16), 'one', {old} FROM n"
+    );
+    database.execute(&fill, []).unwrap();
+    let left = || -> usize {
+        let count = "SELECT count(*) FROM binding WHERE at = ?1";
+        database.query_row(count, [old], |row| row.get::<_, i64>(0)).unwrap().try_into().unwrap()
+    };
+    let (mut before, mut longest) = (left(), Duration::ZERO);
+    for number in 0.. {
+        let began = std::time::Instant::now();
+        let ticket = state.bind(Tie::Response, &format!("r{number}"), &profile("one"));
+        settle(&state, ticket).await;
+        longest = longest.max(began.elapsed());
+        let now = left();
+        assert!(before - now <= 256, "one transaction takes no more: {}", before - now);
+        before = now;
+        if now == 0 {
+            break;
+        }
+        assert!(number < 100, "{now} are left");
+    }
+    println!("the longest wait for a commit while {OLD} were pruned: {longest:?}");
+}

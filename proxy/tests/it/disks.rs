@@ -11,7 +11,7 @@ use mock_upstream::script::{CallName, Http, Rule, Script};
 use mock_upstream::{Account, Config, Mock};
 use serde_json::json;
 
-use crate::connection::{request, turn, user};
+use crate::connection::{begin_turn, request, turn, user};
 use crate::rig::{LIMIT, Proxy, add_profile, asked, behind, code, prodex, sandbox, until};
 
 /// Begins with what is in the home on a disk of 3 MiB, and has the run log there too.
@@ -221,4 +221,25 @@ async fn files_of_a_newer_version_are_named_and_kept_by_every_command() {
         assert!(said.stderr.contains("prodex.toml:1: unknown setting `of_the_future`"), "{}", said.stderr);
     }
     assert_eq!(std::fs::read_to_string(&profile).unwrap(), about, "it is kept");
+}
+
+#[tokio::test]
+async fn without_open_files_left_clients_wait_and_nobody_is_blamed() {
+    let sandbox = sandbox();
+    add_profile(&sandbox, "a", &Account::new("a").auth_json().to_string()).await;
+    let mock = Mock::start(Config::script(Script::default().account(Account::new("a")))).await.unwrap();
+    let arguments = vec!["--upstream".to_owned(), mock.base_url().to_owned()];
+    let Some(proxy) = Proxy::start_behind(Arc::new(sandbox), "ulimit -n 64", arguments).await else { return };
+    assert_eq!(turn(&proxy, "", &user("x")).await.status(), 200);
+    let mut idle = Vec::new();
+    for _ in 0..100 {
+        idle.push(proxy.connect().await);
+    }
+    until("it is told", || proxy.server.stderr().contains("raise it with `ulimit -n`")).await;
+    let mut waiting = begin_turn(&proxy, "", &user("x")).await;
+    drop(idle);
+    assert_eq!(waiting.response().await.status(), 200, "served as soon as there is room");
+    assert_eq!(turn(&proxy, "", &user("x")).await.status(), 200);
+    assert_eq!(proxy.log().events("profile_transport_backoff").count(), 0);
+    assert_eq!(count(&proxy.server.stderr(), "raise it with"), 1);
 }

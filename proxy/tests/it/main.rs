@@ -105,6 +105,9 @@ mod disks;
 
 mod doctor;
 
+#[cfg(feature = "otlp")]
+mod traces;
+
 mod many;
 
 mod slow;

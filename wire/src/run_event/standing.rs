@@ -95,7 +95,8 @@ pub struct QuotaWindow {
     /// When it starts anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resets_at: Option<i64>,
-    /// Who said so.
+    /// Who said so: left out when it was a response.
+    #[serde(default = "Source::usual", skip_serializing_if = "Source::is_usual")]
     pub source: Source,
     /// When it was said.
     pub observed_at: i64,
@@ -116,6 +117,16 @@ pub enum Source {
 }
 
 impl Source {
+    /// Where most of it comes from.
+    fn usual() -> Self {
+        Self::Response
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+    fn is_usual(&self) -> bool {
+        *self == Self::usual()
+    }
+
     /// Its name for people.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -206,7 +217,7 @@ mod tests {
         standing.circuits =
             vec![OpenCircuit { of, since: 1, until: 2, forgotten_at: 3, probing_until: None }];
         let text = serde_json::to_string(&standing).unwrap();
-        insta::assert_snapshot!(text, @r#"{"name":"work","is_parked":true,"windows":[{"seconds":18000,"remaining":12.5,"source":"response","observed_at":7}],"circuits":[{"of":"responses","since":1,"until":2,"forgotten_at":3}]}"#);
+        insta::assert_snapshot!(text, @r#"{"name":"work","is_parked":true,"windows":[{"seconds":18000,"remaining":12.5,"observed_at":7}],"circuits":[{"of":"responses","since":1,"until":2,"forgotten_at":3}]}"#);
         assert_eq!(serde_json::from_str::<Standing>(&text).unwrap(), standing);
         assert!(serde_json::from_str::<Standing>(r#"{"name":"x","is_odd":true}"#).is_err());
     }

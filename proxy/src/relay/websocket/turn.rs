@@ -54,7 +54,7 @@ impl Socket<'_> {
         let Some(permit) = self.unless_gone(&meter, proxy.admit_turn(id, &ties)).await? else {
             return Ok(());
         };
-        let mut tries = Tries::of_turn(&proxy.control, permit);
+        let mut tries = Tries::of_turn(&proxy.control, self.exchange, permit);
         let mut request = Request { id, raw, ties, may_move, meter };
         self.proxy.look_after(self.exchange.routed.api);
         if !self.move_to_owner(&request, is_warm_up, &mut tries).await? {
@@ -66,17 +66,17 @@ impl Socket<'_> {
         self.strip_turn_state(&mut request, |_| Some(text));
         self.upstream.alive = Now::read();
         self.to_upstream.push(&request.raw);
+        // The opening of its owner's upstream and the turn on it are one attempt.
+        if tries.count() == 0 {
+            tries.begin(&profile);
+        }
         if is_warm_up {
             let started = Instant::now().into_std();
             let mut account = Account::open(self.proxy, id, request.meter.series, started, seat);
             request.meter.hand_over();
-            account.commit(101, 1, tries.take_permit());
+            account.commit(101, &mut tries);
             self.turn = Turn::Running(Box::new(account));
         } else {
-            // The opening of its owner's upstream and the turn on it are one attempt.
-            if tries.count() == 0 {
-                tries.begin();
-            }
             self.hold(request, seat, tries, None);
         }
         Ok(())
@@ -141,7 +141,7 @@ impl Socket<'_> {
             self.proxy.record_compaction(request.id, &request.ties, account.profile());
             account.bind_conversation(&request.ties);
         }
-        account.commit(101, tries.count(), tries.take_permit());
+        account.commit(101, &mut tries);
         request.meter.hand_over();
         account.forwarded(frames.len());
         self.to_client.close_until(account.gate());
@@ -256,7 +256,7 @@ impl Socket<'_> {
         tries: &mut Tries,
     ) -> Result<bool, Outcome> {
         while !tries.tried().contains(&profile.name) && !tries.are_spent() {
-            tries.begin();
+            tries.begin(profile);
             let opening = Box::pin(self.proxy.attempt_upgrade(self.connections, self.exchange, profile));
             let upgrade = tokio::select! {
                 upgrade = opening => upgrade,
@@ -359,7 +359,7 @@ impl Socket<'_> {
                 () = tries::pause(time) => {}
                 () = gone(&mut self.client, &mut self.input) => return Err(Outcome::ClientGone),
             }
-            tries.begin();
+            tries.begin(&profile);
             let Held { account, request, tries, best, .. } = *held;
             // With its place among the profile's requests: the same profile is asked again.
             drop(account);
