@@ -25,6 +25,10 @@ pub mod resources;
 
 pub mod slope;
 
+pub mod hdr;
+
+pub mod page;
+
 mod check;
 
 mod connection;

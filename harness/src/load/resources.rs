@@ -13,34 +13,8 @@ use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
-use serde::{Deserialize, Serialize};
 
-/// What a process uses at one moment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Usage {
-    /// CPU time that it has used since it was started, in seconds, of all its threads, user and kernel.
-    pub cpu_seconds: f64,
-    /// Memory that is resident, in bytes.
-    pub rss: u64,
-    /// The same with shared pages divided among those who share them, in bytes. It is looked at less often.
-    pub pss: Option<u64>,
-    /// Threads.
-    pub threads: u32,
-    /// Open descriptors. They are looked at less often when there are thousands.
-    pub descriptors: Option<u32>,
-    /// The sockets among them.
-    pub sockets: Option<u32>,
-}
-
-/// What a process used at a moment of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Sample {
-    /// Seconds since the sampling began.
-    pub at: f64,
-    /// What it used.
-    #[serde(flatten)]
-    pub usage: Usage,
-}
+use super::result::Sample;
 
 /// A process, told from a later one with the same pid by when it was started.
 #[derive(Debug)]
@@ -51,6 +25,8 @@ pub struct Process {
     clock: ClockId,
     /// Before this the descriptors are not looked at again.
     costly_again: Instant,
+    /// Descriptors and sockets when they were looked at last.
+    descriptors: (u64, u64),
 }
 
 impl Process {
@@ -63,7 +39,7 @@ impl Process {
         let directory = PathBuf::from(format!("/proc/{pid}"));
         let started = started(&fs::read_to_string(directory.join("stat"))?).ok_or(io::ErrorKind::NotFound)?;
         let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid))?;
-        Ok(Self { pid, directory, started, clock, costly_again: Instant::now() })
+        Ok(Self { pid, directory, started, clock, costly_again: Instant::now(), descriptors: (0, 0) })
     }
 
     /// Its pid.
@@ -80,40 +56,39 @@ impl Process {
         Ok(clock_gettime(self.clock)?.into())
     }
 
-    /// What it uses now. `None` when it has ended.
-    pub fn usage(&mut self) -> Option<Usage> {
+    /// What it uses now, at this second of a run. `None` when it has ended. Descriptors and the proportional
+    /// share of memory are looked at so often that it takes at most a hundredth of a core; between, the
+    /// descriptors are those of the last time, and there is no share.
+    pub fn sample(&mut self, at: f64) -> Option<Sample> {
         let stat = fs::read_to_string(self.directory.join("stat")).ok()?;
         // A zombie has no memory, and uses none of the rest.
         if started(&stat)? != self.started || state(&stat) == Some('Z') {
             return None;
         }
         let status = fs::read_to_string(self.directory.join("status")).ok()?;
-        let mut usage = Usage {
-            cpu_seconds: self.cpu().ok()?.as_secs_f64(),
-            rss: field(&status, "VmRSS:").unwrap_or(0) * 1024,
-            threads: field(&status, "Threads:").and_then(|threads| threads.try_into().ok()).unwrap_or(0),
-            ..Usage::default()
-        };
+        let cpu_seconds = self.cpu().ok()?.as_secs_f64();
+        let rss = field(&status, "VmRSS:").unwrap_or(0) * 1024;
+        let threads = field(&status, "Threads:").unwrap_or(0);
+        let mut pss = None;
         let begun = Instant::now();
         if begun >= self.costly_again {
-            (usage.descriptors, usage.sockets) = self.descriptors();
+            self.descriptors = self.count_descriptors().unwrap_or(self.descriptors);
             let rollup = fs::read_to_string(self.directory.join("smaps_rollup")).ok();
-            usage.pss = rollup.and_then(|text| field(&text, "Pss:")).map(|kibibytes| kibibytes * 1024);
-            // At most one part in a hundred of a core goes into looking.
+            pss = rollup.and_then(|text| field(&text, "Pss:")).map(|kibibytes| kibibytes * 1024);
             self.costly_again = begun + begun.elapsed() * 100;
         }
-        Some(usage)
+        let (fds, sockets) = self.descriptors;
+        Some(Sample { at, cpu_seconds, rss, pss, fds, sockets, threads })
     }
 
-    fn descriptors(&self) -> (Option<u32>, Option<u32>) {
-        let Ok(entries) = fs::read_dir(self.directory.join("fd")) else { return (None, None) };
+    fn count_descriptors(&self) -> Option<(u64, u64)> {
         let (mut all, mut sockets) = (0, 0);
-        for entry in entries.flatten() {
+        for entry in fs::read_dir(self.directory.join("fd")).ok()?.flatten() {
             all += 1;
             let is_socket = |link: PathBuf| link.to_string_lossy().starts_with("socket:");
-            sockets += u32::from(fs::read_link(entry.path()).is_ok_and(is_socket));
+            sockets += u64::from(fs::read_link(entry.path()).is_ok_and(is_socket));
         }
-        (Some(all), Some(sockets))
+        Some((all, sockets))
     }
 }
 
@@ -142,7 +117,7 @@ pub struct Sampler {
 }
 
 /// What was sampled.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Samples {
     /// The samples, in the order of time.
     pub samples: Vec<Sample>,
@@ -185,8 +160,8 @@ fn run(
     let mut next = Instant::now();
     loop {
         let at = begun.elapsed().as_secs_f64();
-        let Some(usage) = process.usage() else { return Samples { samples, ended: true } };
-        samples.push(Sample { at, usage });
+        let Some(sample) = process.sample(at) else { return Samples { samples, ended: true } };
+        samples.push(sample);
         if samples.len() >= MOST {
             thin(&mut samples);
             interval *= 2;
@@ -196,8 +171,8 @@ fn run(
         let wait = next.saturating_duration_since(Instant::now());
         if stopped.recv_timeout(wait) != Err(mpsc::RecvTimeoutError::Timeout) {
             let at = begun.elapsed().as_secs_f64();
-            let last = process.usage();
-            samples.extend(last.map(|usage| Sample { at, usage }));
+            let last = process.sample(at);
+            samples.extend(last);
             return Samples { samples, ended: last.is_none() };
         }
     }
@@ -257,7 +232,7 @@ mod tests {
     #[test]
     fn a_process_is_seen_as_it_is() {
         let mut process = this();
-        let before = process.usage().unwrap();
+        let before = process.sample(0.0).unwrap();
         let sockets: Vec<_> = (0..5).map(|_| std::net::UdpSocket::bind(("127.0.0.1", 0)).unwrap()).collect();
         let held = vec![1_u8; 8 << 20];
         let while_busy = Instant::now();
@@ -266,10 +241,10 @@ mod tests {
             std::hint::black_box(&held);
         }
         process.costly_again = Instant::now();
-        let after = process.usage().unwrap();
+        let after = process.sample(0.0).unwrap();
         assert!(after.rss > before.rss + (7 << 20), "{before:?} {after:?}");
         // Other tests of the same process may open and close some as well, under plain `cargo test`.
-        assert!(after.sockets.unwrap() >= 5 && after.descriptors >= after.sockets, "{after:?}");
+        assert!(after.sockets >= 5 && after.fds >= after.sockets, "{after:?}");
         assert!(after.threads >= 1 && after.pss.unwrap() > 0);
         drop(sockets);
     }
@@ -292,7 +267,7 @@ mod tests {
 
     #[test]
     fn thinning_keeps_the_first_and_every_second() {
-        let sample = |at| Sample { at, usage: Usage::default() };
+        let sample = |at| Sample { at, ..this().sample(at).unwrap() };
         let mut samples: Vec<Sample> = (0..5_u8).map(|at| sample(f64::from(at))).collect();
         thin(&mut samples);
         assert_eq!(samples.iter().map(|sample| sample.at).collect::<Vec<_>>(), [0.0, 2.0, 4.0]);

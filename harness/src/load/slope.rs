@@ -20,10 +20,10 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use super::result::{Growth, Sample, Trend};
 
 /// What would be too much.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tolerance {
     /// The growth per second that a run must be able to exclude before it may say that nothing grows.
     pub per_second: f64,
@@ -38,35 +38,11 @@ impl Tolerance {
     pub const COUNT: Self = Self { per_second: 1.0 / 60.0, in_all: 3.0 };
 }
 
-/// What is said of a series.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Growth {
-    /// It grows: even the lower bound of its slope is above zero, and the sum is worth a word.
-    Grows,
-    /// It does not grow by more than the tolerance: the upper bound of its slope is below that.
-    Steady,
-    /// The run is too short, or too restless, to exclude what is not tolerated.
-    TooShort,
-}
-
-impl Growth {
-    /// The verdict in words.
-    #[must_use]
-    pub fn words(self) -> &'static str {
-        match self {
-            Self::Grows => "grows",
-            Self::Steady => "does not grow within its bounds",
-            Self::TooShort => "too short to say",
-        }
-    }
-}
-
 /// The slope of a series, with what it was taken from.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Slope {
     /// The verdict.
-    pub growth: Growth,
+    pub trend: Trend,
     /// The growth per second.
     pub per_second: f64,
     /// The lower bound of the growth per second; with the upper one it holds in 99 runs of 100.
@@ -77,8 +53,6 @@ pub struct Slope {
     pub from: f64,
     /// Where it ends, in seconds of the run.
     pub to: f64,
-    /// The value of the line where it begins.
-    pub at_start: f64,
     /// How many points the line was fitted to.
     pub points: usize,
 }
@@ -112,23 +86,48 @@ pub fn judge(series: &[(f64, f64)], tolerance: &Tolerance) -> Option<Slope> {
     let margin = student(line.points - 2) * line.widened;
     let (lower, upper) = (line.slope - margin, line.slope + margin);
     let in_all = line.slope * (line.to - line.from);
-    let growth = if lower > 0.0 && in_all > tolerance.in_all {
-        Growth::Grows
+    let trend = if lower > 0.0 && in_all > tolerance.in_all {
+        Trend::Grows
     } else if upper <= tolerance.per_second {
-        Growth::Steady
+        Trend::DoesNotGrow
     } else {
-        Growth::TooShort
+        Trend::TooShort
     };
     Some(Slope {
-        growth,
+        trend,
         per_second: line.slope,
         lower,
         upper,
         from: line.from,
         to: line.to,
-        at_start: line.at_start,
         points: line.points,
     })
+}
+
+/// How the resources of a process grew: `rss`, `fds`, `sockets` and `threads`, as far as the run is long enough
+/// for a slope. One that is not has [`Trend::TooShort`] and zeros.
+#[must_use]
+pub fn growths(samples: &[Sample]) -> Vec<Growth> {
+    let growth = |resource: &str, tolerance: &Tolerance, value: fn(&Sample) -> u64| {
+        let series: Vec<(f64, f64)> =
+            samples.iter().map(|sample| (sample.at, value(sample) as f64)).collect();
+        let slope = judge(&series, tolerance);
+        let per_hour = |value: fn(&Slope) -> f64| slope.as_ref().map_or(0.0, value) * 3600.0;
+        Growth {
+            resource: resource.to_owned(),
+            per_hour: per_hour(|slope| slope.per_second),
+            low: per_hour(|slope| slope.lower),
+            high: per_hour(|slope| slope.upper),
+            from: slope.map_or(0.0, |slope| slope.from),
+            verdict: slope.map_or(Trend::TooShort, |slope| slope.trend),
+        }
+    };
+    vec![
+        growth("rss", &Tolerance::MEMORY, |sample| sample.rss),
+        growth("fds", &Tolerance::COUNT, |sample| sample.fds),
+        growth("sockets", &Tolerance::COUNT, |sample| sample.sockets),
+        growth("threads", &Tolerance::COUNT, |sample| sample.threads),
+    ]
 }
 
 /// The points of the batches. A batch without enough samples, as of a sampler that was held up, has none.
@@ -177,7 +176,6 @@ struct Line {
     widened: f64,
     from: f64,
     to: f64,
-    at_start: f64,
     points: usize,
 }
 
@@ -197,8 +195,7 @@ impl Line {
         let squares = residuals.iter().map(|residual| residual.powi(2)).sum::<f64>();
         let error = (squares / (count - 2.0) / spread).sqrt();
         let widened = error * widening(&residuals, squares);
-        let at_start = mean + slope * (from - middle);
-        Some(Self { slope, error, widened, from, to, at_start, points: points.len() })
+        Some(Self { slope, error, widened, from, to, points: points.len() })
     }
 }
 
@@ -258,15 +255,15 @@ mod tests {
         (0..seconds * 2).map(|at| at as f64 / 2.0).map(|at| (at, value(at))).collect()
     }
 
-    fn growth(series: &[(f64, f64)]) -> Option<Growth> {
-        judge(series, &Tolerance::MEMORY).map(|slope| slope.growth)
+    fn growth(series: &[(f64, f64)]) -> Option<Trend> {
+        judge(series, &Tolerance::MEMORY).map(|slope| slope.trend)
     }
 
     /// How many of so many seeds say that it grows.
     fn grown(seeds: u64, seconds: usize, mut value: impl FnMut(&mut Noise, f64) -> f64) -> usize {
         let run = |seed: u64, value: &mut dyn FnMut(&mut Noise, f64) -> f64| {
             let mut noise = Noise(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-            growth(&series(seconds, |at| value(&mut noise, at))) == Some(Growth::Grows)
+            growth(&series(seconds, |at| value(&mut noise, at))) == Some(Trend::Grows)
         };
         (1..=seeds).filter(|seed| run(*seed, &mut value)).count()
     }
@@ -328,7 +325,7 @@ mod tests {
                 let place = (at / 600.0 * teeth + phase).fract();
                 20.0 * MIB + 8.0 * MIB * place + 0.05 * MIB * noise.uniform()
             });
-            growth(&sawtooth) == Some(Growth::Grows)
+            growth(&sawtooth) == Some(Trend::Grows)
         });
         // What the bounds promise: they are wrong on this side once in 200 runs.
         assert!(grows.count() <= 5);
@@ -337,12 +334,12 @@ mod tests {
     #[test]
     fn what_does_not_change_is_steady_and_a_page_more_is_no_leak() {
         let slope = judge(&series(60, |_| 20.0 * MIB), &Tolerance::MEMORY).unwrap();
-        assert_eq!((slope.growth, slope.per_second, slope.upper), (Growth::Steady, 0.0, 0.0));
+        assert_eq!((slope.trend, slope.per_second, slope.upper), (Trend::DoesNotGrow, 0.0, 0.0));
         let step = series(600, |at| 20.0 * MIB + if at < 300.0 { 0.0 } else { 4096.0 });
-        assert_eq!(growth(&step), Some(Growth::Steady));
-        let count = |series: &[(f64, f64)]| judge(series, &Tolerance::COUNT).map(|slope| slope.growth);
-        assert_eq!(count(&series(600, |_| 12.0)), Some(Growth::Steady));
-        assert_eq!(count(&series(600, |at| 12.0 + (at / 30.0).floor())), Some(Growth::Grows));
+        assert_eq!(growth(&step), Some(Trend::DoesNotGrow));
+        let count = |series: &[(f64, f64)]| judge(series, &Tolerance::COUNT).map(|slope| slope.trend);
+        assert_eq!(count(&series(600, |_| 12.0)), Some(Trend::DoesNotGrow));
+        assert_eq!(count(&series(600, |at| 12.0 + (at / 30.0).floor())), Some(Trend::Grows));
     }
 
     #[test]
@@ -351,7 +348,7 @@ mod tests {
         assert_eq!(growth(&series(29, |_| 1.0)), None);
         let mut noise = Noise(7);
         let restless = series(60, |_| 100.0 * MIB * noise.uniform());
-        assert_eq!(growth(&restless), Some(Growth::TooShort));
+        assert_eq!(growth(&restless), Some(Trend::TooShort));
     }
 
     #[test]
@@ -361,7 +358,7 @@ mod tests {
             let spike = if (590.0..593.0).contains(&at) { 500.0 * MIB } else { 0.0 };
             20.0 * MIB + 0.1 * MIB * noise.uniform() + spike
         });
-        assert_eq!(growth(&spiky), Some(Growth::Steady));
+        assert_eq!(growth(&spiky), Some(Trend::DoesNotGrow));
     }
 
     #[test]
@@ -377,9 +374,9 @@ mod tests {
             base in 0.0_f64..1e9, rate in 8.0_f64..1e3, seconds in 120_usize..900,
         ) {
             let leak = series(seconds, |at| base + rate * KIB * at);
-            prop_assert_eq!(growth(&leak), Some(Growth::Grows));
+            prop_assert_eq!(growth(&leak), Some(Trend::Grows));
             let shrinks = series(seconds, |at| base - rate * KIB * at);
-            prop_assert_eq!(growth(&shrinks), Some(Growth::Steady));
+            prop_assert_eq!(growth(&shrinks), Some(Trend::DoesNotGrow));
         }
 
         #[test]
