@@ -104,7 +104,7 @@ pub fn accounts(number: usize) -> Vec<Account> {
 pub async fn start_mock(program: &Path, number: usize, threads: usize) -> Result<Started, RigError> {
     let sandbox = sandbox("load-mock")?;
     let script = sandbox.work().join("accounts.json");
-    let text = serde_json::json!({ "accounts": accounts(number) }).to_string();
+    let text = serde_json::json!({ "account": accounts(number) }).to_string();
     std::fs::write(&script, text).map_err(file("write the mock's accounts"))?;
     let words = ["--bulk".to_owned(), "--threads".into(), threads.to_string(), "--print-ready".into()];
     let program = Program::new(program).args(words).args(["--script".into(), script.into_os_string()]);
