@@ -5,6 +5,8 @@
 
 pub mod result;
 
+pub mod scenario;
+
 pub mod plan;
 
 pub mod driver;
