@@ -22,6 +22,8 @@ mod compat_offline_gate;
 
 mod compat_replay;
 
+mod load_smoke;
+
 mod test_fast;
 
 mod test_serial;
@@ -71,6 +73,7 @@ enum Task {
     CompatClients(compat_clients::Args),
     CompatReplay(compat_replay::Args),
     CompatOfflineGate(compat_offline_gate::Args),
+    LoadSmoke(load_smoke::Args),
     TestFast(test_fast::Args),
     TestSerial(test_serial::Args),
     TestSmoke(test_smoke::Args),
@@ -98,6 +101,7 @@ fn main() -> ExitCode {
         Some(Task::CompatClients(args)) => compat_clients::run(args),
         Some(Task::CompatReplay(args)) => compat_replay::run(args),
         Some(Task::CompatOfflineGate(args)) => compat_offline_gate::run(args),
+        Some(Task::LoadSmoke(args)) => load_smoke::run(args),
         Some(Task::TestFast(args)) => test_fast::run(args),
         Some(Task::TestSerial(args)) => test_serial::run(args),
         Some(Task::TestSmoke(args)) => test_smoke::run(args),
