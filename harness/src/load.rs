@@ -9,6 +9,18 @@ pub mod scenario;
 
 pub mod plan;
 
+pub mod rig;
+
+pub mod pressure;
+
+pub mod thresholds;
+
+pub mod machine;
+
+pub mod table;
+
+pub mod document;
+
 pub mod driver;
 
 mod open;

@@ -11,12 +11,12 @@ use harness::load::driver::{self, Measured};
 use harness::load::plan::{Pace, Plan, Stage, Target, Traffic};
 use harness::load::pressure::Watch;
 use harness::load::result::{Cell, Outcome, Route, Times};
+use harness::load::rig;
 use harness::mock::bulk::{Bulk, BulkConfig};
-use harness::mock::{Account, Script, content};
+use harness::mock::{Account, Script};
 use serde::Serialize;
 
 use crate::compat::build;
-use crate::compat::proxy::Home;
 use crate::exit::Exit;
 use crate::terminal;
 
@@ -151,19 +151,18 @@ fn plan_in_words(args: &Args) -> String {
 
 async fn smoke(args: &Args, program: Option<PathBuf>) -> Result<Verdict> {
     let begun = Instant::now();
-    let accounts: Vec<Account> = (0..PROFILES).map(|at| Account::new(content::account_name(at))).collect();
+    let accounts: Vec<Account> = rig::accounts(PROFILES);
     let script = accounts.iter().cloned().fold(Script::default(), Script::account);
     let mock = Bulk::start(BulkConfig { script, ..BulkConfig::default() })?;
     let direct = Target::of_url("mock", &mock.base_url()).map_err(|error| anyhow!(error))?;
     let mut sides = vec![(direct.with_account(&accounts[0]), Side::default())];
     let mut proxy = None;
     if let Some(program) = program {
-        let home = Home::make(&program, &accounts).await?;
-        let watch = Watch::of_new(&home.logs());
-        let serving = home.serve(&mock.base_url(), false).await?;
-        let target = Target::of_url("proxy", &serving.base_url).map_err(|error| anyhow!(error))?;
+        let started = rig::start_proxy(&program, &mock.base_url(), PROFILES, None, &[]).await?;
+        let watch = Watch::of_new(&started.logs);
+        let target = Target::of_url("proxy", &started.base_url).map_err(|error| anyhow!(error))?;
         sides.push((target, Side::default()));
-        proxy = Some((home, serving, watch));
+        proxy = Some((started, watch));
     }
     // Connections, templates and the quota of the accounts: what is asked for once is not measured.
     for (target, _) in &sides {
@@ -178,13 +177,10 @@ async fn smoke(args: &Args, program: Option<PathBuf>) -> Result<Verdict> {
     }
     let mut failures = Vec::new();
     let mut pressure = admission;
-    if let Some((home, serving, watch)) = proxy {
-        let stopped = serving.stop().await?;
-        if !stopped.ok {
-            failures.push(format!("not: {}: {}", stopped.what, stopped.seen));
-        }
+    if let Some((proxy, watch)) = proxy {
+        // The logs go with the proxy.
         pressure = watch.finish(admission).causes;
-        drop(home);
+        proxy.stop().await?;
     }
     let misplaced = mock.metrics().all.misplaced;
     if misplaced > 0 {

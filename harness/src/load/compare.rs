@@ -300,8 +300,9 @@ mod tests {
     }
 
     fn comparison() -> Comparison {
-        let round =
-            |slow: f64| vec![turn(None, slow), turn(Some(slow * 10.0), slow * 1.5), turn(Some(slow * 9.0), slow * 1.2)];
+        let round = |slow: f64| {
+            vec![turn(None, slow), turn(Some(slow * 10.0), slow * 1.5), turn(Some(slow * 9.0), slow * 1.2)]
+        };
         Comparison {
             workload: "unary".into(),
             about: "1 KiB in, 1 KiB of JSON out".into(),

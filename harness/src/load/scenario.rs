@@ -649,7 +649,7 @@ mod tests {
     fn a_flag_that_means_nothing_is_refused() {
         let mut sessions = Scenario::load("sessions").unwrap();
         sessions.change(&Changes { requests: Some(1), ..Changes::default() }).unwrap_err();
-        let mut baseline = Scenario::load("baseline").unwrap();
+        let mut baseline = Scenario::load("slow-client").unwrap();
         baseline.change(&Changes { rate: Some(1.0), ..Changes::default() }).unwrap_err();
         baseline.change(&Changes { requests: Some(7), ..Changes::default() }).unwrap();
         assert_eq!(baseline.stages[0].pace, Pace::Closed { requests: Some(7), seconds: None });

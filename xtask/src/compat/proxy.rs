@@ -87,11 +87,6 @@ impl Home {
         Ok(())
     }
 
-    /// Where the proxy writes its run logs.
-    pub(crate) fn logs(&self) -> std::path::PathBuf {
-        self.sandbox.logs()
-    }
-
     fn program(&self) -> Program {
         Program::new(&self.program).envs(self.sandbox.environment())
     }
@@ -159,11 +154,6 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
-    /// The proxy's process.
-    pub(crate) fn pid(&self) -> u32 {
-        self.running.pid()
-    }
-
     /// Asks the proxy to end, and says how it did.
     pub(crate) async fn stop(self) -> Result<Check> {
         let stopped = self.running.stop(LIMIT).await?;
