@@ -141,6 +141,8 @@ pub async fn start_proxy(
     settings: &[(String, String)],
 ) -> Result<Started, RigError> {
     let mut sandbox = sandbox("load-proxy")?;
+    // It is started elsewhere, where a path as a person types it leads nowhere.
+    let program = &std::path::absolute(program).map_err(file("find the proxy's program"))?;
     let logs = logs.map_or_else(|| sandbox.logs(), Path::to_owned);
     sandbox.set("PRODEX_HOME", sandbox.home().join("prodex"));
     sandbox.set(run_log::DIRECTORY_VARIABLE, &logs);
