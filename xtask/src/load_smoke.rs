@@ -69,7 +69,7 @@ Exit codes: 0 all is well; 1 something is not; 3 the proxy does not start; 124 i
 long; 130 interrupted.";
 
 /// How often mock and proxy are driven in turns.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 
 /// How many accounts the proxy has.
 const PROFILES: usize = 2;
@@ -98,7 +98,7 @@ struct Verdict {
     proxy: Option<Side>,
     /// Causes of admission pressure.
     pressure: u64,
-    /// The median over the rounds of what the proxy added, in milliseconds.
+    /// What the proxy added, in milliseconds: the least over the rounds.
     added_ms: Option<f64>,
     failures: Vec<String>,
 }
@@ -255,7 +255,8 @@ fn judge(
     }
     let added_ms = proxy.as_ref().and_then(|proxy| {
         let pairs = proxy.ttft_p95_ms.iter().zip(&mock.ttft_p95_ms);
-        median(pairs.map(|(proxy, mock)| proxy - mock).collect())
+        // What a machine does beside makes a round slower and never quicker; what the proxy adds is in all.
+        pairs.map(|(proxy, mock)| proxy - mock).min_by(f64::total_cmp)
     });
     if let Some(added) = added_ms.filter(|added| *added > MOST_ADDED) {
         failures.push(format!(
@@ -266,7 +267,7 @@ fn judge(
     Verdict { version: 1, passed, seconds, mock, proxy, pressure, added_ms, failures }
 }
 
-/// The middle of the rounds: one in which the machine did something else decides nothing.
+/// The middle of the rounds.
 fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied()
@@ -303,14 +304,15 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_machine_is_slow_for_both_and_one_bad_round_decides_nothing() {
-        let good = verdict(side([900.0, 910.0, 905.0]), side([915.0, 2_000.0, 920.0]), 0);
+    fn a_slow_machine_is_slow_for_both_and_bad_rounds_decide_nothing() {
+        let busy = side([915.0, 2_000.0, 1_100.0, 990.0, 995.0]);
+        let good = verdict(side([900.0, 910.0, 905.0, 900.0, 950.0]), busy, 0);
         assert!(good.passed, "{:?}", good.failures);
-        let slow = verdict(side([1.0, 1.0, 1.0]), side([27.0, 26.5, 1.0]), 0);
+        let slow = verdict(side([1.0; ROUNDS]), side([27.0, 26.5, 90.0, 28.0, 26.5]), 0);
         assert!(!slow.passed);
         insta::assert_snapshot!(table(&slow), @"
         mock      288 requests, 0 not ok, 4000 events, first content event p95 1.00 ms
-        proxy     288 requests, 0 not ok, 4000 events, first content event p95 26.50 ms
+        proxy     288 requests, 0 not ok, 4000 events, first content event p95 27.00 ms
         not: the proxy adds 25.5 ms to the p95 of the first content event, 25 ms are allowed
         load-smoke: NOT all is well, the proxy adds 25.50 ms, in 1.5 s
         ");

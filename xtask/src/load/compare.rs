@@ -21,6 +21,7 @@ use crate::terminal;
 
 /// Flags of a comparison.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub(crate) struct Args {
     /// Compare what requests cost: no proxy, our proxy, and each --target, in alternating rounds. The bulk mock is
     /// started, and so is our proxy; what a --target names must forward to --upstream-listen.
