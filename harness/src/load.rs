@@ -41,6 +41,8 @@ pub mod hdr;
 
 pub mod page;
 
+pub mod compare;
+
 mod check;
 
 mod connection;

@@ -14,7 +14,9 @@ use harness::load::resources::{Process, Sampler};
 use harness::load::result::{self, Outcome, Route, Run};
 use harness::load::rig::{self, Started};
 use harness::load::scenario::{Changes, Limits, Scenario, parse_duration};
-use harness::load::{document, machine, slope, table, thresholds};
+use harness::load::{document, hdr, machine, page, slope, table, thresholds};
+
+mod compare;
 
 use crate::exit::Exit;
 use crate::step::Steps;
@@ -39,7 +41,7 @@ pub(crate) struct Args {
     #[arg(long, requires = "start_mock", conflicts_with = "target")]
     start_proxy: bool,
     /// The proxy's program [default: prodex, built now with optimisation].
-    #[arg(long, value_name = "PROGRAM", requires = "start_proxy")]
+    #[arg(long, value_name = "PROGRAM")]
     prodex: Option<PathBuf>,
     /// Profiles of the proxy, and accounts of the mock.
     #[arg(long, default_value_t = 3, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -47,9 +49,9 @@ pub(crate) struct Args {
     /// A setting for the proxy that is started.
     #[arg(long = "set", value_name = "NAME=VALUE", requires = "start_proxy", value_parser = setting)]
     settings: Vec<(String, String)>,
-    /// Drive what serves at this base URL.
+    /// Drive what serves at this base URL; with --compare NAME=URL, and as often as there are targets.
     #[arg(long, value_name = "URL", conflicts_with = "start_mock")]
-    target: Option<String>,
+    target: Vec<String>,
     /// Where the proxy's run logs are, or are to go.
     #[arg(long, value_name = "DIR")]
     runtime_log_dir: Option<PathBuf>,
@@ -105,6 +107,14 @@ pub(crate) struct Args {
     /// Write the whole run into this file, as JSON with histograms, to be shown again.
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
+    /// Write the run into this file, as one HTML page with plots.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Write the histograms of the run into this file, as an interval log of HdrHistogram.
+    #[arg(long, value_name = "FILE")]
+    hdr: Option<PathBuf>,
+    #[command(flatten)]
+    compare: compare::Args,
     /// Print what would be done, and do nothing.
     #[arg(long)]
     dry_run: bool,
@@ -120,12 +130,21 @@ Examples:
   cargo xtask load --scenario sessions --start-mock --start-proxy --profiles 8 --seed 7
   cargo xtask load --target http://127.0.0.1:8080 --runtime-log-dir logs
   cargo xtask load --scenario my.toml --dry-run
+  cargo xtask load --scenario soak --start-mock --start-proxy --html soak.html
+  cargo xtask load --compare --nginx
 
 Exit codes: 0 all limits kept; 1 a limit is broken; 2 usage, or a mistake in a scenario;
 3 a program does not start; 4 nothing was driven; 124 out of time; 130 interrupted.";
 
 pub(crate) fn run(args: &Args) -> Result<Exit> {
-    if !args.start_mock && args.target.is_none() && !args.dry_run {
+    if args.compare.is_asked_for() {
+        return compare::run(args);
+    }
+    if args.target.len() > 1 {
+        terminal::progress("error: one --target is driven at a time, except with --compare");
+        return Ok(Exit::Usage);
+    }
+    if !args.start_mock && args.target.is_empty() && !args.dry_run {
         terminal::progress(
             "error: nothing to drive: give --start-mock, with or without --start-proxy, or --target URL",
         );
@@ -138,7 +157,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
             return Ok(Exit::Usage);
         }
     };
-    let target = args.target.as_deref().map(|url| Target::of_url("target", url)).transpose();
+    let target = args.target.first().map(|url| Target::of_url("target", url)).transpose();
     let target = match target {
         Ok(target) => target,
         Err(problem) => {
@@ -228,10 +247,11 @@ impl Programs {
         if !args.debug_build {
             words.extend(["--release", "-p", "harness", "--bin", "load-driver"]);
         }
-        if args.start_mock {
+        let compares = args.compare.is_asked_for();
+        if args.start_mock || compares {
             words.extend(["-p", "mock-upstream", "--bin", "mock-upstream"]);
         }
-        if args.start_proxy && args.prodex.is_none() {
+        if (args.start_proxy || compares) && args.prodex.is_none() {
             words.extend(["-p", "prodex", "--bin", "prodex"]);
         }
         if words.contains(&"-p") {
@@ -406,6 +426,15 @@ const OUT_OF_TIME: &str = "out of time";
 fn report(args: &Args, run: &Run) -> Result<Exit> {
     if let Some(path) = &args.save {
         save(path, run)?;
+    }
+    if let Some(path) = &args.html {
+        std::fs::write(path, page::page(run))
+            .with_context(|| format!("failed to write {}", path.display()))?;
+    }
+    if let Some(path) = &args.hdr {
+        let mut log = Vec::new();
+        hdr::write(run, &mut log)?;
+        std::fs::write(path, log).with_context(|| format!("failed to write {}", path.display()))?;
     }
     if args.json {
         terminal::result(&document::of(run).to_string())?;

@@ -24,6 +24,8 @@ mod compat_replay;
 
 mod load;
 
+mod load_smoke;
+
 mod test_fast;
 
 mod test_serial;
@@ -74,6 +76,7 @@ enum Task {
     CompatReplay(compat_replay::Args),
     CompatOfflineGate(compat_offline_gate::Args),
     Load(load::Args),
+    LoadSmoke(load_smoke::Args),
     TestFast(test_fast::Args),
     TestSerial(test_serial::Args),
     TestSmoke(test_smoke::Args),
@@ -102,6 +105,7 @@ fn main() -> ExitCode {
         Some(Task::CompatReplay(args)) => compat_replay::run(args),
         Some(Task::CompatOfflineGate(args)) => compat_offline_gate::run(args),
         Some(Task::Load(args)) => load::run(args),
+        Some(Task::LoadSmoke(args)) => load_smoke::run(args),
         Some(Task::TestFast(args)) => test_fast::run(args),
         Some(Task::TestSerial(args)) => test_serial::run(args),
         Some(Task::TestSmoke(args)) => test_smoke::run(args),

@@ -102,12 +102,27 @@ pub fn accounts(number: usize) -> Vec<Account> {
 /// # Errors
 /// When it does not start.
 pub async fn start_mock(program: &Path, number: usize, threads: usize) -> Result<Started, RigError> {
+    let anywhere = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    start_mock_at(program, number, threads, anywhere).await
+}
+
+/// The same, at an address that somebody forwards to.
+///
+/// # Errors
+/// When it does not start.
+pub async fn start_mock_at(
+    program: &Path,
+    number: usize,
+    threads: usize,
+    listen: std::net::SocketAddr,
+) -> Result<Started, RigError> {
     let sandbox = sandbox("load-mock")?;
     let script = sandbox.work().join("accounts.json");
     let text = serde_json::json!({ "account": accounts(number) }).to_string();
     std::fs::write(&script, text).map_err(file("write the mock's accounts"))?;
     let words = ["--bulk".to_owned(), "--threads".into(), threads.to_string(), "--print-ready".into()];
-    let program = Program::new(program).args(words).args(["--script".into(), script.into_os_string()]);
+    let program = Program::new(program).args(words).args(["--listen".to_owned(), listen.to_string()]);
+    let program = program.args(["--script".into(), script.into_os_string()]);
     let program = program.envs(sandbox.environment()).directory(sandbox.work());
     let (running, ready) = program.start_ready("mock-upstream-ready ", READY).await?;
     Ok(Started { running, base_url: text_of(&ready, "base_url")?, logs: sandbox.logs(), _sandbox: sandbox })
@@ -126,6 +141,8 @@ pub async fn start_proxy(
     settings: &[(String, String)],
 ) -> Result<Started, RigError> {
     let mut sandbox = sandbox("load-proxy")?;
+    // It is started elsewhere, where a path as a person types it leads nowhere.
+    let program = &std::path::absolute(program).map_err(file("find the proxy's program"))?;
     let logs = logs.map_or_else(|| sandbox.logs(), Path::to_owned);
     sandbox.set("PRODEX_HOME", sandbox.home().join("prodex"));
     sandbox.set(run_log::DIRECTORY_VARIABLE, &logs);
