@@ -116,7 +116,8 @@ fn bench(criterion: &mut Criterion) {
     let runtime = Builder::new_current_thread().enable_all().build().expect("there is memory");
     let (proxy, exchange) = (proxy(home.path(), &runtime), exchange());
     let (gate, lane) = proxy.admission.gate(Lane::Responses);
-    let mut tries = Tries::of_turn(&proxy.control, gate.try_enter(lane).expect("nobody else is here"));
+    let permit = gate.try_enter(lane).expect("nobody else is here");
+    let mut tries = Tries::of_turn(&proxy.control, &exchange, permit);
     let mut select = || runtime.block_on(proxy.select(&exchange, &mut tries)).expect("somebody is ready");
     cpu("all of select", &mut select);
     let mut group = criterion.benchmark_group("select 64");

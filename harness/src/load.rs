@@ -5,7 +5,21 @@
 
 pub mod result;
 
+pub mod scenario;
+
 pub mod plan;
+
+pub mod rig;
+
+pub mod pressure;
+
+pub mod thresholds;
+
+pub mod machine;
+
+pub mod table;
+
+pub mod document;
 
 pub mod driver;
 
@@ -26,6 +40,8 @@ pub mod slope;
 pub mod hdr;
 
 pub mod page;
+
+pub mod compare;
 
 mod check;
 

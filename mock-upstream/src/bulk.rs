@@ -82,7 +82,15 @@ impl Bulk {
     pub fn start(config: BulkConfig) -> Result<Self, StartError> {
         config.script.check()?;
         let failed = |source| StartError::Listen { address: config.listen, source };
-        let listener = bind(config.listen).map_err(failed)?;
+        // A socket is bound within a runtime, and whoever calls this need not have one.
+        let runtime = runtime().map_err(StartError::Thread)?;
+        let bound = {
+            let _entered = runtime.enter();
+            bind(config.listen).map_err(failed)
+        };
+        // Not dropped: the caller may be within a runtime of its own, where that would panic.
+        runtime.shutdown_background();
+        let listener = bound?;
         let address = listener.local_addr().map_err(failed)?;
         // As of the scripted mock: a plain mock names an origin where nothing listens.
         let origin = "https://localhost:9".to_owned();
@@ -103,7 +111,7 @@ impl Bulk {
     }
 
     fn spawn(&mut self, number: usize, listener: std::net::TcpListener) -> std::io::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = runtime()?;
         let listener = {
             let _entered = runtime.enter();
             TcpListener::from_std(listener)?
@@ -205,6 +213,10 @@ impl Shared {
     fn is_frozen(&self) -> bool {
         self.frozen_until.load(Ordering::Relaxed) != 0
     }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 /// In 584 years it overflows.

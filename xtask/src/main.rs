@@ -22,6 +22,10 @@ mod compat_offline_gate;
 
 mod compat_replay;
 
+mod load;
+
+mod load_smoke;
+
 mod test_fast;
 
 mod test_serial;
@@ -71,6 +75,8 @@ enum Task {
     CompatClients(compat_clients::Args),
     CompatReplay(compat_replay::Args),
     CompatOfflineGate(compat_offline_gate::Args),
+    Load(load::Args),
+    LoadSmoke(load_smoke::Args),
     TestFast(test_fast::Args),
     TestSerial(test_serial::Args),
     TestSmoke(test_smoke::Args),
@@ -98,6 +104,8 @@ fn main() -> ExitCode {
         Some(Task::CompatClients(args)) => compat_clients::run(args),
         Some(Task::CompatReplay(args)) => compat_replay::run(args),
         Some(Task::CompatOfflineGate(args)) => compat_offline_gate::run(args),
+        Some(Task::Load(args)) => load::run(args),
+        Some(Task::LoadSmoke(args)) => load_smoke::run(args),
         Some(Task::TestFast(args)) => test_fast::run(args),
         Some(Task::TestSerial(args)) => test_serial::run(args),
         Some(Task::TestSmoke(args)) => test_smoke::run(args),
@@ -124,6 +132,7 @@ Examples:
   cargo xtask compat                     real clients through the proxy
   cargo xtask compat-capture -i a.jsonl  a recording as a fixture without secrets
   cargo xtask compat-clients --install   fetch real clients
+  cargo xtask load --start-mock          drive load, and check every byte
   cargo xtask test-fast                  the tests that run beside anything
   cargo xtask test-fast -- -p wire sse   the tests of one crate with a word
   cargo xtask tidy                       the rules no type and no lint can hold

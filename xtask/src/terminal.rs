@@ -17,6 +17,12 @@ pub(crate) fn progress(line: &str) {
     let _ = print(&mut io::stderr().lock(), line);
 }
 
+/// Shows a life sign in the place of the last one, on a terminal.
+pub(crate) fn rewrite(line: &str) {
+    let mut stream = io::stderr().lock();
+    let _ = write!(stream, "\r\x1b[K{line}").and_then(|()| stream.flush());
+}
+
 fn print(stream: &mut dyn Write, text: &str) -> io::Result<()> {
     let written = stream.write_all(text.trim_end().as_bytes()).and_then(|()| stream.write_all(b"\n"));
     match written.and_then(|()| stream.flush()) {

@@ -12,7 +12,7 @@ mod plot;
 mod unit;
 
 use plot::{Axis, Line, Plot};
-use unit::{bytes, count, millis, rate, share};
+use unit::{bytes, count, millis, rate, share, tick};
 
 /// Renders a run as a page.
 #[must_use]
@@ -58,7 +58,8 @@ fn header(run: &Run, name: &str, html: &mut String) {
         ("received", bytes(all.bytes as f64)),
         ("took", format!("{:.1} s", run.seconds)),
         ("rate", rate(all.count as f64 / run.seconds.max(0.001))),
-        ("began", run.started.clone()),
+        // To the second.
+        ("began", run.started.split('.').next().unwrap_or_default().replace('T', " ")),
         ("seed", run.seed.to_string()),
         ("machine", format!("{}, {} processors, {}", machine.processor, machine.processors, machine.kernel)),
         ("driver", driver(run)),
@@ -190,7 +191,7 @@ fn percentiles(name: &str, class: &'static str, times: &Times) -> Line {
 fn tail_plot(title: &str, lines: Vec<Line>, samples: u64) -> Plot {
     let values = || lines.iter().flat_map(|line| line.points.iter().map(|point| point.1));
     let (least, most) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
-    let y = Axis::log("time, logarithmic", least, most, millis);
+    let y = Axis::log("time, logarithmic", least, most, tick);
     Plot { title: title.to_owned(), x: Axis::tail(samples), y, bands: Vec::new(), lines, marks: Vec::new() }
 }
 
@@ -227,7 +228,7 @@ fn over_time(run: &Run, html: &mut String) {
     let values = || times.iter().flat_map(|line| line.points.iter().map(|point| point.1));
     let finite = |value: &f64| value.is_finite();
     let least = values().filter(finite).fold(f64::INFINITY, f64::min);
-    let y = Axis::log("time, logarithmic", least, values().filter(finite).fold(0.0, f64::max), millis);
+    let y = Axis::log("time, logarithmic", least, values().filter(finite).fold(0.0, f64::max), tick);
     let mut plot = time_plot(run, "Response time", "", times);
     plot.y = y;
     plot.write(html);
@@ -280,7 +281,7 @@ fn time_plot(run: &Run, title: &str, label: &'static str, lines: Vec<Line>) -> P
 fn stages(run: &Run, html: &mut String) {
     html.push_str(
         "<h2>Stages</h2><div class=\"wide\"><table><thead>\
-         <tr><th rowspan=\"2\">stage</th><th rowspan=\"2\">route</th><th rowspan=\"2\">as</th>\
+         <tr><th rowspan=\"2\">stage</th><th rowspan=\"2\">route</th>\
          <th rowspan=\"2\" class=\"number\">requests</th><th rowspan=\"2\" class=\"number\">not ok</th>\
          <th rowspan=\"2\" class=\"number\">ok a second</th><th rowspan=\"2\" class=\"number\">most at once</th>\
          <th colspan=\"3\" class=\"group\">response time</th><th colspan=\"3\" class=\"group\">service time</th>\
@@ -302,11 +303,11 @@ fn stages(run: &Run, html: &mut String) {
             let class = if wrong > 0 { "number bad" } else { "number" };
             let _ = write!(
                 html,
-                "<tr><th>{}</th><td>{}</td><td>{}</td><td class=\"number\">{}</td>\
+                "<tr><th>{}<small>{}</small></th><td>{}</td><td class=\"number\">{}</td>\
                  <td class=\"{class}\">{}</td><td class=\"number\">{}</td><td class=\"number\">{}</td>",
                 text(&stage.name),
-                route.name(),
                 text(&stage.executor),
+                route.name(),
                 count(all.count),
                 count(wrong),
                 rate(ok.count as f64 / (stage.to - stage.from).max(0.001)),

@@ -5,19 +5,18 @@ use std::time::{Duration, Instant};
 use futures_util::{SinkExt as _, StreamExt as _};
 use mock_upstream::bulk::{Bulk, BulkConfig};
 use mock_upstream::content::{self, Ask, Fault, LineEnd, NONCE, Shape, Template, Values};
-use mock_upstream::{Account, Script, raise_file_limit};
+use mock_upstream::{Account, Script};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::client::{CHATGPT, Client, LIMIT, as_account};
 
-const SHAPE: Shape = Shape { events: 20, bytes: 40, line_end: LineEnd::CrLf, in_one_write: false };
+pub(crate) const SHAPE: Shape = Shape { events: 20, bytes: 40, line_end: LineEnd::CrLf, in_one_write: false };
 const COMPACT: &str = "/backend-api/codex/responses/compact";
 
-fn bulk(script: Script) -> Bulk {
+pub(crate) fn bulk(script: Script) -> Bulk {
     Bulk::start(BulkConfig { script, ..BulkConfig::default() }).unwrap()
 }
 
@@ -25,7 +24,7 @@ fn ask(fault: Fault) -> Ask {
     Ask { fault, rate: 1_000_000, ..Ask::new(SHAPE, [b'a'; NONCE]) }
 }
 
-fn body(ask: &Ask) -> Vec<u8> {
+pub(crate) fn body(ask: &Ask) -> Vec<u8> {
     json!({ "model": "load", "instructions": ask.text(), "input": [] }).to_string().into_bytes()
 }
 
@@ -264,26 +263,4 @@ async fn requests_that_say_nothing_are_told_so() {
     assert_eq!((reply.status, &reply.json()["error"]["code"]), (400, &json!("no_ask")));
     client.send("nonsense\r\n\r\n").await;
     assert_eq!(client.response().await.status, 400);
-}
-
-#[tokio::test]
-async fn four_thousand_paced_streams_run_at_once() {
-    raise_file_limit();
-    const STREAMS: usize = 4_000;
-    let mock = bulk(Script::default());
-    let address = mock.address();
-    let mut clients = JoinSet::new();
-    for _ in 0..STREAMS {
-        clients.spawn(async move {
-            let shape = Shape { events: 2, ..SHAPE };
-            let ask = Ask { gap: Duration::from_millis(1_500), ..Ask::new(shape, [b'a'; NONCE]) };
-            let mut client = Client::connect(address).await;
-            client.request("POST", CHATGPT, "", &body(&ask)).await.events().len()
-        });
-    }
-    while let Some(events) = clients.join_next().await {
-        assert_eq!(events.unwrap(), 4);
-    }
-    let counts = mock.metrics();
-    assert_eq!((counts.all.streams, counts.all.client_gone), (STREAMS as u64, 0));
 }

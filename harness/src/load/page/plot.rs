@@ -72,7 +72,8 @@ impl Scale {
 impl Axis {
     /// From 0 to at least `most`, with about five round ticks.
     pub(super) fn linear(label: &'static str, most: f64, name: impl Fn(f64) -> String) -> Self {
-        Self::between(label, 0.0, most, name)
+        // Room for the names of marks above the highest line.
+        Self::between(label, 0.0, most * 1.1, name)
     }
 
     /// From a round number below `least` to one above `most`.
@@ -88,7 +89,7 @@ impl Axis {
 
     /// A time axis of just this length.
     pub(super) fn time(seconds: f64) -> Self {
-        let mut axis = Self::linear("time of the run in seconds", seconds, |at| format!("{at}"));
+        let mut axis = Self::between("time of the run in seconds", 0.0, seconds, |at| format!("{at}"));
         axis.to = seconds.max(0.001);
         axis.ticks.retain(|(at, _)| *at <= axis.to * 1.001);
         axis

@@ -168,9 +168,3 @@ fn long_runs_keep_their_spikes() {
     let reduced = reduced(points);
     assert!(reduced.len() <= POINTS && reduced.contains(&(1_801.0, 1.0)));
 }
-
-#[test]
-#[ignore = "writes the page of the example to the file that PAGE names, to be looked at"]
-fn look() {
-    std::fs::write(std::env::var_os("PAGE").unwrap(), page(&example())).unwrap();
-}

@@ -1,13 +1,22 @@
 //! Numbers as people read them: with a unit that fits their size.
 
-/// A time that is given in milliseconds.
+/// A time that is given in milliseconds, with three digits.
 pub(super) fn millis(millis: f64) -> String {
     match millis {
         time if time < 0.9995 => format!("{} µs", (time * 1000.0).round()),
-        time if time < 9.995 => format!("{} ms", trimmed(time, 2)),
-        time if time < 99.95 => format!("{} ms", trimmed(time, 1)),
+        time if time < 9.995 => format!("{time:.2} ms"),
+        time if time < 99.95 => format!("{time:.1} ms"),
         time if time < 9_999.5 => format!("{} ms", grouped(time.round() as u64)),
-        time => format!("{} s", trimmed(time / 1000.0, 1)),
+        time => format!("{:.1} s", time / 1000.0),
+    }
+}
+
+/// A round time that is given in milliseconds, as short as it can be.
+pub(super) fn tick(millis: f64) -> String {
+    match millis {
+        time if time < 0.9995 => format!("{} µs", (time * 1000.0).round()),
+        time if time < 999.5 => format!("{} ms", time.round()),
+        time => format!("{} s", (time / 1000.0).round()),
     }
 }
 
@@ -82,14 +91,15 @@ mod tests {
         let times = [
             (0.0004, "0 µs"),
             (0.25, "250 µs"),
-            (1.0, "1 ms"),
+            (1.0, "1.00 ms"),
             (12.34, "12.3 ms"),
             (2770.0, "2\u{202f}770 ms"),
-            (61_000.0, "61 s"),
+            (61_000.0, "61.0 s"),
         ];
         for (value, expected) in times {
             assert_eq!(millis(value), expected);
         }
+        assert_eq!([0.01, 1.0, 1e3].map(tick), ["10 µs", "1 ms", "1 s"]);
         for (value, expected) in [(0.0, "0 B"), (-1536.0, "−1.5 KiB"), (3e9, "2.8 GiB"), (1e8, "95.4 MiB")]
         {
             assert_eq!(bytes(value), expected);

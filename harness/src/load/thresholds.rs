@@ -1,0 +1,82 @@
+//! Limits and what came of them: each stage is judged by itself, so that a recovery hides no spike.
+
+use super::result::{Cell, Gate, Outcome, Process, Route, Run, Trend};
+use super::scenario::Limits;
+
+/// Judges a run by its limits, and by the growth of what was watched.
+#[must_use]
+pub fn judge(run: &Run, limits: &Limits, judges_growth: bool) -> Vec<Gate> {
+    let mut gates = Vec::new();
+    for (index, stage) in run.stages.iter().enumerate() {
+        let of_stage = |cell: &Cell| cell.stage == index;
+        if let Some(limit) = limits.error_rate {
+            let value = error_rate(run, of_stage);
+            gates.push(gate("error rate", Some(&stage.name), value, limit, ""));
+        }
+        if let Some(limit) = limits.ttft_p95_ms {
+            gates.push(gate("ttft p95", Some(&stage.name), ttft_p95(run, of_stage), limit, "ms"));
+        }
+    }
+    if let Some(limit) = limits.admission_pressure_rate {
+        let requests = run.requests();
+        let value = (requests > 0).then(|| run.pressure.causes as f64 / requests as f64);
+        gates.push(gate("admission pressure rate", None, value, limit, ""));
+    }
+    if judges_growth {
+        gates.extend(run.processes.iter().filter(|process| process.name != "mock").flat_map(growth));
+    }
+    gates
+}
+
+/// Judges a run by one without a proxy that was made on the same machine at the same time: how much later the
+/// first content comes at most, in milliseconds of the 95th percentile.
+#[must_use]
+pub fn judge_against(run: &Run, without: &Run, limit: f64) -> Vec<Gate> {
+    let stages = run.stages.iter().enumerate();
+    stages
+        .map(|(index, stage)| {
+            let of_stage = |cell: &Cell| cell.stage == index;
+            let value = ttft_p95(run, of_stage).zip(ttft_p95(without, of_stage));
+            let value = value.map(|(with, without)| with - without);
+            gate("added ttft p95", Some(&stage.name), value, limit, "ms")
+        })
+        .collect()
+}
+
+/// The share of requests that did not end well.
+#[must_use]
+pub fn error_rate(run: &Run, take: impl Fn(&Cell) -> bool) -> Option<f64> {
+    let (mut all, mut wrong) = (0_u64, 0_u64);
+    for cell in run.cells.iter().filter(|cell| take(cell)) {
+        all += cell.count;
+        wrong += if cell.outcome == Outcome::Ok { 0 } else { cell.count };
+    }
+    (all > 0).then(|| wrong as f64 / all as f64)
+}
+
+/// The 95th percentile of the time to the first content, in milliseconds, of requests that ended well. A unary
+/// reply's first content is its first byte.
+#[must_use]
+pub fn ttft_p95(run: &Run, take: impl Fn(&Cell) -> bool) -> Option<f64> {
+    let mut times = super::result::Times::default();
+    for cell in run.cells.iter().filter(|cell| take(cell) && cell.outcome == Outcome::Ok) {
+        times.add(if cell.route == Route::Compact { &cell.first_byte } else { &cell.first_content });
+    }
+    times.millis(0.95)
+}
+
+fn growth(process: &Process) -> impl Iterator<Item = Gate> {
+    process.slopes.iter().map(|slope| Gate {
+        name: format!("{} growth of {}", slope.resource, process.name),
+        stage: None,
+        value: Some(slope.low),
+        limit: 0.0,
+        unit: if slope.resource == "rss" { "B/h at least".into() } else { "per hour at least".into() },
+        passed: slope.verdict != Trend::Grows,
+    })
+}
+
+fn gate(name: &str, stage: Option<&String>, value: Option<f64>, limit: f64, unit: &str) -> Gate {
+    let passed = value.is_some_and(|value| value <= limit);
+    Gate { name: name.to_owned(), stage: stage.cloned(), value, limit, unit: unit.to_owned(), passed }
+}
