@@ -218,9 +218,8 @@ fn table(thresholds: &Thresholds, runs: &BTreeMap<String, Runs>, rows: &[Row], i
         text += &format!("not measured: {}\n", missing.join(", "));
     }
     let counts: Vec<_> = counts.iter().map(|(word, count)| format!("{word} {count}")).collect();
-    let basis = thresholds.policy.basis;
-    let end = if is_applied { "written" } else { "not written, for want of --apply" };
-    text + &format!("bench-calibrate: by {basis}: {}; {end}", counts.join(", "))
+    let end = if is_applied { "written" } else { "not written without --apply" };
+    text + &format!("bench-calibrate: {}; {end}", counts.join(", "))
 }
 
 impl Action {

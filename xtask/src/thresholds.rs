@@ -3,7 +3,7 @@
 //! Read so that everything wrong in it is said at once, with its place; written so that its comments stay.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
@@ -93,7 +93,7 @@ impl Thresholds {
     /// Reads a file; what is wrong with it is the inner error.
     pub(crate) fn open(path: &Path) -> Result<Result<Self, Vec<Mistake>>> {
         let name = path.display().to_string();
-        let content = std::fs::read_to_string(path).with_context(|| format!("failed to read {name}"))?;
+        let content = fs::read_to_string(path).with_context(|| format!("failed to read {name}"))?;
         Ok(Self::read(&Text::new(&name, &content), &content))
     }
 
@@ -202,15 +202,6 @@ impl Reader<'_> {
 
     fn wrong(&mut self, problem: String, right: impl Into<String>, at: Range<usize>) {
         self.mistakes.push(self.text.mistake(problem, right.into(), Some(at)));
-    }
-}
-
-impl fmt::Display for Basis {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Max => "the slowest run",
-            Self::Percentile => "a percentile of the runs",
-        })
     }
 }
 
