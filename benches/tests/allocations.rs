@@ -1,7 +1,7 @@
-//! How often the proxy allocates while it relays: not once per event, over HTTP and on a WebSocket.
+//! How often the proxy allocates: not once per event while it relays, and so often for each guarded case.
 //!
 //! A counting allocator counts for a whole binary, so this one has nothing else in it. It counts by
-//! thread: the proxy runs on one of its own, and what its client and its upstream allocate does not matter.
+//! thread: while it relays, the proxy runs on one of its own, and what its client and its upstream allocate does not matter.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -168,4 +168,39 @@ fn no_event_of_a_stream_is_an_allocation() {
 #[test]
 fn no_event_of_a_turn_on_a_websocket_is_an_allocation() {
     assert_none_per_event(turn);
+}
+
+/// How often one run of each guarded case of the proxy allocates, once what is kept is there.
+const OF_A_CASE: &[(&str, u64)] = &[
+    ("sse/one-write", 0),
+    ("sse/writes-of-1024", 5),
+    ("sse/writes-of-16", 8),
+    ("relay/one-event", 0),
+    ("relay/64-kib-of-events", 0),
+    ("heads/request", 3),
+    ("heads/response", 5),
+    ("select/by-rank", 1),
+    ("select/owner", 1),
+    ("select/keep-current", 1),
+    ("select/whole-request", 3),
+    ("select/publish-windows", 4),
+    ("lineage/request-without", 1),
+    ("lineage/request-with-100", 2),
+    ("lineage/short-request-with-one", 2),
+    ("lineage/delta", 0),
+    ("lineage/reasoning-of-2-kib", 0),
+];
+
+#[test]
+fn each_case_allocates_exactly_as_often_as_is_stated() {
+    let is_of_the_proxy = |name: &str| !name.starts_with("scrub/") && !name.starts_with("shards/");
+    let cases = benches::cases::all().into_iter().filter(|case| is_of_the_proxy(case.name));
+    let counted: Vec<_> = cases
+        .map(|case| {
+            let mut prepared = (case.prepare)();
+            (prepared.run)();
+            (case.name, allocation_counter::measure(|| (prepared.run)()).count_total)
+        })
+        .collect();
+    assert_eq!(counted, OF_A_CASE);
 }

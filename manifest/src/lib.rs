@@ -13,6 +13,8 @@ pub mod timings;
 
 pub mod coverage;
 
+#[cfg(feature = "run")]
 pub mod run;
 
+#[cfg(feature = "run")]
 pub mod impact;

@@ -8,6 +8,12 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 mod exit;
 
+mod bench_check;
+
+mod bench_calibrate;
+
+mod thresholds;
+
 mod ci_impact;
 
 mod ci_matrix;
@@ -68,6 +74,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    BenchCheck(bench_check::Args),
+    BenchCalibrate(bench_calibrate::Args),
     CiImpact(ci_impact::Args),
     CiMatrix(ci_matrix::Args),
     Compat(compat::Args),
@@ -97,6 +105,8 @@ fn main() -> ExitCode {
     }
     let cli = Cli::parse();
     let verdict = match &cli.task {
+        Some(Task::BenchCheck(args)) => bench_check::run(args),
+        Some(Task::BenchCalibrate(args)) => bench_calibrate::run(args),
         Some(Task::CiImpact(args)) => ci_impact::run(args),
         Some(Task::CiMatrix(args)) => ci_matrix::run(args),
         Some(Task::Compat(args)) => compat::run(args),

@@ -1,5 +1,7 @@
 //! The built program, run as a person runs it: exit codes, what stands on which stream, what is left behind.
 
+mod bench;
+
 mod ci_impact;
 
 mod compat_replay;
