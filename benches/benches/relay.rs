@@ -16,6 +16,7 @@ use prodex::config::{Config, Origin};
 use prodex::control::Control;
 use prodex::exchange::{Exchange, Ties};
 use prodex::guard::Guard;
+use prodex::metrics::{Client, Meter, Route, Series, Transport};
 use prodex::pipeline::Proxy;
 use prodex::profile::origin::Routing;
 use prodex::profile::{Credentials, Pool, Profile};
@@ -79,7 +80,9 @@ fn tap(criterion: &mut Criterion, proxy: &Arc<Proxy>) {
     {
         group.throughput(Throughput::Bytes(bytes.len() as u64));
         group.bench_function(name, |bencher| {
-            let mut account = Account::open(proxy, 1, "responses", Instant::now(), profile.enter());
+            let series =
+                Series { route: Route::Responses, transport: Transport::Http1, client: Client::Codex };
+            let mut account = Account::open(proxy, 1, series, Instant::now(), profile.enter());
             let (mut tap, mut decoder) = (Tap::new(&head), BodyLength::Chunked.decoder());
             bencher.iter(|| {
                 let look = |payload: &[u8]| tap.look(payload, |event| account.event(event));
@@ -94,10 +97,12 @@ fn tap(criterion: &mut Criterion, proxy: &Arc<Proxy>) {
 fn heads(criterion: &mut Criterion, proxy: &Proxy) {
     let (head, _) = RequestHead::parse(REQUEST.as_bytes()).expect("it is a head").expect("it is whole");
     let target = head.target().to_owned();
+    let routed = Routed::find(&head, &target).expect("it is a route");
     let exchange = Exchange {
         id: 1,
         started: Instant::now(),
-        routed: Routed::find(&head, &target).expect("it is a route"),
+        routed,
+        meter: Meter::new(&Arc::default(), Series::of(routed, Transport::Http1)),
         ties: Ties::read(&head, None),
         head,
         target,

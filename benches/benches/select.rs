@@ -16,6 +16,7 @@ use prodex::config::Config;
 use prodex::control::Control;
 use prodex::exchange::{Exchange, Ties};
 use prodex::guard::Guard;
+use prodex::metrics::{Meter, Series, Transport};
 use prodex::pipeline::{Proxy, Tries};
 use prodex::profile::quota::Source;
 use prodex::profile::{Credentials, Now, Pool, Profile};
@@ -74,11 +75,13 @@ fn proxy(home: &Path, runtime: &Runtime) -> Proxy {
 fn exchange() -> Exchange {
     let head = b"POST /backend-api/codex/responses HTTP/1.1\r\nthread-id: t\r\n\r\n";
     let (head, _) = RequestHead::parse(head).expect("it is legal").expect("it is whole");
+    let routed = Routed::find(&head, head.target()).expect("it is a model call");
     Exchange {
         id: 1,
         started: Instant::now(),
         target: head.target().to_owned(),
-        routed: Routed::find(&head, head.target()).expect("it is a model call"),
+        routed,
+        meter: Meter::new(&Arc::default(), Series::of(routed, Transport::Http1)),
         ties: Ties::read(&head, None),
         head,
         body: Bytes::new(),
@@ -113,7 +116,7 @@ fn bench(criterion: &mut Criterion) {
     let runtime = Builder::new_current_thread().enable_all().build().expect("there is memory");
     let (proxy, exchange) = (proxy(home.path(), &runtime), exchange());
     let (gate, lane) = proxy.admission.gate(Lane::Responses);
-    let mut tries = Tries::of_turn(&proxy.control.config, gate.try_enter(lane).expect("nobody else is here"));
+    let mut tries = Tries::of_turn(&proxy.control, gate.try_enter(lane).expect("nobody else is here"));
     let mut select = || runtime.block_on(proxy.select(&exchange, &mut tries)).expect("somebody is ready");
     cpu("all of select", &mut select);
     let mut group = criterion.benchmark_group("select 64");

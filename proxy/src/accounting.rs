@@ -5,7 +5,8 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use wire::http1::ResponseHead;
 use wire::limits::{limits_of_headers, windows_of_event};
@@ -16,11 +17,16 @@ use wire::sse;
 use crate::admission::Permit;
 use crate::commit::refusal::{Refusal, refusal_of_event};
 use crate::exchange::Ties;
+use crate::metrics::{Ending, Series};
 use crate::pipeline::Proxy;
 use crate::profile::quota::Source;
 use crate::profile::{InFlight, Now};
 use crate::selection::affinity;
-use crate::state::{Gate, Ticket, Tie};
+use crate::state::{Gate, Ticket, Tie, digest};
+
+pub mod recent;
+
+use recent::Turn;
 
 /// Longest event that is looked at: as much as Codex takes, and twice that. Completed events repeat the
 /// whole output before they say what it cost. Memory is used for one that is not in one piece, while it comes.
@@ -68,7 +74,7 @@ pub struct Account {
     proxy: Arc<Proxy>,
     /// The request's number.
     pub request: u64,
-    route: &'static str,
+    series: Series,
     in_flight: InFlight,
     permit: Option<Permit>,
     started: Instant,
@@ -82,26 +88,31 @@ pub struct Account {
     has_sealed: bool,
     /// When the last of the bindings that were made for it is durable.
     ticket: Ticket,
-    is_committed: bool,
+    /// With which status the response went to the client, once it does.
+    status: Option<u16>,
+    /// How long the client waited for its first byte.
+    first_byte: Duration,
+    /// The beginning of the digest of its conversation's id.
+    conversation: Option<[u8; 3]>,
     /// That the account is used up, said by an event that came before the response was committed.
     failure: Option<Refusal>,
 }
 
 impl Account {
-    /// Opens the account of an exchange that a profile serves. `request` is its number, `route` what
-    /// it is called in the log, and `started` when it came.
+    /// Opens the account of an exchange that a profile serves. `request` is its number, `series` what it is
+    /// counted with, and `started` when it came.
     #[must_use]
     pub fn open(
         proxy: &Arc<Proxy>,
         request: u64,
-        route: &'static str,
+        series: Series,
         started: Instant,
         in_flight: InFlight,
     ) -> Self {
         Self {
             proxy: Arc::clone(proxy),
             request,
-            route,
+            series,
             in_flight,
             permit: None,
             started,
@@ -112,7 +123,9 @@ impl Account {
             bound: None,
             has_sealed: false,
             ticket: Ticket::DURABLE,
-            is_committed: false,
+            status: None,
+            first_byte: Duration::ZERO,
+            conversation: None,
             failure: None,
         }
     }
@@ -132,14 +145,15 @@ impl Account {
     /// The response goes to the client from here on. `attempts` says how many it took; the permit is held
     /// until its last byte.
     pub fn commit(&mut self, status: u16, attempts: u32, permit: Option<Permit>) {
-        self.is_committed = true;
+        self.status = Some(status);
+        self.first_byte = self.proxy.control.metrics.first_byte(self.series, self.started);
         self.permit = permit;
         if let Some(refusal) = self.failure.take() {
-            self.proxy.note_refusal(self.request, self.route, self.in_flight.profile(), &refusal);
+            self.proxy.note_refusal(self.request, self.series.name(), self.in_flight.profile(), &refusal);
         }
         self.proxy.control.log.record(&RunEvent::ProfileCommit {
             request: self.request,
-            route: self.route.into(),
+            route: self.series.name().into(),
             profile: (&**self.profile()).into(),
             status,
             attempts,
@@ -167,6 +181,10 @@ impl Account {
     /// with: a turn of the conversation is its own.
     pub fn bind_conversation(&mut self, ties: &Ties) {
         let ticket = affinity::bind(&self.proxy.control.state, ties, self.profile());
+        self.conversation = ties.thread.as_ref().or(ties.session.as_ref()).map(|id| {
+            let [one, two, three, ..] = digest(id);
+            [one, two, three]
+        });
         self.ticket = self.ticket.max(ticket);
         self.proxy.profiles.set_current(self.in_flight.profile());
         self.serves();
@@ -174,7 +192,7 @@ impl Account {
 
     /// Takes note that the account serves such calls.
     pub fn serves(&self) {
-        self.proxy.note_success(self.request, self.route, self.in_flight.profile(), self.started);
+        self.proxy.note_success(self.request, self.series.name(), self.in_flight.profile(), self.started);
     }
 
     /// Looks at an event of the response.
@@ -293,8 +311,8 @@ impl Account {
     /// A failure that came too late to rotate still says that the account is used up.
     fn observe_failure(&mut self, event: EventView<'_>) {
         let Some(refusal @ Refusal::Quota { .. }) = refusal_of_event(event, Now::read().unix) else { return };
-        if self.is_committed {
-            self.proxy.note_refusal(self.request, self.route, self.in_flight.profile(), &refusal);
+        if self.status.is_some() {
+            self.proxy.note_refusal(self.request, self.series.name(), self.in_flight.profile(), &refusal);
         } else {
             self.failure = Some(refusal);
         }
@@ -305,8 +323,35 @@ impl Account {
         self.failure = None;
     }
 
+    /// Counts the exchange, which has come to its end.
+    fn count(&self, status: u16) {
+        let metrics = &self.proxy.control.metrics;
+        let has_failed = status >= 400 || matches!(self.terminal, Some(EventKind::Failed | EventKind::Error));
+        let ending = match self.outcome {
+            Outcome::Complete if has_failed => Ending::UpstreamError,
+            outcome => outcome.into(),
+        };
+        metrics.end(self.series, ending);
+        let took = self.started.elapsed();
+        metrics.duration[self.series.lane() as usize].observe(took);
+        metrics.response_bytes.fetch_add(self.bytes, Ordering::Relaxed);
+        if self.series.is_turn() {
+            self.proxy.recent.push(Turn {
+                request: self.request,
+                at: Now::read().unix,
+                route: self.series.name(),
+                profile: Arc::clone(self.profile()),
+                ending,
+                took,
+                first_byte: self.first_byte,
+                conversation: self.conversation,
+            });
+        }
+    }
+
     fn record_usage(&self, event: EventView<'_>) {
         let Some(usage) = event.usage() else { return };
+        self.proxy.control.metrics.used(&usage);
         self.proxy.control.log.record(&RunEvent::TokenUsage {
             request: self.request,
             profile: (&**self.profile()).into(),
@@ -320,10 +365,9 @@ impl Account {
 
 impl Drop for Account {
     fn drop(&mut self) {
-        if !self.is_committed {
-            return;
-        }
+        let Some(status) = self.status else { return };
         self.close(self.outcome);
+        self.count(status);
         self.proxy.control.log.record(&RunEvent::StreamComplete {
             request: self.request,
             profile: (&*self.in_flight.profile().name).into(),

@@ -7,7 +7,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Weak};
 
 use tokio::net::TcpListener;
 
@@ -17,6 +18,10 @@ use crate::profile::Now;
 use crate::secret::Secret;
 
 pub mod client;
+
+pub mod handover;
+
+mod metrics;
 
 mod server;
 
@@ -31,6 +36,8 @@ pub mod token;
 pub struct Admin {
     proxy: Arc<Proxy>,
     run: Run,
+    /// Whether another process is about to take over.
+    is_handing_over: AtomicBool,
 }
 
 /// How a proxy was started.
@@ -42,6 +49,10 @@ pub struct Run {
     pub is_launched: bool,
     /// When it began.
     pub started: Now,
+    /// What it listens with, for as long as it does.
+    pub sockets: Vec<Weak<TcpListener>>,
+    /// The same of the admin port.
+    pub port: Option<Weak<TcpListener>>,
 }
 
 impl std::fmt::Debug for Run {
@@ -60,7 +71,7 @@ impl Admin {
     /// The admin side of this proxy.
     #[must_use]
     pub fn new(proxy: Arc<Proxy>, run: Run) -> Arc<Self> {
-        Arc::new(Self { proxy, run })
+        Arc::new(Self { proxy, run, is_handing_over: AtomicBool::new(false) })
     }
 
     /// Begins to answer on the home's socket, and on the port if there is one. A home that takes no socket
@@ -81,7 +92,7 @@ impl Admin {
 /// A loopback port for scrapers.
 #[derive(Debug)]
 pub struct Port {
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     token: Secret,
 }
 
@@ -92,7 +103,22 @@ impl Port {
     /// When the port is taken, or the token can be neither read nor made.
     pub async fn open(home: &Path, address: SocketAddr) -> io::Result<Self> {
         let token = token::open(home)?;
-        Ok(Self { listener: TcpListener::bind(address).await?, token })
+        Ok(Self { listener: Arc::new(TcpListener::bind(address).await?), token })
+    }
+
+    /// Listens on with the socket of a proxy whose place is taken.
+    ///
+    /// # Errors
+    /// As for one of its own.
+    pub fn take(home: &Path, listener: std::net::TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener: Arc::new(TcpListener::from_std(listener)?), token: token::open(home)? })
+    }
+
+    /// Its socket, for as long as it is there.
+    #[must_use]
+    pub fn socket(&self) -> Weak<TcpListener> {
+        Arc::downgrade(&self.listener)
     }
 
     /// Where it listens.

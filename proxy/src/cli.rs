@@ -26,11 +26,17 @@ mod quota;
 
 mod run;
 
+mod info;
+
 mod serve;
+
+mod status;
 
 mod terminal;
 
 mod why;
+
+mod wording;
 
 /// A proxy for coding agents that pools the accounts you own
 #[derive(Debug, Parser)]
@@ -54,6 +60,8 @@ enum Command {
     Logout(login::LogOut),
     Why(why::Why),
     Quota(quota::ShowQuota),
+    Status(status::ShowStatus),
+    Info(info::ShowInfo),
     Completions(completions::Completions),
     Man(man::Man),
 }
@@ -226,6 +234,8 @@ pub fn main() -> ExitCode {
         Some(Command::Logout(logout)) => logout.execute(),
         Some(Command::Why(why)) => why.execute(),
         Some(Command::Quota(quota)) => quota.execute(),
+        Some(Command::Status(status)) => status.execute(),
+        Some(Command::Info(info)) => info.execute(),
         Some(Command::Completions(completions)) => completions.execute(command()),
         Some(Command::Man(man)) => man.execute(command()),
     };

@@ -4,12 +4,13 @@
 //! Malformed values are errors that name the place, and so are unknown keys of the file. Unknown variables are
 //! told and not refused: an older tool of the same name has some of its own. Nothing else reads the environment.
 
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::state::Durability;
+
+mod file;
 
 mod limits;
 
@@ -27,8 +28,21 @@ pub struct Setting {
     pub name: &'static str,
     /// The environment variable.
     pub env: &'static str,
+    /// Its default, as text; empty if there is none.
+    pub default: &'static str,
     /// The values that are allowed.
     pub range: &'static str,
+}
+
+/// A setting that somebody set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    /// Which.
+    pub name: &'static str,
+    /// Its value, as text.
+    pub value: String,
+    /// The file and line, the variable, or the flag that it comes from.
+    pub place: String,
 }
 
 /// What is wrong with a setting, and where it was found.
@@ -64,7 +78,7 @@ pub enum ConfigError {
         name: &'static str,
     },
     /// There is no such setting.
-    #[error("{place}: unknown setting `{name}`{hint}; `prodex info` shows the settings there are")]
+    #[error("{place}: unknown setting `{name}`{hint}; without it `prodex info` shows those there are")]
     Unknown {
         /// File and line, or the variable.
         place: String,
@@ -119,11 +133,14 @@ macro_rules! settings {
         pub struct Config {
             /// Where profiles, state and settings live: `PRODEX_HOME`, or `.prodex` in the home directory.
             pub home: PathBuf,
+            /// Those that are not at their default, in the order in which they were set; the last one counts.
+            given: Vec<Given>,
             $( $(#[doc = $doc])+ pub $name: $type, )+
         }
 
         /// Every setting.
-        pub const SETTINGS: &[Setting] = &[$( Setting { name: stringify!($name), env: $env, range: $range } ),+];
+        pub const SETTINGS: &[Setting] =
+            &[$( Setting { name: stringify!($name), env: $env, default: $default, range: $range } ),+];
 
         impl Config {
             /// The defaults, for a home.
@@ -131,13 +148,17 @@ macro_rules! settings {
             /// # Errors
             /// Never for the defaults as they stand; a test sees to that.
             fn defaults(home: PathBuf) -> Result<Self, ConfigError> {
-                Ok(Self { home, $( $name: check(stringify!($name), $default, $range, "default")? ),+ })
+                Ok(Self { home, given: Vec::new(), $( $name: check(stringify!($name), $default, $range, "default")? ),+ })
             }
 
             /// Sets one setting from text.
             fn set(&mut self, name: &str, value: &str, place: &str) -> Result<(), ConfigError> {
                 match name {
-                    $( stringify!($name) => self.$name = check(stringify!($name), value, $range, place)?, )+
+                    $( stringify!($name) => {
+                        self.$name = check(stringify!($name), value, $range, place)?;
+                        let (value, place) = (value.to_owned(), place.to_owned());
+                        self.given.push(Given { name: stringify!($name), value, place });
+                    } )+
                     _ => {
                         let (name, place) = (name.to_owned(), place.to_owned());
                         let hint = similar(&name, SETTINGS.iter().map(|setting| setting.name));
@@ -272,7 +293,7 @@ impl Config {
         let path = home.join("prodex.toml");
         let mut config = Self::defaults(home)?;
         let mut places = Places::default();
-        for (name, value, place) in read_file(&path)? {
+        for (name, value, place) in file::read(&path)? {
             config.set(&name, &value, &place)?;
             places.insert(name, place);
         }
@@ -290,6 +311,12 @@ impl Config {
         }
         limits::check(&config, &places)?;
         Ok(config)
+    }
+
+    /// What somebody set a setting to, and where; none if it is at its default.
+    #[must_use]
+    pub fn given(&self, name: &str) -> Option<&Given> {
+        self.given.iter().rev().find(|given| given.name == name)
     }
 
     /// Where the run log is written.
@@ -387,63 +414,6 @@ fn excerpt(value: &str) -> String {
         excerpt.push('…');
     }
     excerpt
-}
-
-/// The keys and values of the settings file with their places; nothing if there is no file.
-#[expect(clippy::disallowed_methods, reason = "the settings are read once, before anything listens")]
-fn read_file(path: &Path) -> Result<Vec<(String, String, String)>, ConfigError> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) if error.kind() == ErrorKind::IsADirectory => {
-            return Err(ConfigError::Directory { path: path.to_owned() });
-        }
-        Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
-    };
-    let line_at = |at: usize| bytes[..at.min(bytes.len())].iter().filter(|byte| **byte == b'\n').count() + 1;
-    let syntax = |at: usize, problem: String| {
-        let place = format!("{}:{}", path.display(), line_at(at));
-        ConfigError::Syntax { place, problem }
-    };
-    let text =
-        str::from_utf8(&bytes).map_err(|error| syntax(error.valid_up_to(), "it is not UTF-8".to_owned()))?;
-    let table = toml::de::DeTable::parse(text).map_err(|error| {
-        let at = error.span().map_or(0, |span| span.start).min(text.len());
-        let line = text.lines().nth(line_at(at) - 1).unwrap_or_default();
-        let key = line.split('=').next().map(|key| key.split_whitespace().next().unwrap_or_default());
-        let key = key.filter(|key| !key.is_empty()).map(|key| format!("`{}`: ", excerpt(key)));
-        syntax(at, format!("{}{}", key.unwrap_or_default(), error.message()))
-    })?;
-    let mut entries = Vec::new();
-    for (key, value) in table.get_ref() {
-        let place = format!("{}:{}", path.display(), line_at(key.span().start));
-        let value = match value.get_ref() {
-            toml::de::DeValue::String(value) => value.to_string(),
-            toml::de::DeValue::Boolean(value) => value.to_string(),
-            toml::de::DeValue::Integer(value) => value.to_string(),
-            toml::de::DeValue::Float(value) => value.to_string(),
-            toml::de::DeValue::Datetime(value) => value.to_string(),
-            _ => return Err(no_value(key.get_ref(), &text[value.span()], place)),
-        };
-        entries.push((key.get_ref().to_string(), value, place));
-    }
-    // The first mistake is the one that stands first.
-    entries.sort_by_key(|(_, _, place)| place.rsplit(':').next().and_then(|line| line.parse::<usize>().ok()));
-    Ok(entries)
-}
-
-/// A setting is one value; what holds several is an unknown section, or a setting that is written wrongly.
-fn no_value(key: &str, text: &str, place: String) -> ConfigError {
-    match SETTINGS.iter().find(|setting| setting.name == key) {
-        Some(Setting { name, range, .. }) => {
-            let (value, problem) = (excerpt(text), "it is not one value".to_owned());
-            ConfigError::Value { place, name, value, problem, range }
-        }
-        None => {
-            let hint = similar(key, SETTINGS.iter().map(|setting| setting.name));
-            ConfigError::Unknown { place, name: key.to_owned(), hint }
-        }
-    }
 }
 
 /// Points to a setting whose name is a few letters away.
@@ -579,20 +549,6 @@ mod tests {
         for file in ["\u{feff}workers = 3", "workers = 3\r\nkeep_alive = \"5s\"\r\n", "workers = \"3\" # x"] {
             assert_eq!(load(file, &[], &Vec::new()).unwrap().workers, 3, "{file}");
         }
-    }
-
-    #[test]
-    fn what_is_no_text_file_is_named() {
-        let home = tempfile::tempdir().unwrap();
-        let file = home.path().join("prodex.toml");
-        let load = || Config::load(Some(home.path()), &|_| None, &Vec::new()).unwrap_err().to_string();
-        std::fs::write(&file, b"workers = 3\nlog_dir = \"\xFF\"\n").unwrap();
-        assert!(load().contains("prodex.toml:2: it is not UTF-8"), "{}", load());
-        std::fs::write(&file, b"\xFF\xFEw\0").unwrap();
-        assert!(load().contains("prodex.toml:1: it is not UTF-8"), "{}", load());
-        std::fs::remove_file(&file).unwrap();
-        std::fs::create_dir(&file).unwrap();
-        assert!(load().contains("prodex.toml is a directory"), "{}", load());
     }
 
     proptest::proptest! {

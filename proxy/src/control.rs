@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::attempt::breaker::Hosts;
 use crate::config::{Config, Origin};
+use crate::metrics::Metrics;
 use crate::profile::store::Store;
 use crate::state::State;
 use crate::telemetry::RunLog;
@@ -33,6 +34,8 @@ pub struct Control {
     pub state: State,
     /// The run log.
     pub log: Arc<RunLog>,
+    /// What the run counts.
+    pub metrics: Arc<Metrics>,
     /// Trusts what upstream connections trust.
     pub tls: Arc<rustls::ClientConfig>,
     /// Tasks that go on when the request that began them is gone.
@@ -56,8 +59,8 @@ impl Control {
     ) -> Self {
         let (store, tasks) = (Store::new(&config.home), Tasks::new(runtime));
         let background = Semaphore::new(BACKGROUND);
-        let (hosts, client) = (Arc::default(), OnceLock::new());
-        Self { config, store, state, log, tls, tasks, hosts, background, client }
+        let (hosts, metrics, client) = (Arc::default(), Arc::default(), OnceLock::new());
+        Self { config, store, state, log, metrics, tls, tasks, hosts, background, client }
     }
 
     /// The HTTP client, made when it is first needed. It follows no redirects and knows no proxies: a

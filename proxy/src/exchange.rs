@@ -13,6 +13,7 @@ use tokio::sync::OnceCell;
 use wire::http1::RequestHead;
 use wire::responses::{RequestView, TURN_STATE};
 
+use crate::metrics::Meter;
 use crate::route::Routed;
 use crate::state::{Digest, digest};
 
@@ -35,6 +36,8 @@ pub struct Exchange {
     pub ties: Ties,
     /// The body without its turn state, once that was needed.
     pub stripped: OnceCell<Option<Bytes>>,
+    /// Counts it.
+    pub meter: Meter,
 }
 
 /// What ties a request to a conversation, and so to the account that has it.

@@ -24,10 +24,10 @@ impl Guard {
         Self { capability }
     }
 
-    /// Whether it asks for a capability.
+    /// What it asks for.
     #[must_use]
-    pub fn asks(&self) -> bool {
-        self.capability.is_some()
+    pub fn capability(&self) -> Option<&Secret> {
+        self.capability.as_ref()
     }
 
     /// Checks a request's head. On success says what it asks for, without the capability, and how long

@@ -40,6 +40,8 @@ pub mod state;
 
 pub mod control;
 
+pub mod metrics;
+
 pub mod admin;
 
 pub mod telemetry;

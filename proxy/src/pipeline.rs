@@ -13,6 +13,7 @@ use wire::route::{Api, Call};
 use wire::run_event::{CircuitOf, RunEvent};
 
 use crate::accounting::Account;
+use crate::accounting::recent::Recent;
 use crate::admission::{Admission, Permit};
 use crate::attempt::connection::{Connections, Peer};
 use crate::attempt::{Identity, http, websocket};
@@ -22,6 +23,7 @@ use crate::control::Control;
 use crate::error::Error;
 use crate::exchange::{Exchange, Ties, contents, readable};
 use crate::guard::Guard;
+use crate::metrics::Ending;
 use crate::profile::{Credentials, InFlight, Now, Pool, Profile, origin, refresh};
 use crate::recording::Recorder;
 use crate::reply::Reply;
@@ -61,6 +63,11 @@ pub struct Proxy {
     pub is_tls: bool,
     /// Cancelled when the proxy drains.
     pub draining: CancellationToken,
+    /// Cancelled when no further connection is accepted: because it drains, or because another process has
+    /// taken its place. Then those who are connected are served on, and let go one by one.
+    pub leaving: CancellationToken,
+    /// Who served the last turns.
+    pub recent: Recent,
     /// Records what clients send and get, if that is asked for.
     pub recorder: Option<Arc<Recorder>>,
     requests: AtomicU64,
@@ -95,6 +102,7 @@ impl Proxy {
     pub fn new(control: Arc<Control>, guard: Guard, profiles: Pool, is_tls: bool) -> Self {
         let admission = Admission::new(&control.config);
         let draining = CancellationToken::new();
+        let leaving = draining.child_token();
         Self {
             control,
             guard,
@@ -103,6 +111,8 @@ impl Proxy {
             admission,
             is_tls,
             draining,
+            leaving,
+            recent: Recent::default(),
             recorder: None,
             requests: AtomicU64::new(0),
             trace: Trace::default(),
@@ -136,6 +146,20 @@ impl Proxy {
 
     /// Has a request answered.
     pub async fn answer(
+        self: &Arc<Self>,
+        connections: &Connections,
+        exchange: &Exchange,
+        permit: Permit,
+    ) -> Answer {
+        let answer = self.find_answer(connections, exchange, permit).await;
+        match &answer {
+            Answer::Local(reply) => exchange.meter.settle(reply.ending),
+            Answer::Upstream(_) => exchange.meter.hand_over(),
+        }
+        answer
+    }
+
+    async fn find_answer(
         self: &Arc<Self>,
         connections: &Connections,
         exchange: &Exchange,
@@ -197,6 +221,21 @@ impl Proxy {
 
     /// Has an upgrade answered.
     pub async fn upgrade(
+        self: &Arc<Self>,
+        connections: &Connections,
+        exchange: &Exchange,
+        tries: &mut Tries,
+    ) -> Upgraded {
+        let upgraded = self.find_upgrade(connections, exchange, tries).await;
+        match &upgraded {
+            Upgraded::Local(reply) => exchange.meter.settle(reply.ending),
+            Upgraded::Upstream(_) => exchange.meter.hand_over(),
+            Upgraded::Opened(..) => exchange.meter.settle(Ending::Complete),
+        }
+        upgraded
+    }
+
+    async fn find_upgrade(
         self: &Arc<Self>,
         connections: &Connections,
         exchange: &Exchange,
@@ -399,7 +438,7 @@ impl Proxy {
     }
 
     fn open_account(self: &Arc<Self>, exchange: &Exchange, seat: InFlight) -> Account {
-        Account::open(self, exchange.id, exchange.routed.name(), exchange.started, seat)
+        Account::open(self, exchange.id, exchange.meter.series, exchange.started, seat)
     }
 
     pub(crate) async fn attempt_upgrade(

@@ -4,6 +4,7 @@
 //! `Retry-After` for what the proxy cannot do now; its message says who speaks.
 
 use crate::error::{Error, Side};
+use crate::metrics::Ending;
 
 /// A reply of the proxy's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,13 +15,16 @@ pub struct Reply {
     pub fields: Vec<(&'static str, String)>,
     /// The body, JSON.
     pub body: String,
+    /// What became of its request.
+    pub ending: Ending,
 }
 
 impl Reply {
     /// A reply with a JSON body.
     #[must_use]
     pub fn json(status: u16, body: &serde_json::Value) -> Self {
-        Self { status, fields: vec![("content-type", "application/json".to_owned())], body: body.to_string() }
+        let fields = vec![("content-type", "application/json".to_owned())];
+        Self { status, fields, body: body.to_string(), ending: Ending::Local }
     }
 
     /// The reply to a request that went wrong.
@@ -37,7 +41,7 @@ impl Reply {
         };
         let message = format!("prodex: {error}");
         let body = serde_json::json!({"error": {"type": kind, "code": kind, "message": message}});
-        let mut reply = Self::json(status, &body);
+        let mut reply = Self { ending: error.into(), ..Self::json(status, &body) };
         if error.side() != Side::Client {
             // Codex multiplies every 5xx by up to 30 requests; a second between them is kind to both.
             let seconds = match error {
@@ -56,7 +60,7 @@ impl Reply {
         let message = format!("prodex: {message}");
         let body = serde_json::json!({"error": {
             "type": "upgrade_required", "code": "upgrade_required", "message": message}});
-        Self::json(426, &body)
+        Self { ending: Ending::Fallback, ..Self::json(426, &body) }
     }
 
     /// The reply as a message on a WebSocket, as the backend says there what it says with a status over

@@ -6,8 +6,8 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use wire::run_event::RunEvent;
 
 use crate::attempt::connection::Connections;
+use crate::metrics::Metrics;
 use crate::pipeline::Proxy;
 use crate::stream::Stream;
 
@@ -43,7 +44,7 @@ const PORT_TRIES: usize = 16;
 /// The listening sockets.
 #[derive(Debug)]
 pub struct Listeners {
-    sockets: Vec<TcpListener>,
+    sockets: Vec<Arc<TcpListener>>,
     /// The address that was asked for, with the port that was got.
     pub address: SocketAddr,
 }
@@ -63,7 +64,7 @@ impl Listeners {
             let bound = first.local_addr()?;
             tries += 1;
             match TcpListener::bind((other, bound.port())).await {
-                Ok(second) => return Ok(Self { sockets: vec![first, second], address: bound }),
+                Ok(second) => return Ok(Self::new(vec![first, second], bound)),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                     if address.port() != 0 || tries == PORT_TRIES {
                         return Err(error);
@@ -71,11 +72,33 @@ impl Listeners {
                 }
                 // Nobody can listen there.
                 Err(error) if is_missing(&error) => {
-                    return Ok(Self { sockets: vec![first], address: bound });
+                    return Ok(Self::new(vec![first], bound));
                 }
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    fn new(sockets: Vec<TcpListener>, address: SocketAddr) -> Self {
+        Self { sockets: sockets.into_iter().map(Arc::new).collect(), address }
+    }
+
+    /// The sockets of a proxy whose place is taken.
+    ///
+    /// # Errors
+    /// When the operating system does not let them be waited for.
+    pub fn take(sockets: Vec<std::net::TcpListener>, address: SocketAddr) -> io::Result<Self> {
+        let take = |socket: std::net::TcpListener| {
+            socket.set_nonblocking(true)?;
+            TcpListener::from_std(socket)
+        };
+        Ok(Self::new(sockets.into_iter().map(take).collect::<io::Result<_>>()?, address))
+    }
+
+    /// The sockets, for as long as they are there.
+    #[must_use]
+    pub fn sockets(&self) -> Vec<Weak<TcpListener>> {
+        self.sockets.iter().map(Arc::downgrade).collect()
     }
 }
 
@@ -106,8 +129,9 @@ impl Worker {
         let worker = Arc::clone(self);
         // Counted by whoever gave the connection to this thread.
         let load = Load(Arc::clone(&self.load));
+        let open = Open::new(&self.proxy);
         self.tasks.spawn(async move {
-            let _load = load;
+            let (_load, _open) = (load, open);
             worker.accept(tcp).await;
         });
     }
@@ -157,6 +181,23 @@ struct Load(Arc<AtomicUsize>);
 impl Drop for Load {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection, counted from its beginning to its end.
+struct Open(Arc<Metrics>);
+
+impl Open {
+    fn new(proxy: &Proxy) -> Self {
+        let metrics = Arc::clone(&proxy.control.metrics);
+        metrics.connections.fetch_add(1, Ordering::Relaxed);
+        Self(metrics)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections_ended.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -230,49 +271,84 @@ pub async fn run(
     listeners: Listeners,
     tls: Option<Arc<rustls::ServerConfig>>,
 ) -> io::Result<usize> {
-    let acceptor = tls.map(tokio_rustls::TlsAcceptor::from);
-    let abort = CancellationToken::new();
-    let local = Worker::new(proxy, acceptor.clone(), Arc::default());
-    let remotes = (1..proxy.control.config.worker_count())
-        .map(|number| Remote::start(number, proxy, acceptor.as_ref(), &abort))
-        .collect::<io::Result<Vec<_>>>()?;
-    let sweep = tokio::spawn(Arc::clone(&local).sweep());
-    let accepting = listeners.sockets.into_iter().map(|listener| accept(&local, &remotes, listener));
-    let accepting = futures_join(accepting);
-    tokio::select! {
-        () = accepting => {}
-        () = proxy.draining.cancelled() => {}
+    Ok(Server::start(proxy, listeners, tls)?.run().await)
+}
+
+/// A server whose threads are there and which accepts nothing yet.
+pub struct Server {
+    proxy: Arc<Proxy>,
+    listeners: Listeners,
+    local: Arc<Worker>,
+    remotes: Vec<Remote>,
+    abort: CancellationToken,
+}
+
+impl Server {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// When one cannot be started.
+    pub fn start(
+        proxy: &Arc<Proxy>,
+        listeners: Listeners,
+        tls: Option<Arc<rustls::ServerConfig>>,
+    ) -> io::Result<Self> {
+        let acceptor = tls.map(tokio_rustls::TlsAcceptor::from);
+        let abort = CancellationToken::new();
+        let local = Worker::new(proxy, acceptor.clone(), Arc::default());
+        let remotes = (1..proxy.control.config.worker_count())
+            .map(|number| Remote::start(number, proxy, acceptor.as_ref(), &abort))
+            .collect::<io::Result<Vec<_>>>()?;
+        Ok(Self { proxy: Arc::clone(proxy), listeners, local, remotes, abort })
     }
-    let started = Instant::now();
-    proxy.control.log.record(&RunEvent::DrainStarted { active: proxy.admission.active() });
-    let mut threads = Vec::new();
-    for Remote { sender, thread, .. } in remotes {
-        // Without senders a thread knows that no connection comes any more.
-        drop(sender);
-        threads.push(thread);
-    }
-    let timeout = proxy.control.config.drain_timeout;
-    let joined =
-        tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
-    let all = async {
-        finish(&local, &abort).await;
-        // A thread that panicked has nothing in flight any more.
-        let _ = joined.await;
-    };
-    let mut all = std::pin::pin!(all);
-    let mut aborted = 0;
-    if tokio::time::timeout(timeout, &mut all).await.is_err() {
-        aborted = proxy.admission.active();
-        if let Some(recorder) = &proxy.recorder {
-            recorder.cut_short();
+
+    /// Serves until the proxy drains, and then until all requests have ended or the time for that is over.
+    /// Says how many requests were cut off. A proxy whose place is taken serves until all connections have
+    /// ended, however long that takes.
+    pub async fn run(self) -> usize {
+        let Self { proxy, listeners, local, remotes, abort } = self;
+        let sweep = tokio::spawn(Arc::clone(&local).sweep());
+        let accepting = listeners.sockets.into_iter().map(|listener| accept(&local, &remotes, listener));
+        tokio::select! {
+            () = futures_join(accepting) => {}
+            () = proxy.leaving.cancelled() => {}
         }
-        abort.cancel();
-        all.await;
+        let log = &proxy.control.log;
+        let mut threads = Vec::new();
+        for Remote { sender, thread, .. } in remotes {
+            // Without senders a thread knows that no connection comes any more.
+            drop(sender);
+            threads.push(thread);
+        }
+        let joined =
+            tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+        let all = async {
+            finish(&local, &abort).await;
+            // A thread that panicked has nothing in flight any more.
+            let _ = joined.await;
+        };
+        let mut all = std::pin::pin!(all);
+        let has_ended = tokio::select! {
+            biased;
+            () = proxy.draining.cancelled() => false,
+            () = &mut all => true,
+        };
+        let started = Instant::now();
+        log.record(&RunEvent::DrainStarted { active: proxy.admission.active() });
+        let mut aborted = 0;
+        if !has_ended && tokio::time::timeout(proxy.control.config.drain_timeout, &mut all).await.is_err() {
+            aborted = proxy.admission.active();
+            if let Some(recorder) = &proxy.recorder {
+                recorder.cut_short();
+            }
+            abort.cancel();
+            all.await;
+        }
+        sweep.abort();
+        let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        log.record(&RunEvent::DrainFinished { aborted, ms });
+        aborted
     }
-    sweep.abort();
-    let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    proxy.control.log.record(&RunEvent::DrainFinished { aborted, ms });
-    Ok(aborted)
 }
 
 /// Waits for all of a few futures.
@@ -286,7 +362,7 @@ async fn futures_join(futures: impl Iterator<Item = impl Future<Output = ()>>) {
 }
 
 /// Accepts connections and gives each to the thread that has the fewest.
-async fn accept(local: &Arc<Worker>, remotes: &[Remote], listener: TcpListener) {
+async fn accept(local: &Arc<Worker>, remotes: &[Remote], listener: Arc<TcpListener>) {
     loop {
         let tcp = match listener.accept().await {
             Ok((tcp, _)) => tcp,

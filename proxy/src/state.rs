@@ -294,6 +294,12 @@ impl State {
         serde_json::from_str(&text).ok()
     }
 
+    /// How much waits to be written.
+    #[must_use]
+    pub fn backlog(&self) -> usize {
+        self.writer.as_ref().map_or(0, Writer::backlog)
+    }
+
     /// Writes what is waiting and closes the database. From then on nothing is durable, and nobody waits.
     pub fn close(&self) {
         if let Some(writer) = &self.writer {

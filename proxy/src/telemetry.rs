@@ -9,6 +9,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -47,6 +48,8 @@ struct Shared {
     waiting: Mutex<Waiting>,
     /// Told when the first line of a burst comes, and at the end.
     changed: Condvar,
+    /// How many lines are lost, in all.
+    lost: AtomicU64,
 }
 
 /// Lines on their way to the disk.
@@ -98,6 +101,12 @@ impl RunLog {
         self.path.as_deref()
     }
 
+    /// How many lines did not get to the disk.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.shared.lost.load(Ordering::Relaxed)
+    }
+
     /// Appends an event.
     pub fn record(&self, event: &RunEvent<'_>) {
         thread_local! {
@@ -112,6 +121,7 @@ impl RunLog {
             }
             if waiting.lines.len() + line.len() > MAX_WAITING {
                 waiting.dropped += 1;
+                self.shared.lost.fetch_add(1, Ordering::Relaxed);
                 return;
             }
             let is_first = waiting.lines.is_empty();
@@ -216,6 +226,8 @@ fn write_lines(file: File, shared: &Shared) {
             // A full disk must not stop the proxy; what was lost is told when there is room again. The line
             // that would have told of earlier losses is the last, so it is among them.
             shared.waiting().dropped += lost + dropped;
+            // Those that had been dropped before are counted already, and the line that told so is no loss.
+            shared.lost.fetch_add(lost - u64::from(dropped > 0), Ordering::Relaxed);
         }
         batch.clear();
         if is_closed {

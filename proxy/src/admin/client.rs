@@ -1,13 +1,17 @@
 //! Asking the running proxies of a home: for the command line, so it blocks.
 
 use std::io::{self, Read as _, Write as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use wire::http1::ResponseHead;
 
 use super::socket;
+use super::status::Phase;
+use crate::launch::Ready;
 
 /// How long a proxy may take to take a question, and for each piece of its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -21,6 +25,25 @@ pub struct Running {
     /// Its process, as the name of its socket says.
     pub pid: u32,
     path: PathBuf,
+}
+
+/// What a launcher needs that points a client at a running proxy. It holds the capability.
+#[derive(Clone, Deserialize)]
+pub struct LaunchInfo {
+    /// The process.
+    pub pid: u32,
+    /// Its address, and the URLs of its clients.
+    pub ready: Ready,
+    /// Whether it belongs to a `prodex run`.
+    pub launched: bool,
+    /// What it is doing.
+    pub state: Phase,
+    /// Where it sends everything, if that is not to the vendors.
+    pub upstream: Option<String>,
+    /// The only profiles that it may use, if not all.
+    pub scope: Option<Vec<String>>,
+    /// Whether it records what clients send.
+    pub recorded: bool,
 }
 
 /// Why there is no answer.
@@ -100,6 +123,26 @@ impl Running {
     /// When there is no answer, or a refusal.
     pub fn post(&self, path: &str) -> Result<Vec<u8>, ClientError> {
         self.ask("POST", path)
+    }
+
+    /// What a launcher needs that points a client at it.
+    ///
+    /// # Errors
+    /// When there is no answer, or one of another version.
+    pub fn launch(&self) -> Result<LaunchInfo, ClientError> {
+        self.get_json("/launch")
+    }
+
+    /// Whether it serves, and does not belong to a `prodex run`.
+    #[must_use]
+    pub fn can_be_replaced(&self) -> bool {
+        self.launch().is_ok_and(|launch| launch.state == Phase::Serving && !launch.launched)
+    }
+
+    /// Whether it listens at this address.
+    #[must_use]
+    pub fn listens_at(&self, address: SocketAddr) -> bool {
+        self.launch().is_ok_and(|launch| launch.state == Phase::Serving && launch.ready.listen == address)
     }
 
     fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, ClientError> {

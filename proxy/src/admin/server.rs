@@ -15,9 +15,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::Admin;
 use super::status::{self, Phase};
+use super::{Admin, handover, metrics};
 use crate::guard::is_local_authority;
+use crate::metrics::exposition::CONTENT_TYPE;
 use crate::profile::roster;
 use crate::secret::Secret;
 
@@ -51,11 +52,16 @@ pub(super) async fn unix(admin: Arc<Admin>, listener: UnixListener) {
 }
 
 /// Answers on the port.
-pub(super) async fn tcp(admin: Arc<Admin>, listener: TcpListener, token: Secret) {
+pub(super) async fn tcp(admin: Arc<Admin>, listener: Arc<TcpListener>, token: Secret) {
     let (room, token) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), Arc::new(token));
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            // The one who has the place has the port, too.
+            () = admin.proxy.leaving.cancelled() => return,
+        };
+        match accepted {
             Ok((stream, _)) => serve(&admin, stream, Caller::Port(Arc::clone(&token)), permit),
             Err(_) => back_off().await,
         }
@@ -80,21 +86,23 @@ fn serve(
     let admin = Arc::clone(admin);
     let service = service_fn(move |request: Request<Incoming>| {
         let (admin, caller) = (Arc::clone(&admin), caller.clone());
-        async move { Ok::<_, Infallible>(answer(&admin, &caller, &request).await) }
+        async move { Ok::<_, Infallible>(answer(&admin, &caller, request).await) }
     });
     tokio::spawn(async move {
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(16 * 1024);
         // A client that breaks off is nobody's failure.
-        let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+        let _ = builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
         drop(permit);
     });
 }
 
 type Answer = Response<Full<Bytes>>;
 
-async fn answer(admin: &Arc<Admin>, caller: &Caller, request: &Request<Incoming>) -> Answer {
+async fn answer(admin: &Arc<Admin>, caller: &Caller, request: Request<Incoming>) -> Answer {
+    let is_handover = request.method() == Method::POST && request.uri().path() == "/handover";
     match check(request.headers(), caller) {
+        Ok(()) if is_handover && matches!(caller, Caller::Owner) => handover::answer(admin, request),
         Ok(()) => route(admin, caller, request.method(), request.uri().path()).await,
         Err((status, problem)) => {
             let mut answer = error(status, problem);
@@ -116,10 +124,11 @@ async fn route(admin: &Arc<Admin>, caller: &Caller, method: &Method, path: &str)
                 if phase == Phase::Serving { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
             json(status, &json!({"state": phase}))
         }
+        ("GET", "/metrics") => text(StatusCode::OK, CONTENT_TYPE, metrics::render(admin)),
         ("GET", "/status") => json(StatusCode::OK, &json!(status::take(admin))),
         ("GET", "/launch") if is_owner => json(StatusCode::OK, &admin.launch()),
         ("GET", "/watch") if is_owner => {
-            admin.proxy.draining.cancelled().await;
+            admin.proxy.leaving.cancelled().await;
             json(StatusCode::OK, &json!({"state": Phase::of(&admin.proxy)}))
         }
         ("POST", "/reload") if is_owner => {
@@ -128,9 +137,9 @@ async fn route(admin: &Arc<Admin>, caller: &Caller, method: &Method, path: &str)
                 Err(problem) => error(StatusCode::INTERNAL_SERVER_ERROR, &problem),
             }
         }
-        (_, "/healthz" | "/status") => not_allowed("GET"),
+        (_, "/healthz" | "/status" | "/metrics") => not_allowed("GET"),
         (_, "/launch" | "/watch") if is_owner => not_allowed("GET"),
-        (_, "/reload") if is_owner => not_allowed("POST"),
+        (_, "/reload" | "/handover") if is_owner => not_allowed("POST"),
         _ => error(StatusCode::NOT_FOUND, "there is nothing at this path"),
     }
 }
@@ -185,7 +194,7 @@ fn json(status: StatusCode, value: &Value) -> Answer {
     text(status, "application/json", format!("{value}\n"))
 }
 
-fn error(status: StatusCode, problem: &str) -> Answer {
+pub(super) fn error(status: StatusCode, problem: &str) -> Answer {
     json(status, &json!({"error": problem}))
 }
 

@@ -131,7 +131,7 @@ pub fn find(home: &Path) -> Vec<(u32, PathBuf)> {
 }
 
 /// Whether there is no such process.
-fn is_gone(pid: u32) -> bool {
+pub(super) fn is_gone(pid: u32) -> bool {
     i32::try_from(pid).is_ok_and(|pid| kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH))
 }
 

@@ -5,17 +5,19 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use wire::route::Api;
 use wire::run_event::CircuitOf;
 
 use super::Admin;
+use crate::accounting::recent::Turn;
 use crate::admission::gate::{Gate, View};
 use crate::pipeline::Proxy;
 use crate::profile::{Now, Profile};
 use crate::route::Lane;
-use crate::selection::{Candidate, State};
+use crate::selection::{Candidate, Snapshot, State};
 
 /// The version of the status: a change that a reader could stumble over raises it.
 pub const VERSION: u32 = 1;
@@ -26,6 +28,8 @@ pub const VERSION: u32 = 1;
 pub enum Phase {
     /// It takes requests.
     Serving,
+    /// Another process has taken its place; it serves those who are connected, and ends when they have.
+    Superseded,
     /// It lets those in flight end, and ends.
     Draining,
 }
@@ -34,7 +38,11 @@ impl Phase {
     /// The phase of this proxy.
     #[must_use]
     pub fn of(proxy: &Proxy) -> Self {
-        if proxy.draining.is_cancelled() { Self::Draining } else { Self::Serving }
+        match (proxy.draining.is_cancelled(), proxy.leaving.is_cancelled()) {
+            (true, _) => Self::Draining,
+            (false, true) => Self::Superseded,
+            (false, false) => Self::Serving,
+        }
     }
 }
 
@@ -75,8 +83,31 @@ pub struct Status {
     pub waiting: Waiting,
     /// The profiles, by name.
     pub profiles: Vec<ProfileStatus>,
+    /// Who served the last turns, the latest first.
+    pub recent: Vec<TurnStatus>,
     /// The upstreams that could not be reached a moment ago, and that nobody tries now.
     pub unreachable: Vec<String>,
+}
+
+/// A turn that has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TurnStatus {
+    /// Its number in the run log.
+    pub request: u64,
+    /// When it ended.
+    pub at: i64,
+    /// What it is called in the run log.
+    pub route: String,
+    /// Who served it.
+    pub profile: String,
+    /// How it ended, as in `prodex_requests_total`.
+    pub outcome: String,
+    /// How long it took.
+    pub ms: u64,
+    /// How long its client waited for the first byte.
+    pub first_byte_ms: u64,
+    /// Six digits that the turns of one conversation have in common.
+    pub conversation: Option<String>,
 }
 
 /// The requests of a lane.
@@ -182,13 +213,7 @@ pub(super) fn take(admin: &Admin) -> Status {
     for api in [Api::Chatgpt, Api::OpenAi] {
         let snapshot = proxy.snapshot(api);
         let members = proxy.profiles.of(api);
-        let current = snapshot.current.clone();
-        for profile in members.iter() {
-            if let Some(candidate) = snapshot.get(&profile.name) {
-                let is_current = current.as_ref() == Some(&profile.name);
-                profiles.push(describe(profile, candidate, is_current, now));
-            }
-        }
+        profiles.extend(members.iter().filter_map(|profile| of_profile(profile, &snapshot, now)));
     }
     profiles.sort_by(|one, two| one.name.cmp(&two.name));
     Status {
@@ -200,7 +225,7 @@ pub(super) fn take(admin: &Admin) -> Status {
         uptime_s: now.instant.saturating_duration_since(run.started.instant).as_secs(),
         listen: run.ready.listen.to_string(),
         tls: proxy.is_tls,
-        auth: proxy.guard.asks(),
+        auth: proxy.guard.capability().is_some(),
         launched: run.is_launched,
         log: proxy.control.log.path().map(Into::into),
         scope: proxy.profiles.scope().map(<[String]>::to_vec),
@@ -209,6 +234,7 @@ pub(super) fn take(admin: &Admin) -> Status {
         websockets: proxy.admission.sockets(),
         waiting,
         profiles,
+        recent: proxy.recent.turns().into_iter().map(TurnStatus::from).collect(),
         unreachable: proxy.control.hosts.unreachable(),
     }
 }
@@ -231,6 +257,23 @@ fn queue(proxy: &Proxy) -> (Vec<LaneStatus>, Waiting) {
     (lanes, waiting)
 }
 
+impl From<Turn> for TurnStatus {
+    fn from(turn: Turn) -> Self {
+        let milliseconds = |took: Duration| u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let digits = |[one, two, three]: [u8; 3]| format!("{one:02x}{two:02x}{three:02x}");
+        Self {
+            request: turn.request,
+            at: turn.at,
+            route: turn.route.to_owned(),
+            profile: turn.profile.to_string(),
+            outcome: turn.ending.name().to_owned(),
+            ms: milliseconds(turn.took),
+            first_byte_ms: milliseconds(turn.first_byte),
+            conversation: turn.conversation.map(digits),
+        }
+    }
+}
+
 impl Waiting {
     /// Adds who waits at a gate, or in one of its lanes.
     fn add(&mut self, gate: &Arc<Gate>, lane: Option<usize>, place: &str) {
@@ -246,6 +289,13 @@ impl Waiting {
             }
         }
     }
+}
+
+/// What a snapshot says of a profile; none if it was taken without it.
+#[must_use]
+pub fn of_profile(profile: &Profile, snapshot: &Snapshot, now: Now) -> Option<ProfileStatus> {
+    let is_current = snapshot.current.as_ref() == Some(&profile.name);
+    Some(describe(profile, snapshot.get(&profile.name)?, is_current, now))
 }
 
 fn describe(profile: &Profile, candidate: Candidate<'_>, is_current: bool, now: Now) -> ProfileStatus {

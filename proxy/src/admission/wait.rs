@@ -8,6 +8,7 @@ use wire::run_event::RunEvent;
 
 use super::gate::{Ask, Entry, Gate, Permit, Place, Reason};
 use super::{Refused, Subject};
+use crate::metrics::Metrics;
 use crate::telemetry::RunLog;
 
 /// From when on a wait is worth a line of the log.
@@ -20,6 +21,8 @@ pub struct Patience<'a> {
     pub limit: Duration,
     /// The run log.
     pub log: &'a RunLog,
+    /// Where it is counted that there was no place.
+    pub metrics: &'a Metrics,
 }
 
 /// Takes a place in flight, or waits for one. A request that is dropped meanwhile leaves the queue at once.
@@ -124,6 +127,7 @@ impl Waiter<'_> {
 
     /// Makes the refusal, and logs which limit it comes from.
     fn refuse(&self, reason: Reason) -> Refused {
+        self.patience.metrics.not_admitted(self.subject, reason);
         let (active, limit) = match reason {
             Reason::Active => (self.gate.active(), self.gate.limit()),
             Reason::Lane => self.gate.lane(self.ask.lane),

@@ -207,6 +207,7 @@ mod tests {
     use super::*;
     use crate::config::Origin;
     use crate::exchange::Ties;
+    use crate::metrics::{Meter, Series, Transport};
     use crate::profile::credentials::Credentials;
     use crate::route::Routed;
     use bytes::Bytes;
@@ -224,6 +225,7 @@ mod tests {
             ties: Ties::default(),
             stripped: tokio::sync::OnceCell::new(),
             body: Bytes::from_static(body),
+            meter: Meter::new(&Arc::default(), Series::of(routed, Transport::Http1)),
             routed,
             head,
         }

@@ -12,7 +12,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use wire::run_event::RunEvent;
 
 use super::{Exit, Failure, Home, runtime};
-use crate::admin::{Admin, Port, Run};
+use crate::admin::handover::{self, Taken};
+use crate::admin::{Admin, Port, Run, client};
 use crate::config::{Config, Overrides, unknown_variables};
 use crate::control::{Control, describe};
 use crate::guard::Guard;
@@ -25,7 +26,7 @@ use crate::profile::{Now, Pool};
 use crate::recording::Recorder;
 use crate::secret::Secret;
 use crate::server::authority::{Authority, TlsError, client_config};
-use crate::server::{Listeners, run};
+use crate::server::{Listeners, Server};
 use crate::state::{Recovery, State};
 use crate::telemetry::RunLog;
 
@@ -50,9 +51,15 @@ pub(super) struct Serve {
     /// Serve without the capability: everybody on this machine may use the profiles (for a laboratory)
     #[arg(long)]
     no_auth: bool,
+    /// Take the place of a running proxy of this home, which then lets its clients go one by one
+    ///
+    /// The listening sockets, the capability and TLS are taken over: no client notices. Without one that
+    /// runs it just starts; of several, name one by its process id.
+    #[arg(long, value_name = "PID", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
+    replace: Option<u32>,
     /// Take the capability from the first line of standard input, and stop when that ends: a launcher
     /// that dies takes the proxy with it
-    #[arg(long, hide = true, conflicts_with = "no_auth")]
+    #[arg(long, hide = true, conflicts_with_all = ["no_auth", "replace"])]
     launched: bool,
 }
 
@@ -111,7 +118,6 @@ impl Serve {
         let profiles = load_profiles(&config, &self.options.only)?;
         let log = open_log(&config)?;
         let upstream_tls = Arc::new(client_config(config.upstream_ca.as_deref())?);
-        let authority = self.options.tls.then(|| Authority::open(&config.home)).transpose()?;
         let runtime = runtime()?;
         let handle = runtime.handle().clone();
         let state = open_state(&config, &log)?;
@@ -119,7 +125,7 @@ impl Serve {
             profile.recall(&state);
         }
         let control = Arc::new(Control::new(config, state, Arc::clone(&log), upstream_tls, handle));
-        let result = runtime.block_on(self.serve(control, profiles, authority.as_ref()));
+        let result = runtime.block_on(self.serve(control, profiles));
         // What must come to its end has; a read of standard input need not. With the tasks go the connections
         // that were cut off, and with the last of them the recorder.
         runtime.shutdown_background();
@@ -127,27 +133,33 @@ impl Serve {
         result
     }
 
-    async fn serve(
-        self,
-        control: Arc<Control>,
-        profiles: Pool,
-        authority: Option<&Authority>,
-    ) -> Result<Exit, Failure> {
-        let capability = match (self.no_auth, self.launched) {
-            (true, _) => None,
-            (_, true) => Some(read_capability()?),
+    async fn serve(self, control: Arc<Control>, profiles: Pool) -> Result<Exit, Failure> {
+        let taken = match self.replace {
+            Some(pid) => self.take_over(&control.config, pid).await?,
+            None => None,
+        };
+        let is_tls = taken.as_ref().map_or(self.options.tls, |taken| taken.tls);
+        let authority = is_tls.then(|| Authority::open(&control.config.home)).transpose()?;
+        let capability = match (&taken, self.no_auth, self.launched) {
+            (Some(taken), _, _) => taken.capability.clone(),
+            (None, true, _) => None,
+            (None, _, true) => Some(read_capability()?),
             _ => Some(random_capability()?),
         };
         let recorder = self.options.recorder(capability.as_ref())?;
-        let listen = control.config.listen;
-        let listeners = Listeners::bind(listen).await.map_err(|error| {
-            let advice = "stop what listens there, or choose another with --listen (port 0 takes a free one)";
-            Failure::new(Exit::Environment, format!("cannot listen on {listen}: {error}; {advice}"))
-        })?;
-        let tls = authority.map(Authority::server_config).transpose()?.map(Arc::new);
-        let certificate = authority.map(|authority| &*authority.certificate);
+        let (listeners, confirm, port) = match taken {
+            Some(taken) => {
+                let listen = taken.listen;
+                let (confirm, sockets, port) = taken.confirm();
+                let environment = |error: std::io::Error| Failure::of(Exit::Environment, &error);
+                (Listeners::take(sockets, listen).map_err(environment)?, Some(confirm), port)
+            }
+            None => (self.bind(&control.config).await?, None, None),
+        };
+        let tls = authority.as_ref().map(Authority::server_config).transpose()?.map(Arc::new);
+        let certificate = authority.as_ref().map(|authority| &*authority.certificate);
         let ready = Ready::new(listeners.address, certificate, capability.as_ref());
-        let port = open_port(&control.config).await?;
+        let port = open_port(&control.config, port).await?;
         let started = Now::read();
         let count = profiles.profiles().len();
         let mut proxy = Proxy::new(control, Guard::new(capability), profiles, tls.is_some());
@@ -165,7 +177,22 @@ impl Serve {
             Ok(signals) => drop(tokio::spawn(drain_on_signal(Arc::clone(&proxy), signals))),
             Err(_) => eprintln!("prodex: signals cannot be received; stop the proxy with SIGKILL"),
         }
-        let run_facts = Run { ready: ready.clone(), is_launched: self.launched, started };
+        let sockets = listeners.sockets();
+        let server = Server::start(&proxy, listeners, tls);
+        let server = server.map_err(|error| Failure::of(Exit::Environment, &error))?;
+        if let Some(confirm) = confirm {
+            confirm.ready().await.map_err(|error| {
+                let problem = format!("the running proxy did not let go, and goes on: {error}");
+                Failure::new(Exit::Environment, problem)
+            })?;
+        }
+        let run_facts = Run {
+            ready: ready.clone(),
+            is_launched: self.launched,
+            started,
+            sockets,
+            port: port.as_ref().map(Port::socket),
+        };
         let admin = Admin::new(Arc::clone(&proxy), run_facts).serve(port, |error| {
             eprintln!("prodex: no command will find this proxy, there is no socket for it: {error}");
         });
@@ -173,8 +200,7 @@ impl Serve {
         if self.launched {
             tokio::spawn(drain_on_stdin(Arc::clone(&proxy)));
         }
-        let aborted =
-            run(&proxy, listeners, tls).await.map_err(|error| Failure::of(Exit::Environment, &error))?;
+        let aborted = server.run().await;
         // A renewed token that is not written yet would be lost.
         proxy.control.tasks.end(proxy.control.config.control_timeout + SAVE).await;
         let saving = async {
@@ -193,6 +219,68 @@ impl Serve {
             eprintln!("prodex: {aborted} requests were cut off at the end of the drain");
         }
         Ok(Exit::Ok)
+    }
+
+    async fn bind(&self, config: &Config) -> Result<Listeners, Failure> {
+        let listen = config.listen;
+        Listeners::bind(listen).await.map_err(|error| {
+            let mut advice =
+                "stop what listens there, or choose another with --listen (port 0 takes a free one)"
+                    .to_owned();
+            if client::running(&config.home).iter().any(|one| one.listens_at(listen)) {
+                advice = "a proxy of this home does; `prodex serve --replace` takes its place".to_owned();
+            }
+            Failure::new(Exit::Environment, format!("cannot listen on {listen}: {error}; {advice}"))
+        })
+    }
+
+    /// Takes the sockets of the running proxy that is to be replaced; none if nobody runs.
+    async fn take_over(&self, config: &Config, pid: u32) -> Result<Option<Taken>, Failure> {
+        let mut running = client::running(&config.home);
+        running.retain(|one| if pid > 0 { one.pid == pid } else { one.can_be_replaced() });
+        let running = match &running[..] {
+            [one] => one,
+            [] if pid > 0 => {
+                let problem = format!("no proxy of this home has process id {pid}");
+                let advice = "`prodex status` shows those that run";
+                return Err(Failure::new(Exit::Failure, format!("{problem}; {advice}")));
+            }
+            [] => {
+                eprintln!("prodex: no proxy of this home runs that could be replaced; starting one");
+                return Ok(None);
+            }
+            several => {
+                let pids: Vec<_> = several.iter().map(|one| one.pid.to_string()).collect();
+                let problem = format!("several proxies of this home run ({})", pids.join(", "));
+                return Err(Failure::new(Exit::Usage, format!("{problem}; say which with --replace=PID")));
+            }
+        };
+        let taken = handover::take(running.path()).await.map_err(|error| {
+            let problem = format!("cannot take over from process {}: {error}", running.pid);
+            Failure::new(Exit::Environment, problem)
+        })?;
+        self.check_taken(config, &taken)?;
+        eprintln!("prodex: taking over from process {} (prodex {})", taken.pid, taken.program);
+        Ok(Some(taken))
+    }
+
+    /// Clients are to notice nothing, so what they see cannot be changed on the way.
+    fn check_taken(&self, config: &Config, taken: &Taken) -> Result<(), Failure> {
+        let fixed = |flag: &str, is: &str| {
+            let problem = format!("{flag} cannot be with --replace: process {} {is}", taken.pid);
+            Err(Failure::new(Exit::Usage, format!("{problem}; leave it out, or stop that one first")))
+        };
+        let listen = self.options.listen.is_some().then_some(config.listen);
+        if listen.is_some_and(|listen| listen.port() != 0 && listen != taken.listen) {
+            return fixed("--listen", &format!("listens on {}", taken.listen));
+        }
+        if self.options.tls && !taken.tls {
+            return fixed("--tls", "listens without TLS");
+        }
+        if self.no_auth && taken.capability.is_some() {
+            return fixed("--no-auth", "asks for a capability");
+        }
+        Ok(())
     }
 
     /// Says where the proxy is: to a launcher on standard output, to a person on standard error.
@@ -263,9 +351,18 @@ pub(super) fn random_capability() -> Result<Secret, Failure> {
 }
 
 /// Listens on the port for scrapers, if there is to be one.
-async fn open_port(config: &Config) -> Result<Option<Port>, Failure> {
+async fn open_port(config: &Config, taken: Option<std::net::TcpListener>) -> Result<Option<Port>, Failure> {
     let Some(address) = config.admin_listen else { return Ok(None) };
-    let port = Port::open(&config.home, address).await.map_err(|error| {
+    let is_same = |taken: &std::net::TcpListener| {
+        let is_at =
+            |at: std::net::SocketAddr| at == address || (address.port() == 0 && at.ip() == address.ip());
+        taken.local_addr().is_ok_and(is_at)
+    };
+    let port = match taken.filter(is_same) {
+        Some(taken) => Port::take(&config.home, taken),
+        None => Port::open(&config.home, address).await,
+    };
+    let port = port.map_err(|error| {
         let advice = "choose another with admin_listen, or PRODEX_ADMIN_LISTEN";
         Failure::new(Exit::Environment, format!("no admin port at {address}: {error}; {advice}"))
     })?;

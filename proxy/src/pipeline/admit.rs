@@ -41,6 +41,7 @@ impl Proxy {
     pub fn admit_socket(&self, request: u64) -> Result<Permit, Error> {
         self.admission.open_socket().map_err(|refused| {
             let (active, limit) = (refused.active, refused.limit);
+            self.control.metrics.not_admitted(&refused.subject, refused.reason);
             let lane = "sockets".into();
             self.control.log.record(&RunEvent::RuntimeProxyLaneLimitReached { request, lane, active, limit });
             Error::Busy(refused)
@@ -85,7 +86,8 @@ impl Proxy {
         let is_side = subject == Subject::Lane(Lane::Standard);
         // Unanswered, a call beside the turns keeps a turn waiting.
         let most = if is_side { config.side_response_timeout } else { config.admission_wait };
-        let patience = Patience { limit: config.admission_wait.min(most), log: &self.control.log };
+        let (log, metrics) = (&self.control.log, &self.control.metrics);
+        let patience = Patience { limit: config.admission_wait.min(most), log, metrics };
         tokio::select! {
             entered = admission::enter(gate, ask, &subject, patience) => entered.map_err(Error::Busy),
             () = self.draining.cancelled() => Err(Error::Draining),

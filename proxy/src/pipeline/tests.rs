@@ -11,6 +11,7 @@ use wire::http1::RequestHead;
 
 use super::*;
 use crate::config::Config;
+use crate::metrics::{Meter, Series, Transport};
 use crate::route::Routed;
 use crate::server::authority::client_config;
 use crate::telemetry::RunLog;
@@ -42,7 +43,9 @@ fn exchange() -> Exchange {
 
 fn exchange_of(head: &str) -> Exchange {
     let (head, _) = RequestHead::parse(head.as_bytes()).unwrap().unwrap();
+    let series = Series::of(Routed::find(&head, head.target()).unwrap(), Transport::Http1);
     Exchange {
+        meter: Meter::new(&Arc::default(), series),
         id: 0,
         started: Instant::now(),
         target: head.target().to_owned(),
@@ -118,7 +121,7 @@ async fn one_request_at_a_time_tries_a_profile_that_refused() {
     let exchange = exchange();
     let before = proxy.snapshot(Api::Chatgpt);
     let choose = |request, snapshot| {
-        let mut tries = Tries::of_turn(&proxy.control.config, permit(&proxy));
+        let mut tries = Tries::of_turn(&proxy.control, permit(&proxy));
         let chosen = proxy.choose(&exchange, request, snapshot, None, true, &mut tries);
         (chosen.unwrap().name.to_string(), tries)
     };
@@ -163,7 +166,7 @@ async fn a_parked_profile_is_waited_for_only_where_nobody_else_can_serve() {
             }
         }
         let (gate, lane) = proxy.admission.gate(crate::route::Lane::Responses);
-        let mut tries = Tries::of_turn(&proxy.control.config, gate.try_enter(lane).unwrap());
+        let mut tries = Tries::of_turn(&proxy.control, gate.try_enter(lane).unwrap());
         let mut selecting = std::pin::pin!(proxy.select(&exchange, &mut tries));
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         let polled = selecting.as_mut().poll(&mut context);

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use crate::admission::Permit;
 use crate::commit::Committed;
 use crate::commit::refusal::Refusal;
-use crate::config::Config;
 use crate::control::Control;
 use crate::error::{ConnectStep, Error};
 use crate::exchange::Exchange;
+use crate::metrics::{Metrics, Refused};
 use crate::profile::Profile;
 use crate::selection::affinity;
 
@@ -73,6 +73,10 @@ pub struct Tries {
     probe: Option<Probe>,
     /// Whether the request may be sent again though an upstream may have acted on it.
     is_repeatable: bool,
+    /// Where attempts are counted.
+    metrics: Option<Arc<Metrics>>,
+    /// What the attempt before the next came to.
+    behind: Option<Refused>,
 }
 
 impl Tries {
@@ -86,14 +90,17 @@ impl Tries {
             (config.max_attempts, config.attempt_window)
         };
         let (started, is_repeatable) = (exchange.started, exchange.is_repeatable());
-        Self { started, max_count, window, permit: Some(permit), is_repeatable, ..Self::spent() }
+        let metrics = Some(Arc::clone(&control.metrics));
+        Self { started, max_count, window, permit: Some(permit), is_repeatable, metrics, ..Self::spent() }
     }
 
     /// Nothing has been tried for a turn on a WebSocket. What is sent again is only the opening of one.
     #[must_use]
-    pub fn of_turn(config: &Config, permit: Permit) -> Self {
+    pub fn of_turn(control: &Control, permit: Permit) -> Self {
+        let config = &control.config;
         let (max_count, window) = (config.max_continuation_attempts, config.continuation_window);
-        Self { max_count, window, permit: Some(permit), is_repeatable: true, ..Self::spent() }
+        let metrics = Some(Arc::clone(&control.metrics));
+        Self { max_count, window, permit: Some(permit), is_repeatable: true, metrics, ..Self::spent() }
     }
 
     /// A request for which nothing more may be tried.
@@ -114,12 +121,26 @@ impl Tries {
             permit: None,
             probe: None,
             is_repeatable: false,
+            metrics: None,
+            behind: None,
         }
     }
 
     /// Counts an attempt.
     pub fn begin(&mut self) {
         self.count += 1;
+        let behind = self.behind.take();
+        if let Some(metrics) = &self.metrics {
+            metrics.attempt(behind);
+        }
+    }
+
+    /// Counts an attempt that came to this.
+    fn came_to(&mut self, refused: Refused) {
+        self.behind = Some(refused);
+        if let Some(metrics) = &self.metrics {
+            metrics.refused(refused);
+        }
     }
 
     /// How many attempts there were.
@@ -178,6 +199,7 @@ impl Tries {
 
     /// This profile is not asked again for this request.
     pub fn refuse(&mut self, profile: &Profile, refusal: &Refusal) {
+        self.came_to(refusal.into());
         self.tried.push(Arc::clone(&profile.name));
         self.failed.get_or_insert_with(Instant::now);
         if *refusal == Refusal::Overload {
@@ -209,6 +231,7 @@ impl Tries {
     /// After which pause the owner of a response may be asked for it again; none when it has been asked
     /// often enough.
     pub fn owner_pause(&mut self) -> Option<Duration> {
+        self.came_to(Refused::NotFound);
         let pause = OWNER_PAUSES.get(self.owner_repeats).copied().filter(|_| !self.are_spent())?;
         self.failed.get_or_insert_with(Instant::now);
         self.owner_repeats += 1;
@@ -235,6 +258,7 @@ impl Tries {
 
     /// Whether the request may be sent again after this error; waits for the pause before it.
     pub async fn may_retry(&mut self, error: &Error) -> bool {
+        self.came_to(error.into());
         self.failed.get_or_insert_with(Instant::now);
         let time = match error {
             // Nobody tried, because it would be in vain for longer than a turn waits.

@@ -27,6 +27,7 @@ use super::credentials::{Credentials, renew_file};
 use super::store::{Lease, Store, StoreError};
 use super::{Now, Profile, lock};
 use crate::control::{Control, Flight, describe};
+use crate::metrics::Renewal;
 use crate::secret::Secret;
 
 /// Renews the credentials of one profile.
@@ -280,6 +281,12 @@ async fn run(
 ) -> Result<Arc<Credentials>, RefreshError> {
     let started = Instant::now();
     let result = renew_on_disk(control, profile, stale).await;
+    control.metrics.renewal(match &result {
+        Ok((_, true)) => Renewal::Adopted,
+        Ok((_, false)) => Renewal::Renewed,
+        Err(error) if error.parks() => Renewal::Rejected,
+        Err(_) => Renewal::Failed,
+    });
     match &result {
         Ok((credentials, adopted)) => {
             profile.set_credentials((**credentials).clone());

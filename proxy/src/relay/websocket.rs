@@ -19,6 +19,7 @@ use crate::attempt::connection::Connections;
 use crate::attempt::websocket::Opened;
 use crate::commit::refusal::{Refusal, refusal_of_event};
 use crate::exchange::{Exchange, Ties};
+use crate::metrics::Meter;
 use crate::pipeline::{Proxy, Tries};
 use crate::profile::{Credentials, Now, Profile};
 use crate::relay::outbox::Outbox;
@@ -96,6 +97,8 @@ struct Request {
     ties: Ties,
     /// Whether another account could serve it.
     may_move: bool,
+    /// Counts it.
+    meter: Meter,
 }
 
 /// What happens next on a WebSocket.
@@ -177,7 +180,7 @@ pub async fn run(
     let outcome = socket.run().await;
     match &mut socket.turn {
         Turn::Running(account) => account.close(outcome),
-        Turn::Held(held) => held.account.close(outcome),
+        Turn::Held(held) => held.request.meter.settle(outcome.into()),
         Turn::Idle => {}
     }
     drop(client.permit);
@@ -185,7 +188,7 @@ pub async fn run(
 
 impl Socket<'_> {
     async fn run(&mut self) -> Outcome {
-        let draining = self.proxy.draining.clone();
+        let leaving = self.proxy.leaving.clone();
         let config = &self.proxy.control.config;
         let mut stall = Stall::new(config.stream_idle_timeout, config.write_timeout);
         loop {
@@ -197,7 +200,7 @@ impl Socket<'_> {
             let limit = held.min(stall.tick());
             let step = tokio::select! {
                 step = tokio::time::timeout(limit, std::future::poll_fn(|context| self.poll(context))) => step,
-                () = draining.cancelled(), if !self.is_draining => {
+                () = leaving.cancelled(), if !self.is_draining => {
                     self.is_draining = true;
                     continue;
                 }

@@ -19,6 +19,7 @@ use crate::attempt::headers::forwarded;
 use crate::attempt::websocket::{Opened, accept_key};
 use crate::error::Error;
 use crate::exchange::{Exchange, Ties};
+use crate::metrics::{Ending, Meter, Series, Transport};
 use crate::pipeline::{Answer, Tries, Upgraded};
 use crate::relay;
 use crate::reply::Reply;
@@ -98,12 +99,17 @@ impl<'a> Connection<'a> {
         let started = Instant::now();
         let checked = self.check(&head);
         let (target, length, routed) = checked.inspect_err(|error| self.record_refusal(id, error))?;
+        let meter = Meter::new(&worker.proxy.control.metrics, Series::of(routed, Transport::Http1));
         if worker.proxy.draining.is_cancelled() {
+            meter.settle(Ending::Draining);
             return Err(Error::Draining);
         }
-        let Some(permit) = self.admit(id, routed.lane, &head).await? else { return Ok(None) };
+        let fail = |error: &Error| meter.settle(error.into());
+        let Some(permit) = self.admit(id, routed.lane, &head).await.inspect_err(fail)? else {
+            return Ok(None);
+        };
         let keep_alive = !wants_close(&head);
-        let Some(body) = self.read_body(&head, length).await? else { return Ok(None) };
+        let Some(body) = self.read_body(&head, length).await.inspect_err(fail)? else { return Ok(None) };
         let mut exchange = Exchange {
             id,
             started,
@@ -113,6 +119,7 @@ impl<'a> Connection<'a> {
             body,
             ties: Ties::default(),
             stripped: OnceCell::new(),
+            meter,
         };
         exchange.ties = worker.proxy.ties(&exchange).await;
         Ok(Some(Request { exchange, permit, keep_alive }))
@@ -236,7 +243,7 @@ impl<'a> Connection<'a> {
             answer = answering => answer,
             () = gone(&mut self.stream, &mut self.input) => return None,
         };
-        let keep_alive = keep_alive && !worker.proxy.draining.is_cancelled();
+        let keep_alive = keep_alive && !worker.proxy.leaving.is_cancelled();
         drop(exchange);
         let committed = match answer {
             Answer::Local(reply) => return self.reply(&reply, keep_alive).await,
@@ -261,6 +268,7 @@ impl<'a> Connection<'a> {
         let proxy = &worker.proxy;
         let Some(key) = websocket_key(&exchange.head) else {
             let error = Error::refused(400, "the WebSocket upgrade is malformed, or not of version 13");
+            exchange.meter.settle(Ending::Invalid);
             return self.refuse(&error).await;
         };
         let mut tries = Tries::new(&proxy.control, &exchange, permit);
@@ -343,6 +351,8 @@ impl<'a> Connection<'a> {
         let log = &self.worker.proxy.control.log;
         if let Error::Refused { status, reason } = error {
             log.record(&RunEvent::RequestRefused { request, status: *status, reason: (&**reason).into() });
+            let metrics = &self.worker.proxy.control.metrics;
+            metrics.end(Series::unrouted(Transport::Http1), Ending::Invalid);
         }
     }
 }

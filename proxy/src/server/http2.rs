@@ -29,6 +29,7 @@ use crate::attempt::headers::forwarded;
 use crate::commit::Committed;
 use crate::error::Error;
 use crate::exchange::{Exchange, Ties};
+use crate::metrics::{Ending, Meter, Series, Transport};
 use crate::pipeline::Answer;
 use crate::recording::Tap;
 use crate::relay::http2::StreamBody;
@@ -69,7 +70,7 @@ pub(super) async fn serve(worker: &Arc<Worker>, tls: TlsStream<TcpStream>) {
     tokio::select! {
         // A client that breaks off is not the proxy's error.
         _ = connection.as_mut() => return,
-        () = worker.proxy.draining.cancelled() => {}
+        () = worker.proxy.leaving.cancelled() => {}
         () = requests.none_for(worker.proxy.control.config.keep_alive) => {}
     }
     connection.as_mut().graceful_shutdown();
@@ -152,12 +153,16 @@ async fn answer(
         if let Error::Refused { status, reason } = error {
             let event = RunEvent::RequestRefused { request: id, status: *status, reason: (&**reason).into() };
             proxy.control.log.record(&event);
+            proxy.control.metrics.end(Series::unrouted(Transport::Http2), Ending::Invalid);
         }
     });
     let (head, target, routed) = checked?;
-    let permit = proxy.admit(id, routed.lane, &head).await?;
+    let meter = Meter::new(&proxy.control.metrics, Series::of(routed, Transport::Http2));
+    let fail = |error: &Error| meter.settle(error.into());
+    let permit = proxy.admit(id, routed.lane, &head).await.inspect_err(fail)?;
     let config = &proxy.control.config;
-    let body = collect(incoming, config.max_request_body.bytes(), config.request_timeout, tap).await?;
+    let body = collect(incoming, config.max_request_body.bytes(), config.request_timeout, tap).await;
+    let body = body.inspect_err(fail)?;
     let mut exchange = Exchange {
         id,
         started,
@@ -167,6 +172,7 @@ async fn answer(
         body,
         ties: Ties::default(),
         stripped: OnceCell::new(),
+        meter,
     };
     exchange.ties = proxy.ties(&exchange).await;
     Ok(proxy.answer(&worker.connections, &exchange, permit).await)

@@ -242,6 +242,12 @@ impl Writer {
         }
     }
 
+    /// How much waits to be written.
+    pub(super) fn backlog(&self) -> usize {
+        let queue = lock(&self.shared.queue);
+        queue.rows.len() + queue.facts.len()
+    }
+
     pub(super) fn gate(&self, ticket: Ticket) -> Option<Gate> {
         let shared = &self.shared;
         (!shared.watermark.has_passed(ticket)).then(|| Gate::new(shared, ticket))

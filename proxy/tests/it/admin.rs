@@ -41,6 +41,17 @@ fn store(proxy: &Proxy) -> Store {
     Store::new(&proxy.home())
 }
 
+/// The port for scrapers, as a proxy says on standard error.
+pub(crate) async fn admin_port(proxy: &Proxy) -> u16 {
+    let told = || {
+        let told = proxy.server.stderr();
+        let port = told.split("http://127.0.0.1:").nth(1)?.split_once('/')?.0.parse();
+        port.ok()
+    };
+    crate::rig::until("the port is told", || told().is_some()).await;
+    told().unwrap()
+}
+
 /// Adds a profile without telling the proxy, as its command would.
 async fn add(proxy: &Proxy, id: &str) {
     store(proxy).add(id, &Account::new(id).auth_json().to_string(), None).unwrap();
@@ -218,8 +229,7 @@ async fn only_its_owner_may_ask_and_only_in_the_right_form() {
 async fn a_scraper_shows_the_token_and_gets_no_more_than_it_needs() {
     let setting = Setting::new(&["one"], Script::default()).set("PRODEX_ADMIN_LISTEN", "127.0.0.1:0");
     let (_mock, proxy) = setting.start().await;
-    let told = proxy.server.stderr();
-    let port = told.split("http://127.0.0.1:").nth(1).unwrap().split('/').next().unwrap().parse().unwrap();
+    let port = admin_port(&proxy).await;
     let file = proxy.home().join("admin-token");
     assert_eq!(mode(&file), 0o600);
     let token = std::fs::read_to_string(&file).unwrap();

@@ -36,7 +36,7 @@ fn sinks(proxy: &Proxy) -> Vec<(String, Vec<u8>)> {
     let process = |file: &str| std::fs::read(format!("/proc/{}/{file}", proxy.server.pid())).unwrap();
     sinks.push(("command line".into(), process("cmdline")));
     sinks.push(("environment".into(), process("environ")));
-    for path in ["/status", "/healthz"] {
+    for path in ["/status", "/metrics"] {
         sinks.push((path.into(), crate::admin::only(proxy).get(path).unwrap()));
     }
     sinks.push(("stdout".into(), proxy.server.stdout().into_bytes()));

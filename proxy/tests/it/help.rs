@@ -35,6 +35,8 @@ async fn help_is_as_it_was_reviewed() {
         "logout",
         "why",
         "quota",
+        "status",
+        "info",
         "completions",
     ] {
         let mut arguments: Vec<&str> = command.split_whitespace().collect();

@@ -65,6 +65,12 @@ mod draining;
 
 mod admin;
 
+mod metrics;
+
+mod status;
+
+mod upgrade;
+
 mod settings;
 
 mod profiles;

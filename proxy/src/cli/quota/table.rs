@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Asked, Entry};
+use crate::cli::wording::{duration, percent, printable, shortened};
 use crate::profile::Now;
 use crate::profile::quota::{Band, Measured, Source};
 
@@ -164,34 +165,6 @@ fn evidence(source: Source, age: u64, mark: &str) -> String {
         _ => (age / 86_400, "d"),
     };
     format!("{} {count}{unit}{mark}", source.name())
-}
-
-/// What is left, rounded down: what is shown is there.
-fn percent(remaining: f64) -> String {
-    if remaining > 0.0 && remaining < 1.0 { "<1%".to_owned() } else { format!("{:.0}%", remaining.floor()) }
-}
-
-/// Seconds in the two largest units that say something.
-fn duration(seconds: i64) -> String {
-    let minutes = seconds.max(0) / 60;
-    match (minutes / 1440, minutes / 60 % 24, minutes % 60) {
-        (0, 0, 0) => "<1m".to_owned(),
-        (0, 0, minutes) => format!("{minutes}m"),
-        (0, hours, minutes) => format!("{hours}h {minutes}m"),
-        (days, hours, _) => format!("{days}d {hours}h"),
-    }
-}
-
-fn shortened(cell: &str, width: usize) -> String {
-    if cell.chars().count() <= width {
-        return cell.to_owned();
-    }
-    cell.chars().take(width - 1).chain(['…']).collect()
-}
-
-/// Text that others wrote, without what a terminal would act upon.
-fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).collect()
 }
 
 #[cfg(test)]

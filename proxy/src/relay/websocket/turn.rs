@@ -19,6 +19,7 @@ use crate::accounting::{Account, Outcome};
 use crate::commit::refusal::Refusal;
 use crate::error::Error;
 use crate::exchange::{Ties, contents};
+use crate::metrics::{Ending, Meter, Series};
 use crate::pipeline::{Tries, Upgrade, tries};
 use crate::profile::{InFlight, Profile};
 use crate::relay::outbox::Outbox;
@@ -49,21 +50,25 @@ impl Socket<'_> {
         let may_move = affinity::may_move(&ties, affinity::owner(&self.proxy.control.state, &ties).as_ref());
         let id = self.proxy.next_request();
         let proxy = self.proxy;
-        let Some(permit) = self.unless_gone(proxy.admit_turn(id, &ties)).await? else { return Ok(()) };
-        let mut tries = Tries::of_turn(&proxy.control.config, permit);
-        let mut request = Request { id, raw, ties, may_move };
+        let meter = Meter::new(&proxy.control.metrics, Series::of_turn(self.exchange.routed));
+        let Some(permit) = self.unless_gone(&meter, proxy.admit_turn(id, &ties)).await? else {
+            return Ok(());
+        };
+        let mut tries = Tries::of_turn(&proxy.control, permit);
+        let mut request = Request { id, raw, ties, may_move, meter };
         self.proxy.look_after(self.exchange.routed.api);
         if !self.move_to_owner(&request, is_warm_up, &mut tries).await? {
             return Ok(());
         }
         let profile = Arc::clone(&self.upstream.profile);
-        let seat = self.unless_gone(proxy.seat(id, &request.ties, &profile)).await?;
+        let seat = self.unless_gone(&request.meter, proxy.seat(id, &request.ties, &profile)).await?;
         let Some(seat) = seat else { return Ok(()) };
         self.strip_turn_state(&mut request, |_| Some(text));
         self.to_upstream.push(&request.raw);
         if is_warm_up {
             let started = Instant::now().into_std();
-            let mut account = Account::open(self.proxy, id, "websocket", started, seat);
+            let mut account = Account::open(self.proxy, id, request.meter.series, started, seat);
+            request.meter.hand_over();
             account.commit(101, 1, tries.take_permit());
             self.turn = Turn::Running(Box::new(account));
         } else {
@@ -83,6 +88,7 @@ impl Socket<'_> {
     /// When the client goes away meanwhile.
     async fn unless_gone<T>(
         &mut self,
+        meter: &Meter,
         place: impl Future<Output = Result<T, Error>>,
     ) -> Result<Option<T>, Outcome> {
         let place = tokio::select! {
@@ -93,6 +99,7 @@ impl Socket<'_> {
         match place {
             Ok(place) => Ok(Some(place)),
             Err(error) => {
+                meter.settle((&error).into());
                 self.inject_unavailable(&error);
                 Ok(None)
             }
@@ -115,7 +122,7 @@ impl Socket<'_> {
     /// Holds the answer to a request that has just been sent to the current upstream.
     fn hold(&mut self, request: Request, seat: InFlight, tries: Tries, best: Option<Best>) {
         let started = Instant::now().into_std();
-        let account = Account::open(self.proxy, request.id, "websocket", started, seat);
+        let account = Account::open(self.proxy, request.id, request.meter.series, started, seat);
         let hold = self.exchange.routed.client.hold_limit(&self.proxy.control.config);
         let deadline = Instant::now() + hold;
         let frames = Vec::new();
@@ -134,6 +141,7 @@ impl Socket<'_> {
             account.bind_conversation(&request.ties);
         }
         account.commit(101, tries.count(), tries.take_permit());
+        request.meter.hand_over();
         account.forwarded(frames.len());
         self.to_client.close_until(account.gate());
         crash::point("turn.release");
@@ -164,6 +172,7 @@ impl Socket<'_> {
             }
             if !request.may_move && target.health().parked().is_none() {
                 // Its owner cannot be reached, which may be over when the client is back.
+                request.meter.settle(Ending::Unreachable);
                 return Err(Outcome::UpstreamCut);
             }
             if request.may_move && tries.are_spent() {
@@ -214,12 +223,14 @@ impl Socket<'_> {
         if let Some(response) = &request.ties.response
             && !self.is_sealed
         {
+            request.meter.settle(Ending::SentAnew);
             return self.inject_not_found(request.id, response);
         }
         if let NoChoice::Owner(owner) = none {
             self.proxy.record_blocked_compaction(request.id, &request.ties, owner);
         }
         let reply = Reply::of(&self.proxy.nobody(self.exchange, none));
+        request.meter.settle(reply.ending);
         let (status, reason) = (reply.status, "the owner of the conversation cannot serve".into());
         self.proxy.control.log.record(&RunEvent::RequestRefused { request: request.id, status, reason });
         self.say(&reply.message());
@@ -303,6 +314,7 @@ impl Socket<'_> {
             // What the client would send instead of a response's id is of no use to another account if it
             // holds what only this one can read.
             if is_renewed || (!self.is_sealed && self.is_anybody_open(&tries)) {
+                request.meter.settle(Ending::SentAnew);
                 self.inject_not_found(id, response);
                 return Ok(());
             }
@@ -310,7 +322,8 @@ impl Socket<'_> {
             let mut next = if is_renewed { Some(profile) } else { self.next_profile(&request, &mut tries) };
             while let Some(profile) = next {
                 if self.replace_upstream(&profile, id, &mut tries).await? {
-                    let seat = self.unless_gone(self.proxy.seat(id, &request.ties, &profile)).await?;
+                    let seat = self.proxy.seat(id, &request.ties, &profile);
+                    let seat = self.unless_gone(&request.meter, seat).await?;
                     if let Some(seat) = seat {
                         self.send_again(request, seat, tries, best);
                     }
@@ -343,7 +356,8 @@ impl Socket<'_> {
             let Held { account, request, tries, best, .. } = *held;
             // With its place among the profile's requests: the same profile is asked again.
             drop(account);
-            let seat = self.unless_gone(self.proxy.seat(id, &request.ties, &profile)).await?;
+            let seat = self.proxy.seat(id, &request.ties, &profile);
+            let seat = self.unless_gone(&request.meter, seat).await?;
             if let Some(seat) = seat {
                 self.send_again(request, seat, tries, best);
             }
@@ -365,6 +379,7 @@ impl Socket<'_> {
         let Some(Best { refusal, frames, account }) = best else {
             if request.may_move {
                 // Without one that is for the client it connects anew.
+                request.meter.settle(Ending::UpstreamCut);
                 return Err(Outcome::UpstreamCut);
             }
             let owner = Arc::clone(&self.upstream.profile.name);
