@@ -7,10 +7,12 @@ use std::process::ExitStatus;
 use super::profile::codex_home;
 use super::serve::{Options, load_profiles, random_capability};
 use super::{Exit, Failure, Home};
+use crate::admin::client::{LaunchInfo, running};
+use crate::admin::status::Phase;
 use crate::config::{Config, process_environment};
 use crate::launch::{CodexUrls, Launch, Login, Ready, find_program};
 use crate::profile::Pool;
-use crate::supervisor::{Server, run_client};
+use crate::supervisor::{Behind, Shared, run_client};
 use wire::route::Api;
 
 /// Start Codex behind the proxy
@@ -25,6 +27,9 @@ pub(super) struct Run {
     home: Home,
     #[command(flatten)]
     options: Options,
+    /// Start a proxy for this session alone, even if one of this home runs that would do
+    #[arg(long)]
+    own: bool,
     /// The Codex program [default: codex]
     #[arg(long, value_name = "PROGRAM")]
     codex: Option<String>,
@@ -65,9 +70,12 @@ impl Run {
     async fn run(&self, config: &Config, login: Login, program: &std::path::Path) -> Result<Exit, Failure> {
         let own = std::env::current_exe().map_err(|error| Failure::of(Exit::Environment, &error))?;
         let arguments = self.server_arguments(config);
-        let started = Server::start(&own, &arguments, config.listen, random_capability()?).await;
-        let (mut server, ready) = started
-            .map_err(|error| Failure::new(Exit::Environment, format!("the proxy did not start: {error}")))?;
+        let (mut server, ready) = match self.shared(config).await {
+            Some((shared, ready)) => (Behind::shared(&own, &arguments, shared), ready),
+            None => Behind::start(&own, &arguments, config.listen, random_capability()?).await.map_err(
+                |error| Failure::new(Exit::Environment, format!("the proxy did not start: {error}")),
+            )?,
+        };
         let launch = Launch::codex(&ready, login, &self.arguments, &process_environment);
         let status = run_client(program, &launch, &mut server).await;
         if server.restarts() > 0 {
@@ -82,6 +90,29 @@ impl Run {
             Failure::new(Exit::Environment, format!("cannot start {}: {error}", program.display()))
         })?;
         Ok(Exit::Client(exit_code(status)))
+    }
+
+    /// A proxy of this home that runs anyway and does what one of our own would.
+    async fn shared(&self, config: &Config) -> Option<(Shared, Ready)> {
+        if self.own || self.options.record.is_some() || self.options.listen.is_some() {
+            return None;
+        }
+        let upstream = config.upstream.as_ref().map(ToString::to_string);
+        let does = |launch: &LaunchInfo| {
+            launch.state == Phase::Serving
+                && !launch.launched
+                && !launch.recorded
+                && launch.scope.is_none()
+                && launch.upstream == upstream
+                && launch.ready.ca_cert.is_some() == self.options.tls
+        };
+        for running in running(&config.home) {
+            let Some(launch) = running.launch().ok().filter(does) else { continue };
+            if let Ok(Some(shared)) = Shared::watch(&config.home, &running, &launch.ready).await {
+                return Some((shared, launch.ready));
+            }
+        }
+        None
     }
 
     /// The arguments of the proxy. None of them is a secret.
