@@ -4,12 +4,13 @@
 //! Malformed values are errors that name the place, and so are unknown keys of the file. Unknown variables are
 //! told and not refused: an older tool of the same name has some of its own. Nothing else reads the environment.
 
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::state::Durability;
+
+mod file;
 
 mod limits;
 
@@ -77,7 +78,7 @@ pub enum ConfigError {
         name: &'static str,
     },
     /// There is no such setting.
-    #[error("{place}: unknown setting `{name}`{hint}; `prodex info` shows the settings there are")]
+    #[error("{place}: unknown setting `{name}`{hint}; without it `prodex info` shows those there are")]
     Unknown {
         /// File and line, or the variable.
         place: String,
@@ -300,7 +301,7 @@ impl Config {
         let path = home.join("prodex.toml");
         let mut config = Self::defaults(home)?;
         let mut places = Places::default();
-        for (name, value, place) in read_file(&path)? {
+        for (name, value, place) in file::read(&path)? {
             config.set(&name, &value, &place)?;
             places.insert(name, place);
         }
@@ -428,63 +429,6 @@ fn excerpt(value: &str) -> String {
         excerpt.push('…');
     }
     excerpt
-}
-
-/// The keys and values of the settings file with their places; nothing if there is no file.
-#[expect(clippy::disallowed_methods, reason = "the settings are read once, before anything listens")]
-fn read_file(path: &Path) -> Result<Vec<(String, String, String)>, ConfigError> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) if error.kind() == ErrorKind::IsADirectory => {
-            return Err(ConfigError::Directory { path: path.to_owned() });
-        }
-        Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
-    };
-    let line_at = |at: usize| bytes[..at.min(bytes.len())].iter().filter(|byte| **byte == b'\n').count() + 1;
-    let syntax = |at: usize, problem: String| {
-        let place = format!("{}:{}", path.display(), line_at(at));
-        ConfigError::Syntax { place, problem }
-    };
-    let text =
-        str::from_utf8(&bytes).map_err(|error| syntax(error.valid_up_to(), "it is not UTF-8".to_owned()))?;
-    let table = toml::de::DeTable::parse(text).map_err(|error| {
-        let at = error.span().map_or(0, |span| span.start).min(text.len());
-        let line = text.lines().nth(line_at(at) - 1).unwrap_or_default();
-        let key = line.split('=').next().map(|key| key.split_whitespace().next().unwrap_or_default());
-        let key = key.filter(|key| !key.is_empty()).map(|key| format!("`{}`: ", excerpt(key)));
-        syntax(at, format!("{}{}", key.unwrap_or_default(), error.message()))
-    })?;
-    let mut entries = Vec::new();
-    for (key, value) in table.get_ref() {
-        let place = format!("{}:{}", path.display(), line_at(key.span().start));
-        let value = match value.get_ref() {
-            toml::de::DeValue::String(value) => value.to_string(),
-            toml::de::DeValue::Boolean(value) => value.to_string(),
-            toml::de::DeValue::Integer(value) => value.to_string(),
-            toml::de::DeValue::Float(value) => value.to_string(),
-            toml::de::DeValue::Datetime(value) => value.to_string(),
-            _ => return Err(no_value(key.get_ref(), &text[value.span()], place)),
-        };
-        entries.push((key.get_ref().to_string(), value, place));
-    }
-    // The first mistake is the one that stands first.
-    entries.sort_by_key(|(_, _, place)| place.rsplit(':').next().and_then(|line| line.parse::<usize>().ok()));
-    Ok(entries)
-}
-
-/// A setting is one value; what holds several is an unknown section, or a setting that is written wrongly.
-fn no_value(key: &str, text: &str, place: String) -> ConfigError {
-    match SETTINGS.iter().find(|setting| setting.name == key) {
-        Some(Setting { name, range, .. }) => {
-            let (value, problem) = (excerpt(text), "it is not one value".to_owned());
-            ConfigError::Value { place, name, value, problem, range }
-        }
-        None => {
-            let hint = similar(key, SETTINGS.iter().map(|setting| setting.name));
-            ConfigError::Unknown { place, name: key.to_owned(), hint }
-        }
-    }
 }
 
 /// Points to a setting whose name is a few letters away.
@@ -623,20 +567,6 @@ mod tests {
         for file in ["\u{feff}workers = 3", "workers = 3\r\nkeep_alive = \"5s\"\r\n", "workers = \"3\" # x"] {
             assert_eq!(load(file, &[], &Vec::new()).unwrap().workers, 3, "{file}");
         }
-    }
-
-    #[test]
-    fn what_is_no_text_file_is_named() {
-        let home = tempfile::tempdir().unwrap();
-        let file = home.path().join("prodex.toml");
-        let load = || Config::load(Some(home.path()), &|_| None, &Vec::new()).unwrap_err().to_string();
-        std::fs::write(&file, b"workers = 3\nlog_dir = \"\xFF\"\n").unwrap();
-        assert!(load().contains("prodex.toml:2: it is not UTF-8"), "{}", load());
-        std::fs::write(&file, b"\xFF\xFEw\0").unwrap();
-        assert!(load().contains("prodex.toml:1: it is not UTF-8"), "{}", load());
-        std::fs::remove_file(&file).unwrap();
-        std::fs::create_dir(&file).unwrap();
-        assert!(load().contains("prodex.toml is a directory"), "{}", load());
     }
 
     proptest::proptest! {

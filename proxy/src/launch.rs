@@ -54,6 +54,15 @@ impl Ready {
     }
 }
 
+impl Ready {
+    /// The capability that its URLs hold, if they do.
+    #[must_use]
+    pub fn capability(&self) -> Option<Secret> {
+        let (_, capability) = self.base_url.rsplit_once("/k/")?;
+        Some(Secret::new(capability))
+    }
+}
+
 /// How Codex is logged in, which decides which of its URLs count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Login {

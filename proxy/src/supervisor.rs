@@ -1,6 +1,6 @@
-//! The processes of `prodex run`: a proxy of its own, and the client in the foreground.
+//! The processes of `prodex run`: a proxy, its own or one that runs anyway, and the client in the foreground.
 //!
-//! The proxy ends when its standard input does, so it goes also when the launcher is killed. It has a
+//! The proxy of its own ends when its standard input does, so it goes also when the launcher is killed. It has a
 //! process group of its own: an interrupt at the terminal is for the client. A proxy that crashes is
 //! started again on its port, with its capability: Codex waits for ever on a port that refuses (measured
 //! with 0.149 to 0.169), and goes on by itself when it answers again.
@@ -20,6 +20,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::launch::{Launch, Ready};
 use crate::secret::Secret;
 
+mod shared;
+
+pub use shared::Shared;
+
 /// How long a proxy may take to be ready.
 const START: Duration = Duration::from_secs(20);
 
@@ -36,9 +40,90 @@ const MAX_RESTARTS: u32 = 8;
 /// The pause before the second restart; it doubles. The first comes at once.
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
 
+/// The proxy behind a client.
+#[derive(Debug)]
+pub struct Behind {
+    program: PathBuf,
+    /// The arguments of one of our own.
+    arguments: Vec<String>,
+    of: Of,
+    restarts: u32,
+}
+
+/// Whose it is.
+#[derive(Debug)]
+enum Of {
+    /// Our own.
+    Own(Server),
+    /// One that runs anyway.
+    Home(Shared),
+}
+
+impl Behind {
+    /// Starts a proxy with this address and capability and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not get ready; what it says about that is on standard error.
+    pub async fn start(
+        program: &Path,
+        arguments: &[String],
+        listen: SocketAddr,
+        capability: Secret,
+    ) -> io::Result<(Self, Ready)> {
+        let (server, ready) = Server::start(program, arguments, listen, capability).await?;
+        let (program, arguments, of) = (program.to_owned(), arguments.to_vec(), Of::Own(server));
+        Ok((Self { program, arguments, of, restarts: 0 }, ready))
+    }
+
+    /// Uses one that runs anyway, and starts one in its place should it end.
+    #[must_use]
+    pub fn shared(program: &Path, arguments: &[String], shared: Shared) -> Self {
+        let (program, arguments, of) = (program.to_owned(), arguments.to_vec(), Of::Home(shared));
+        Self { program, arguments, of, restarts: 0 }
+    }
+
+    /// Resolves when there is no proxy and none can be kept running. May be dropped at any point and called
+    /// again.
+    async fn keep_running(&mut self) {
+        if let Of::Home(shared) = &mut self.of {
+            for _ in 0..MAX_RESTARTS {
+                shared.ended().await;
+                let Shared { listen, ref capability, .. } = *shared;
+                let started = Server::start(&self.program, &self.arguments, listen, capability.clone()).await;
+                self.restarts += 1;
+                if let Ok((server, _)) = started {
+                    self.of = Of::Own(server);
+                    break;
+                }
+                // Another launcher whose client used the same one may have been faster; then that is found.
+                pause(RESTART_PAUSE * self.restarts).await;
+            }
+        }
+        if let Of::Own(server) = &mut self.of {
+            server.keep_running().await;
+        }
+    }
+
+    /// How often one was started in the place of another.
+    #[must_use]
+    pub fn restarts(&self) -> u32 {
+        match &self.of {
+            Of::Own(server) => self.restarts + server.restarts,
+            Of::Home(_) => self.restarts,
+        }
+    }
+
+    /// Ends the proxy, if it is our own.
+    pub async fn stop(self, renewal: Duration) {
+        if let Of::Own(server) = self.of {
+            server.stop(renewal).await;
+        }
+    }
+}
+
 /// A proxy of our own.
 #[derive(Debug)]
-pub struct Server {
+struct Server {
     program: PathBuf,
     arguments: Vec<String>,
     /// Where it listens: clients know it by this address.
@@ -50,11 +135,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a proxy with this address and capability and waits until it is ready.
-    ///
-    /// # Errors
-    /// When it does not get ready; what it says about that is on standard error.
-    pub async fn start(
+    async fn start(
         program: &Path,
         arguments: &[String],
         listen: SocketAddr,
@@ -82,15 +163,9 @@ impl Server {
         }
     }
 
-    /// How often it was started again.
-    #[must_use]
-    pub fn restarts(&self) -> u32 {
-        self.restarts
-    }
-
     /// Ends the proxy: asks it to, and does not wait for ever. `renewal` is how long it waits itself for a
     /// token that is being renewed.
-    pub async fn stop(mut self, renewal: Duration) {
+    async fn stop(mut self, renewal: Duration) {
         drop(self.input.take());
         if tokio::time::timeout(renewal + END, self.child.wait()).await.is_err() {
             // It is killed now and reaped here; what fails has ended already.
@@ -145,7 +220,7 @@ async fn start(
 ///
 /// # Errors
 /// When it cannot be started.
-pub async fn run_client(program: &Path, launch: &Launch, server: &mut Server) -> io::Result<ExitStatus> {
+pub async fn run_client(program: &Path, launch: &Launch, server: &mut Behind) -> io::Result<ExitStatus> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

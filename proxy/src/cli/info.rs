@@ -14,7 +14,7 @@ use crate::launch::find_program;
 /// The version of the JSON: a change that a reader could stumble over raises it.
 const JSON_VERSION: u32 = 1;
 
-/// Show the version, where everything lives, and the settings in force
+/// Show version, paths, and the settings in force
 ///
 /// Settings that are not at their default say where they come from: prodex.toml, or a variable.
 ///

@@ -6,12 +6,14 @@ use super::profile::codex_home;
 use super::serve::{Options, load_profiles, random_capability};
 use super::terminal::print;
 use super::{Exit, Failure, Home, exit_code, require_program, runtime};
+use crate::admin::client::{LaunchInfo, running};
+use crate::admin::status::Phase;
 use crate::config::{Config, process_environment};
 use crate::launch::{CodexUrls, Launch, Login, Ready};
 use crate::profile::Pool;
 use crate::profile::scopes::Scopes;
 use crate::profile::store::Store;
-use crate::supervisor::{Server, run_client};
+use crate::supervisor::{Behind, Shared, run_client};
 use wire::route::Api;
 
 /// Start Codex behind the proxy
@@ -26,6 +28,9 @@ pub(super) struct Run {
     home: Home,
     #[command(flatten)]
     options: Options,
+    /// Start a proxy for this session alone, even if one of this home runs that would do
+    #[arg(long)]
+    own: bool,
     /// The Codex program [default: codex]
     #[arg(long, value_name = "PROGRAM")]
     codex: Option<String>,
@@ -57,9 +62,12 @@ impl Run {
     async fn run(&self, config: &Config, login: Login, program: &std::path::Path) -> Result<Exit, Failure> {
         let own = std::env::current_exe().map_err(|error| Failure::of(Exit::Environment, &error))?;
         let arguments = self.server_arguments(config);
-        let started = Server::start(&own, &arguments, config.listen, random_capability()?).await;
-        let (mut server, ready) = started
-            .map_err(|error| Failure::new(Exit::Environment, format!("the proxy did not start: {error}")))?;
+        let (mut server, ready) = match self.shared(config).await {
+            Some((shared, ready)) => (Behind::shared(&own, &arguments, shared), ready),
+            None => Behind::start(&own, &arguments, config.listen, random_capability()?).await.map_err(
+                |error| Failure::new(Exit::Environment, format!("the proxy did not start: {error}")),
+            )?,
+        };
         let launch = Launch::codex(&ready, login, &self.arguments, &process_environment);
         let status = run_client(program, &launch, &mut server).await;
         if server.restarts() > 0 {
@@ -91,6 +99,31 @@ impl Run {
         }
         let only = if self.options.only.is_empty() { &scope.profiles } else { &self.options.only };
         Ok(only.clone())
+    }
+
+    /// A proxy of this home that runs anyway and does what one of our own would.
+    async fn shared(&self, config: &Config) -> Option<(Shared, Ready)> {
+        // Where not every profile may serve, a proxy of all profiles does not do.
+        let has_scope = !self.options.only.is_empty();
+        if self.own || has_scope || self.options.record.is_some() || self.options.listen.is_some() {
+            return None;
+        }
+        let upstream = config.upstream.as_ref().map(ToString::to_string);
+        let does = |launch: &LaunchInfo| {
+            launch.state == Phase::Serving
+                && !launch.launched
+                && !launch.recorded
+                && launch.scope.is_none()
+                && launch.upstream == upstream
+                && launch.ready.ca_cert.is_some() == self.options.tls
+        };
+        for running in running(&config.home) {
+            let Some(launch) = running.launch().ok().filter(does) else { continue };
+            if let Ok(Some(shared)) = Shared::watch(&config.home, &running, &launch.ready).await {
+                return Some((shared, launch.ready));
+            }
+        }
+        None
     }
 
     /// The arguments of the proxy. None of them is a secret.

@@ -6,6 +6,7 @@ use std::fmt;
 use std::io::{self, BufRead as _, ErrorKind, IsTerminal as _, Write as _};
 use std::path::Path;
 
+use super::wording::{printable, shortened};
 use super::{Exit, Failure};
 use crate::config::process_environment;
 
@@ -61,7 +62,7 @@ pub(super) fn ask(question: &str) -> bool {
 
 /// A text that somebody else wrote, for one line: without control characters, and not for ever.
 pub(super) fn shown(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(60).collect()
+    shortened(&printable(text), 60)
 }
 
 /// A path as a person writes it: with `~` for the home directory.
@@ -75,27 +76,12 @@ pub(super) fn short(path: &Path) -> String {
     }
 }
 
-/// A moment for people, in their own time zone as far as it is known.
+/// A moment for people.
 pub(super) fn at(seconds: i64) -> String {
     match jiff::Timestamp::from_second(seconds) {
         Ok(at) => at.strftime("%Y-%m-%d %H:%M UTC").to_string(),
         Err(_) => format!("{seconds} s after 1970"),
     }
-}
-
-/// A length of time in its two largest units: `3d 4h`, `12m`, `40s`.
-pub(super) fn length(seconds: u64) -> String {
-    let units = [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "m")];
-    let mut parts: Vec<String> = units
-        .into_iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, unit)| format!("{count}{unit}"))
-        .collect();
-    if parts.is_empty() {
-        parts.push(format!("{seconds}s"));
-    }
-    parts.truncate(2);
-    parts.join(" ")
 }
 
 /// A text in lines of at most 80 columns, each behind so many spaces. A word that is longer has its own line.
@@ -135,12 +121,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_have_two_units_at_most() {
-        let shown: Vec<String> = [0, 59, 60, 3_661, 86_400, 90_061].into_iter().map(length).collect();
-        assert_eq!(shown, ["0s", "59s", "1m", "1h 1m", "1d", "1d 1h"]);
-    }
-
-    #[test]
     fn columns_stand_below_each_other() {
         let rows = [["a".to_owned(), "b".to_owned()], ["ccc".to_owned(), String::new()]];
         assert_eq!(columns(&rows), "a    b\nccc\n");
@@ -156,6 +136,6 @@ mod tests {
     #[test]
     fn what_others_wrote_cannot_move_the_cursor() {
         assert_eq!(shown("a\x1b[2Jb\n"), "a[2Jb");
-        assert_eq!(shown(&"x".repeat(90)).len(), 60);
+        assert_eq!(shown(&"x".repeat(90)).chars().count(), 60);
     }
 }

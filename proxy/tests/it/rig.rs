@@ -214,6 +214,11 @@ impl Proxy {
         Connection::open(self.port()).await
     }
 
+    /// Where it sends everything.
+    pub(crate) fn upstream(&self) -> &str {
+        &self.arguments[1]
+    }
+
     /// A URL of the ready line's.
     pub(crate) fn base_url(&self) -> &str {
         self.ready["base_url"].as_str().unwrap()

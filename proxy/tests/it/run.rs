@@ -10,10 +10,12 @@ use mock_upstream::script::{CallName, Reply, Rule, Script};
 use mock_upstream::{Account, Config, Exchange, Mock};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use prodex::profile::store::Store;
 use tokio::net::TcpStream;
 
 use crate::connection::Connection;
-use crate::rig::{LIMIT, add_profile, code, prodex, program, sandbox, until};
+use crate::rig::{LIMIT, add_profile, asked, code, prodex, program, sandbox, until};
+use crate::socket::{Socket, create, create_behind, response_id};
 
 /// A place with one profile, and this shell script as the client.
 async fn with_client(script: &str) -> Sandbox {
@@ -355,4 +357,122 @@ async fn a_renewal_that_is_under_way_when_the_client_ends_is_saved() {
     assert_eq!(launcher.wait(LIMIT).await.unwrap(), Some(Exit::Code(143)));
     assert!(auth() != before, "the new token is on disk");
     assert!(servers(&sandbox).is_empty());
+}
+
+/// Opens a WebSocket to the proxy behind a client, as often as Codex would until somebody answers.
+async fn reopened(launcher: &Running) -> Socket {
+    let url = format!("{}/responses", setting(&launcher.stdout(), "openai_base_url"));
+    let opening = async {
+        loop {
+            if let Ok(socket) = Socket::open_at(&url, &[("session-id", "s")]).await {
+                return socket;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, opening).await.expect("somebody listens")
+}
+
+#[tokio::test]
+async fn a_session_goes_on_when_its_proxy_is_killed_during_an_idle_websocket() {
+    let script = Script::default().account(Account::new("one")).account(Account::new("two"));
+    let mock = Mock::start(Config::script(script)).await.unwrap();
+    let (sandbox, mut launcher, client) = staying(&mock, "").await;
+    let mut socket = reopened(&launcher).await;
+    let mut last = response_id(&socket.turn(&create("a")).await);
+    // Somebody else is preferred since; the session stays with its owner all the same.
+    add_profile(&sandbox, "two", &Account::new("two").auth_json().to_string()).await;
+    let store = Store::new(&sandbox.home().join("prodex"));
+    store.set_preferred(Some("two")).unwrap();
+    for text in ["b", "c"] {
+        let [before] = servers(&sandbox).try_into().unwrap();
+        kill(Pid::from_raw(before), Signal::SIGKILL).unwrap();
+        assert!(matches!(socket.rest().await, (messages, _) if messages.is_empty()));
+        socket = reopened(&launcher).await;
+        last = response_id(&socket.turn(&create_behind(text, &last)).await);
+    }
+    assert_eq!(asked(&mock), ["one", "one", "one"]);
+    kill(Pid::from_raw(client), Signal::SIGTERM).unwrap();
+    assert_eq!(launcher.wait(LIMIT).await.unwrap(), Some(Exit::Code(143)));
+    assert!(servers(&sandbox).is_empty());
+}
+
+/// A proxy that runs as a server in this place.
+async fn serving(sandbox: &Sandbox, mock: &Mock, arguments: &[&str]) -> (Running, serde_json::Value) {
+    let serve = Program::new(program())
+        .args(["serve", "--print-ready", "--home"])
+        .args([sandbox.home().join("prodex")]);
+    let serve = serve.args(["--upstream", mock.base_url()]).args(arguments.iter().copied());
+    serve.envs(sandbox.environment()).start_ready("prodex-ready ", LIMIT).await.unwrap()
+}
+
+/// A turn over HTTP through the proxy behind a client, asked again until somebody listens.
+async fn turned(launcher: &Running) -> u16 {
+    let url = setting(&launcher.stdout(), "openai_base_url");
+    let port = url.split(':').nth(2).unwrap().split('/').next().unwrap().parse::<u16>().unwrap();
+    let again = async { while TcpStream::connect(("127.0.0.1", port)).await.is_err() {} };
+    tokio::time::timeout(LIMIT, again).await.expect("somebody listens");
+    let (mut connection, path) = connect(launcher).await;
+    let fields = "host: localhost\r\ncontent-length: 2\r\n";
+    connection.send(format!("POST {path}/responses HTTP/1.1\r\n{fields}\r\n{{}}")).await;
+    connection.response().await.status()
+}
+
+#[tokio::test]
+async fn a_proxy_of_the_home_that_runs_is_used_and_replaced_when_it_dies() {
+    let mock = mock().await;
+    let sandbox = with_client("printf '%s\\n' \"$@\"; echo \"pid $$\"; while :; do sleep 0.05; done").await;
+    let (server, ready) = serving(&sandbox, &mock, &[]).await;
+    let launcher = Program::new(program()).args(["run", "--upstream", mock.base_url()]);
+    let mut launcher = launcher.envs(sandbox.environment()).start().unwrap();
+    until("the client runs", || launcher.stdout().contains("pid ")).await;
+    let client = launcher.stdout().lines().find_map(|line| line.strip_prefix("pid ")?.parse().ok()).unwrap();
+    assert_eq!(setting(&launcher.stdout(), "openai_base_url"), ready["codex"]["openai_base_url"]);
+    assert_eq!((servers(&sandbox).len(), turned(&launcher).await), (1, 200), "it is the only one");
+    // One that takes its place is found, however often.
+    let (mut server, mut next) = (server, serving(&sandbox, &mock, &["--replace"]).await.0);
+    assert_eq!(server.wait(LIMIT).await.unwrap(), Some(Exit::Code(0)));
+    assert_eq!((servers(&sandbox).len(), turned(&launcher).await), (1, 200));
+    server.stop(LIMIT).await.unwrap();
+    // One that dies is replaced by one of the launcher's own, at the same address with the same capability.
+    let mut socket = reopened(&launcher).await;
+    socket.turn(&create("a")).await;
+    let [before] = servers(&sandbox).try_into().unwrap();
+    kill(Pid::from_raw(before), Signal::SIGKILL).unwrap();
+    next.wait(LIMIT).await.unwrap();
+    assert_eq!(turned(&launcher).await, 200);
+    reopened(&launcher).await.turn(&create("b")).await;
+    assert!(matches!(&servers(&sandbox)[..], [now] if *now != before));
+    kill(Pid::from_raw(client), Signal::SIGTERM).unwrap();
+    assert_eq!(launcher.wait(LIMIT).await.unwrap(), Some(Exit::Code(143)));
+    let stopped = launcher.stop(LIMIT).await.unwrap();
+    assert!(stopped.stragglers.is_empty(), "{stopped:?}");
+    assert!(servers(&sandbox).is_empty(), "its own ends with it");
+}
+
+#[tokio::test]
+async fn a_proxy_that_does_something_else_is_not_used() {
+    let mock = mock().await;
+    let sandbox = with_client("printf '%s\\n' \"$@\"").await;
+    let (_server, ready) = serving(&sandbox, &mock, &[]).await;
+    let record = sandbox.root().join("recorded").display().to_string();
+    let used = ["run", "--upstream", mock.base_url()];
+    for (more, is_used) in [
+        (&[][..], true),
+        (&["--own"], false),
+        (&["--tls"], false),
+        (&["--record", &record], false),
+        (&["--upstream", "http://127.0.0.1:9"], false),
+    ] {
+        let arguments = if more.first() == Some(&"--upstream") {
+            [&["run"], more].concat()
+        } else {
+            [&used, more].concat()
+        };
+        let finished = prodex(&sandbox, &arguments).await;
+        assert_eq!(code(&finished), Some(0), "{more:?}: {}", finished.stderr);
+        let url = setting(&finished.stdout, "openai_base_url");
+        assert_eq!(ready["codex"]["openai_base_url"] == url, is_used, "{more:?}");
+    }
+    assert_eq!(servers(&sandbox).len(), 1, "what is not its own goes on");
 }

@@ -80,6 +80,21 @@ async fn a_directory_is_served_by_its_profiles_alone() {
 }
 
 #[tokio::test]
+async fn in_a_directory_that_is_tied_no_proxy_of_all_profiles_is_used() {
+    let (_mock, proxy) = Setting::new(&["a", "b"], Script::default()).start().await;
+    let sandbox = &proxy.sandbox;
+    let path = sandbox.programs().join("codex");
+    std::fs::write(&path, "#!/bin/sh\nprintf '%s\\n' \"$@\"\n").unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let upstream = proxy.upstream().to_owned();
+    let run = ["run", "--upstream", &upstream];
+    let shared = format!(":{}/", proxy.port());
+    assert!(succeeds(sandbox, &run).await.contains(&shared), "the proxy that runs does");
+    succeeds(sandbox, &["profile", "scope", "--only", "b"]).await;
+    assert!(!succeeds(sandbox, &run).await.contains(&shared), "a proxy of its own");
+}
+
+#[tokio::test]
 async fn a_scope_that_cannot_be_kept_never_means_all() {
     let sandbox = with_profiles(&["a", "b"]).await;
     client(&sandbox);

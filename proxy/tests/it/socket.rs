@@ -22,8 +22,14 @@ pub(crate) struct Socket<S = TcpStream> {
 impl Socket {
     /// Opens one as Codex does.
     pub(crate) async fn open(proxy: &Proxy, fields: &[(&'static str, &str)]) -> Result<Self, Error> {
-        let tcp = TcpStream::connect(("127.0.0.1", proxy.port())).await?;
-        let url = format!("{}{TURN}", proxy.base_url().replacen("http", "ws", 1));
+        Self::open_at(&format!("{}{TURN}", proxy.base_url()), fields).await
+    }
+
+    /// Opens one at a URL of a proxy's.
+    pub(crate) async fn open_at(url: &str, fields: &[(&'static str, &str)]) -> Result<Self, Error> {
+        let port = url.split('/').nth(2).and_then(|authority| authority.rsplit(':').next()?.parse().ok());
+        let tcp = TcpStream::connect(("127.0.0.1", port.unwrap())).await?;
+        let url = url.replacen("http", "ws", 1);
         let mut request = url.into_client_request().unwrap();
         let codex = ("user-agent", "codex_exec/0.169.0 (Linux)");
         let deflate = ("sec-websocket-extensions", "permessage-deflate; client_max_window_bits");

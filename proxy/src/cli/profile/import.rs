@@ -157,8 +157,13 @@ fn text(steps: &[Step], failed: &[Step], bindings: usize, tense: Tense) -> Strin
     let mut text = String::new();
     for step in steps.iter().chain(failed) {
         let (what, profile, note) = said(step, tense);
-        text += &format!("{what:<15} {}\n", described(step, profile));
-        text += &format!("                from {}\n", short(&step.found.path));
+        // A place that cannot be looked into has no name.
+        let place = short(&step.found.path);
+        if step.found.name.is_empty() {
+            text += &format!("{what:<15} {place}\n");
+        } else {
+            text += &format!("{what:<15} {}\n                from {place}\n", described(step, profile));
+        }
         if let Some(note) = note {
             text += &format!("{}\n", wrapped(&note, 16));
         }
@@ -192,7 +197,7 @@ fn said(step: &Step, tense: Tense) -> (&'static str, Option<&str>, Option<String
 
 /// The profile and the account of a login, in a few words.
 fn described(step: &Step, profile: Option<&str>) -> String {
-    let name = profile.unwrap_or(if step.found.name.is_empty() { "?" } else { &step.found.name });
+    let name = profile.unwrap_or(&step.found.name);
     match &step.credentials {
         Some(credentials) => format!("{name:<16}  {}", masked_account(credentials)),
         None => name.to_owned(),

@@ -7,11 +7,13 @@ use serde_json::{Value, json};
 use wire::run_event::Standing;
 
 use super::super::serve::open_state;
-use super::super::terminal::{at, length, print, short, shown};
+use super::super::terminal::{at, print, short, shown};
+use super::super::wording::{duration, percent};
 use super::super::{Exit, Failure, Home};
 use crate::admin::client::{Running, running};
 use crate::admin::status::Status;
 use crate::profile::credentials::{Credentials, Login};
+use crate::profile::quota::Length;
 use crate::profile::refresh::rejection;
 use crate::profile::scopes::Scopes;
 use crate::profile::store::{About, Store, StoreError};
@@ -144,11 +146,15 @@ impl Known {
             line("preferred", "to others that are as good".to_owned());
         }
         for window in &self.standing.windows {
-            let name = window.seconds.map_or_else(|| "?".to_owned(), |seconds| length(seconds));
+            let name =
+                window.seconds.map_or_else(|| "?".to_owned(), |seconds| Length::Seconds(seconds).label());
             let resets = window.resets_at.map(|reset| format!(", anew {}", at(reset))).unwrap_or_default();
-            let age = length(u64::try_from(now.unix - window.observed_at).unwrap_or_default());
+            let age = duration(now.unix - window.observed_at);
             let source = window.source.name();
-            line("quota", format!("{:.0} % left of {name}{resets} ({source}, {age} ago)", window.remaining));
+            line(
+                "quota",
+                format!("{} left of {name}{resets} ({source}, {age} ago)", percent(window.remaining)),
+            );
         }
         if let Some(until) = self.standing.exhausted_until.filter(|until| *until > now.unix) {
             line("quota", format!("used up until {}", at(until)));
@@ -176,7 +182,7 @@ impl Known {
         let validity = match login.expires_at {
             Some(until) if until <= now.unix => format!("expired {}", at(until)),
             Some(until) => {
-                let left = length(u64::try_from(until - now.unix).unwrap_or_default());
+                let left = duration(until - now.unix);
                 format!("good for {left}, until {}", at(until))
             }
             None => "good until it is refused".to_owned(),

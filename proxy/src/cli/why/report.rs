@@ -82,8 +82,10 @@ fn table(out: &mut String, decision: &Decision) {
         let in_flight = in_flight(decision, &candidate);
         let name = shorten(candidate.name(), NAME);
         let band = candidate.band().name();
-        let rest = 30_usize.saturating_sub(evidence.chars().count());
-        let line = format!("{mark} {name:NAME$} {state:11} {band:9} {left:>5}  {evidence}{in_flight:>rest$}");
+        let line = format!("{mark} {name:NAME$} {state:11} {band:9} {left:>5}  {evidence}");
+        // One state is longer than its column; the last column ends where it does all the same.
+        let rest = 80_usize.saturating_sub(line.chars().count());
+        let line = format!("{line}{in_flight:>rest$}");
         let _ = writeln!(out, "{}", line.trim_end());
     }
 }
