@@ -92,6 +92,9 @@ pub(crate) struct Ranked {
 /// A consequence may show so long after the last sign of its cause.
 const SHOWS_WITHIN: i64 = 60_000;
 
+/// And so long before the first: what several tasks meet at once they log in any order.
+const SHOWS_BEFORE: i64 = 5_000;
+
 /// Puts findings in order: the worst and latest first, and behind each what comes of it. A cause stands as
 /// high as the worst of its consequences.
 pub(crate) fn rank(mut findings: Vec<Finding>, now: i64) -> Vec<Ranked> {
@@ -136,7 +139,9 @@ fn cause(findings: &[Finding], of: &Finding) -> Option<usize> {
 /// Whether the times allow it. What has none, such as a full disk, is so now and may have been then.
 fn explains(cause: &Finding, of: &Finding) -> bool {
     match (cause.span, of.span) {
-        (Some((began, ended)), Some((first, last))) => began <= last && first <= ended + SHOWS_WITHIN,
+        (Some((began, ended)), Some((first, last))) => {
+            began <= last + SHOWS_BEFORE && first <= ended + SHOWS_WITHIN
+        }
         _ => true,
     }
 }
@@ -203,9 +208,14 @@ mod tests {
     #[test]
     fn what_comes_long_after_or_before_is_no_consequence() {
         let because = |at| Finding { because_of: &["cause"], ..finding("late", Severity::Warning, at) };
-        for (at, expected) in
-            [(1_000_000, Some("cause")), (1_059_000, Some("cause")), (1_070_000, None), (1, None)]
-        {
+        for (at, expected) in [
+            (1_000_000, Some("cause")),
+            (1_059_000, Some("cause")),
+            (1_070_000, None),
+            (996_000, Some("cause")),
+            (994_000, None),
+            (1, None),
+        ] {
             let ranked = rank(vec![because(at), finding("cause", Severity::Notice, 1_000_000)], 3_600_000);
             let late = ranked.iter().find(|ranked| ranked.finding.name == "late").unwrap();
             assert_eq!(late.cause, expected, "{at}");

@@ -1,5 +1,4 @@
-//! What run logs say, put together while they are read line by line: counts, last fields, facets, the latest
-//! request, and the evidence of every rule.
+//! What run logs say, put together while they are read: counts, last fields, the latest request, evidence.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Reading logs: any bytes, lines in any order of equal times, and logs longer than memory.
+//! Reading logs: any bytes, and lines in any order of equal times.
 
 #![expect(clippy::disallowed_methods, reason = "tests may touch the disk")]
 
@@ -134,42 +134,4 @@ fn the_latest_request_and_the_last_fields_are_told() {
         1,
         "a reason that is an event of its own"
     );
-}
-
-/// A log of 100 MB in bounded memory. How fast that is is told, and no check: other tests run beside it.
-#[test]
-fn a_long_log_takes_little_memory() {
-    use std::io::Write as _;
-    let file = tempfile::NamedTempFile::new().unwrap();
-    let mut out = std::io::BufWriter::new(file.reopen().unwrap());
-    let size = if std::env::var_os("PRODEX_TEST_LONG_LOG").is_some() { 100 << 20 } else { 8 << 20 };
-    let (mut written, mut request) = (0, 0_u64);
-    while written < size {
-        request += 1;
-        let (second, milli) = (request / 1000 % 60, request % 1000);
-        let event = EVENTS[usize::try_from(request).unwrap() % EVENTS.len()];
-        let line = format!(
-            "{{\"timestamp\":\"2026-11-20T06:00:{second:02}.{milli:03}Z\",\"event\":\"{event}\",\"fields\":{{\"request\":{request},\"route\":\"responses\",\"profile\":\"p{}\",\"reason\":\"r{request}\",\"error\":\"cannot reach chatgpt.com:443: Connection refused\"}}}}\n",
-            request % 1000,
-        );
-        written += line.len();
-        out.write_all(line.as_bytes()).unwrap();
-    }
-    drop(out);
-    let before = resident();
-    let started = std::time::Instant::now();
-    let logs = Logs::File(file.path().to_owned());
-    let examination = Examination::of(logs, None, Vec::new(), NOW, &|_| true);
-    let seconds = started.elapsed().as_secs_f64();
-    let grown = resident().saturating_sub(before);
-    println!("{} MiB in {seconds:.2} s, {grown} KiB more memory", size >> 20);
-    assert_eq!(examination.summary.lines, request);
-    assert!(grown < 24 * 1024, "{grown} KiB");
-}
-
-/// The memory of this process, in KiB.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    line.and_then(|line| line.split_ascii_whitespace().nth(1)?.parse().ok()).unwrap_or_default()
 }

@@ -232,3 +232,35 @@ async fn a_log_that_is_followed_goes_on_with_the_next_run() {
     follow.signal(Signal::SIGTERM);
     follow.wait(LIMIT).await.unwrap();
 }
+
+/// A log that is longer than all the memory that the program may have: many events with ever new names, and a line
+/// without an end.
+#[tokio::test]
+async fn a_log_that_is_longer_than_memory_is_read() {
+    const MEMORY: u64 = 48 << 10;
+    let sandbox = sandbox();
+    let path = sandbox.root().join("long.jsonl");
+    let mut out = std::io::BufWriter::new(std::fs::File::create(&path).unwrap());
+    for request in 0..8000 {
+        let (event, time) =
+            (["upstream_connect_error", "first_upstream_chunk"][request % 2], "2026-11-20T06:00:00Z");
+        let fields = format!("\"request\":{request},\"profile\":\"p{request}\",\"reason\":\"r{request}\"");
+        writeln!(out, "{{\"timestamp\":\"{time}\",\"event\":\"{event}\",\"fields\":{{{fields}}}}}").unwrap();
+    }
+    for _ in 0..64 {
+        out.write_all(&[b'x'; 1 << 20]).unwrap();
+    }
+    writeln!(out, "\n[2026-03-20 12:00:00.010 +07:00] log_dropped lines=7").unwrap();
+    drop(out);
+    let limited = |kib: u64| {
+        let limit = format!("ulimit -v {kib}; exec \"$0\" doctor --runtime --json --log \"$1\"");
+        let program = Program::new("/bin/sh").args(["-c".into(), limit, program().display().to_string()]);
+        program.args([path.display().to_string()]).envs(sandbox.environment())
+    };
+    let doctor = limited(MEMORY).run(LIMIT).await.unwrap();
+    let report = json(&doctor);
+    assert_eq!((&report["log"]["lines"], &report["log"]["skipped"]), (&8002.into(), &1.into()), "{doctor:?}");
+    assert_eq!(report["events"]["log_dropped"]["fields"]["lines"], "7");
+    let too_little = limited(8 << 10).run(LIMIT).await.unwrap();
+    assert_ne!(code(&too_little), Some(1), "the limit holds: {too_little:?}");
+}
