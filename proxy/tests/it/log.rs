@@ -90,7 +90,7 @@ async fn every_kind_of_request_keeps_the_budget_with_all_that_comes_by_the_way()
                 assert_eq!(turn(&proxy, "session-id: other\r\n", &user("x")).await.status(), 200);
             }
             "a turn of a conversation" | "a turn behind it" | "another behind that" => {
-                assert_eq!(turn(&proxy, session, &user("x")).await.status(), 200)
+                assert_eq!(turn(&proxy, session, &user("x")).await.status(), 200);
             }
             "with a quota update" => assert_eq!(turn(&proxy, session, &user("update")).await.status(), 200),
             "with a renewal" => {

@@ -1,5 +1,6 @@
-//! Spans at a collector: what a request was, who was tried, and nothing that is nobody's business. Only with the
-//! feature `otlp`: `cargo nextest run -p prodex --features otlp traces`.
+//! Spans at a collector: what a request was, who was tried, and nothing that is nobody's business.
+//!
+//! Only with the feature: `cargo nextest run -p prodex --features otlp traces`.
 
 use mock_upstream::Account;
 use mock_upstream::script::{Http, Rule, Script};
