@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::result::{Cell, Gate, Outcome, Route, Run, Times};
+use super::result::{Cell, Outcome, Route, Run, Times};
 
 /// The whole report.
 #[must_use]
@@ -187,8 +187,8 @@ fn short(outcome: Outcome) -> &'static str {
 fn examples(run: &Run, text: &mut String) {
     for example in run.examples.iter().take(6) {
         let stage = run.stages.get(example.stage).map_or("", |stage| &stage.name);
-        let head = format!("{} ({stage}, {}): ", example.outcome.name(), example.route.name());
-        let _ = writeln!(text, "{}", clip(&format!("e.g. {head}{}", example.text), 79));
+        let head = format!("e.g. {} ({stage}, {}):", example.outcome.name(), example.route.name());
+        let _ = writeln!(text, "{}\n  {}", clip(&head, 79), clip(&example.text, 77));
     }
 }
 
@@ -217,7 +217,7 @@ fn clip(text: &str, width: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::result::{Example, Sample};
+    use super::super::result::{Example, Gate, Sample};
     use super::super::{document, result};
     use super::*;
 
