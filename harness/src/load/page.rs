@@ -58,7 +58,8 @@ fn header(run: &Run, name: &str, html: &mut String) {
         ("received", bytes(all.bytes as f64)),
         ("took", format!("{:.1} s", run.seconds)),
         ("rate", rate(all.count as f64 / run.seconds.max(0.001))),
-        ("began", run.started.clone()),
+        // To the second.
+        ("began", run.started.split('.').next().unwrap_or_default().replace('T', " ")),
         ("seed", run.seed.to_string()),
         ("machine", format!("{}, {} processors, {}", machine.processor, machine.processors, machine.kernel)),
         ("driver", driver(run)),
