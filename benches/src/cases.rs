@@ -32,7 +32,8 @@ mod shards;
 /// Every case that is guarded. Names are different from each other, and all of a bench stand together.
 #[must_use]
 pub fn all() -> Vec<Case> {
-    [sse::CASES, relay::CASES, heads::CASES, select::CASES, lineage::CASES, scrub::CASES, shards::CASES].concat()
+    [sse::CASES, relay::CASES, heads::CASES, select::CASES, lineage::CASES, scrub::CASES, shards::CASES]
+        .concat()
 }
 
 /// A runtime that waits for nothing: what the cases do on it is ready at once.
@@ -62,7 +63,8 @@ mod tests {
         let names: BTreeSet<_> = cases.iter().map(|case| case.name).collect();
         assert_eq!(names.len(), cases.len());
         let is_plain = |part: &str| {
-            !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+            !part.is_empty()
+                && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         };
         for name in names {
             let (bench, case) = name.split_once('/').expect(name);

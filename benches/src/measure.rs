@@ -84,7 +84,10 @@ fn pairs(
             }
         }
     }
-    subjects.into_iter().map(|(name, subject, pairs)| summary(name, subject.prepared.amount, &pairs)).collect()
+    subjects
+        .into_iter()
+        .map(|(name, subject, pairs)| summary(name, subject.prepared.amount, &pairs))
+        .collect()
 }
 
 fn summary(case: &'static str, amount: Amount, pairs: &[(f64, f64)]) -> Measured {

@@ -25,7 +25,8 @@ type Map = HashMap<String, usize, BuildHasherDefault<DefaultHasher>>;
 /// The work, whose result is a number that depends on all of it.
 #[must_use]
 pub fn prepare() -> Prepared {
-    let text: Vec<u8> = (0..BYTES).map(|at| b"{\"type\":\"delta\",\"text\":\"word \"}\n"[at * 7 % 32]).collect();
+    let text: Vec<u8> =
+        (0..BYTES).map(|at| b"{\"type\":\"delta\",\"text\":\"word \"}\n"[at * 7 % 32]).collect();
     let names: Vec<String> = (0..KEYS).map(|at| format!("name-{:03}", at * 37 % KEYS)).collect();
     let map: Map = names.iter().enumerate().map(|(at, name)| (name.clone(), at)).collect();
     Prepared::new(Amount::One, move || work(&text, &names, &map))

@@ -89,7 +89,8 @@ struct Row {
 
 pub(crate) fn run(args: &Args) -> Result<Exit> {
     let name = args.thresholds.display();
-    let content = std::fs::read_to_string(&args.thresholds).with_context(|| format!("failed to read {name}"))?;
+    let content =
+        std::fs::read_to_string(&args.thresholds).with_context(|| format!("failed to read {name}"))?;
     let thresholds = match Thresholds::open(&args.thresholds)? {
         Ok(thresholds) => thresholds,
         Err(mistakes) => {
@@ -154,7 +155,11 @@ fn read(text: &str, runs: &mut BTreeMap<String, Runs>) -> Result<()> {
         for document in documents {
             let document: Document =
                 serde_json::from_value(document).context("it is not what `bench-check --json` prints")?;
-            anyhow::ensure!(document.version == 1, "version {} of `bench-check` is not known", document.version);
+            anyhow::ensure!(
+                document.version == 1,
+                "version {} of `bench-check` is not known",
+                document.version
+            );
             for case in document.cases {
                 let runs: &mut Runs = runs.entry(case.case).or_default();
                 runs.ratios.extend(case.time.map(|time| time.ratio));
@@ -194,7 +199,8 @@ fn not_measured<'a>(thresholds: &'a Thresholds, runs: &BTreeMap<String, Runs>) -
 
 /// The table, at most 80 columns wide, and the summary.
 fn table(thresholds: &Thresholds, runs: &BTreeMap<String, Runs>, rows: &[Row], is_applied: bool) -> String {
-    let mut text = format!("{:<32}{:>5}{:>12}{:>11}{:>11}  action\n", "case", "runs", "measured", "now", "then");
+    let mut text =
+        format!("{:<32}{:>5}{:>12}{:>11}{:>11}  action\n", "case", "runs", "measured", "now", "then");
     let mut counts = BTreeMap::<_, usize>::new();
     let mut line = |case: &str, runs: usize, measured: String, [now, then]: [String; 2], action: Action| {
         let word = action.word();
@@ -239,9 +245,7 @@ mod tests {
     use crate::thresholds::tests::{FILE, read as read_thresholds};
 
     fn document(cases: &[(&str, f64, u64)]) -> String {
-        let case = |(name, ratio, count): &(&str, f64, u64)| {
-            serde_json::json!({"case": name, "time": {"ratio": ratio, "p90": 9.0}, "instructions": {"count": count}})
-        };
+        let case = |(name, ratio, count): &(&str, f64, u64)| serde_json::json!({"case": name, "time": {"ratio": ratio, "p90": 9.0}, "instructions": {"count": count}});
         let cases: Vec<_> = cases.iter().map(case).collect();
         serde_json::json!({"version": 1, "passed": true, "cases": cases, "findings": []}).to_string()
     }
@@ -276,7 +280,15 @@ mod tests {
         ]);
         let text = table(&thresholds, &runs, &rows(&thresholds, &runs), false);
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @r"
+        case                             runs    measured        now       then  action
+        a/new-case-with-a-long-name         2     x 0.012          -      125 %  set
+        a/new-case-with-a-long-name         2 123456789 i          -  130000000  set
+        sse/one-write                       2     x 3.000      125 %      190 %  raise
+        sse/one-write                       2       950 i       1000       1000  keep
+        not measured: gone/case
+        bench-calibrate: keep 1, raise 1, set 2; not written without --apply
+        ");
     }
 
     #[test]

@@ -126,8 +126,10 @@ impl Cargo {
             Ok(lines) => lines,
             Err(exit) => return Ok(Err(exit)),
         };
-        let counted = measured::counted(&names, &lines.concat()).context("failed to read what gungraun printed")?;
-        let is_asked = |case: &Counted| benches.is_empty() || benches.iter().any(|bench| bench == case.bench());
+        let counted =
+            measured::counted(&names, &lines.concat()).context("failed to read what gungraun printed")?;
+        let is_asked =
+            |case: &Counted| benches.is_empty() || benches.iter().any(|bench| bench == case.bench());
         Ok(Ok(counted.into_iter().filter(|case| case.is_reference() || is_asked(case)).collect()))
     }
 

@@ -141,10 +141,8 @@ const EXAMPLES: &str = "\
 Examples:
   cargo xtask compat                     real clients through the proxy
   cargo xtask compat-capture -i a.jsonl  a recording as a fixture without secrets
-  cargo xtask compat-clients --install   fetch real clients
   cargo xtask load --start-mock          drive load, and check every byte
   cargo xtask test-fast                  the tests that run beside anything
-  cargo xtask test-fast -- -p wire sse   the tests of one crate with a word
   cargo xtask tidy                       the rules no type and no lint can hold
   cargo xtask tidy --bless               rewrite ARCHITECTURE.md's map, then check
 
@@ -170,13 +168,14 @@ mod tests {
         Usage: cargo xtask [COMMAND]
 
         Commands:
+          bench-check          Check that each guarded part is as fast as it was
+          bench-calibrate      Make thresholds of what `bench-check` measured
           ci-impact            Say which crates and which lanes of CI a change can reach
           ci-matrix            Print the matrix of CI's test jobs, from the manifest's shards
           compat               Replay recorded traffic and drive real clients through the proxy
           compat-capture       Scrub recorded traffic, so that it can be kept as a fixture
           compat-clients       Fetch real clients, or drive them through a proxy that runs already
-          compat-replay        Replay recorded traffic through a proxy, and say what is not as it
-                               was
+          compat-replay        Replay recorded traffic through a proxy, and say what differs
           compat-offline-gate  Replay every fixture, with nothing in between and through the proxy
           test-fast            Run the tests that run beside anything
           test-serial          Run the tests that nothing may run beside, one at a time
@@ -196,10 +195,8 @@ mod tests {
         Examples:
           cargo xtask compat                     real clients through the proxy
           cargo xtask compat-capture -i a.jsonl  a recording as a fixture without secrets
-          cargo xtask compat-clients --install   fetch real clients
-          cargo xtask test-fast                  the tests that run beside anything
-          cargo xtask test-fast -- -p wire sse   the tests of one crate with a word
-          cargo xtask tidy                       the rules no type and no lint can hold
+                  cargo xtask test-fast                  the tests that run beside anything
+                  cargo xtask tidy                       the rules no type and no lint can hold
           cargo xtask tidy --bless               rewrite ARCHITECTURE.md's map, then check
 
         Exit codes: 0 good; 1 findings; 2 usage; 3 environment; 4 nothing selected;

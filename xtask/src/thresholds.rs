@@ -173,7 +173,10 @@ impl Reader<'_> {
                     let problem = format!("`ratio` is {}", ratio.get_ref());
                     self.wrong(problem, "a number above 0", ratio.span());
                 }
-                Some(Allowed { ratio: *ratio.get_ref(), scale: self.within("scale", scale, 1, i64::from(u32::MAX)) })
+                Some(Allowed {
+                    ratio: *ratio.get_ref(),
+                    scale: self.within("scale", scale, 1, i64::from(u32::MAX)),
+                })
             }
             (None, None) => None,
             (_, _) => {
@@ -186,15 +189,23 @@ impl Reader<'_> {
             let problem = format!("`{}` has no threshold", name.get_ref());
             self.wrong(problem, "`ratio` and `scale`, or `instructions`, or all three", name.span());
         }
-        let instructions = case.instructions.as_ref().map(|count| self.within("instructions", count, 1, i64::MAX));
+        let instructions =
+            case.instructions.as_ref().map(|count| self.within("instructions", count, 1, i64::MAX));
         Threshold { time, instructions }
     }
 
     /// A whole number within its range, or what is nearest to it.
-    fn within<T: TryFrom<i64> + Default>(&mut self, key: &str, value: &Spanned<i64>, least: i64, most: i64) -> T {
+    fn within<T: TryFrom<i64> + Default>(
+        &mut self,
+        key: &str,
+        value: &Spanned<i64>,
+        least: i64,
+        most: i64,
+    ) -> T {
         let number = *value.get_ref();
         if !(least..=most).contains(&number) {
-            let right = if most == i64::MAX { format!("{least} or more") } else { format!("{least} to {most}") };
+            let right =
+                if most == i64::MAX { format!("{least} or more") } else { format!("{least} to {most}") };
             self.wrong(format!("`{key}` is {number}"), right, value.span());
         }
         T::try_from(number.clamp(least, most)).unwrap_or_default()
@@ -242,14 +253,18 @@ instructions = 1000
         let thresholds = read(FILE);
         assert_eq!((thresholds.policy.basis, thresholds.policy.margin), (Basis::Max, 25));
         let time = Allowed { ratio: 2.0, scale: 125 };
-        assert_eq!(thresholds.cases["sse/one-write"], Threshold { time: Some(time), instructions: Some(1000) });
+        assert_eq!(
+            thresholds.cases["sse/one-write"],
+            Threshold { time: Some(time), instructions: Some(1000) }
+        );
         assert_eq!((time.limit(), time.required(2.0), time.required(2.001)), (2.5, 100, 101));
     }
 
     #[test]
     fn everything_wrong_is_said_at_once() {
         let file = FILE.replace("version = 1", "version = 2").replace("margin = 25", "margin = -1");
-        let file = file.replace("ratio = 2.0", "ratio = -2.0") + "[case.\"a/b\"]\nscale = 0\n[case.\"a/c\"]\n";
+        let file =
+            file.replace("ratio = 2.0", "ratio = -2.0") + "[case.\"a/b\"]\nscale = 0\n[case.\"a/c\"]\n";
         assert_eq!(
             problems(&file),
             [

@@ -157,7 +157,9 @@ mod tests {
     fn small_changes_are_not_made_and_broken_thresholds_are() {
         let policy = Policy { min_change: 20, ..POLICY };
         let now = allowed(1.0, 125);
-        for (ratio, expected) in [(1.0, Action::Keep), (1.1, Action::Keep), (1.3, Action::Raise), (0.8, Action::Tighten)] {
+        for (ratio, expected) in
+            [(1.0, Action::Keep), (1.1, Action::Keep), (1.3, Action::Raise), (0.8, Action::Tighten)]
+        {
             assert_eq!(time(policy, &[ratio], now).expect("there is a run").action, expected, "{ratio}");
         }
         let no_margin = Policy { margin: 0, min_headroom: 0, min_change: 1000, ..POLICY };
@@ -208,7 +210,9 @@ mod tests {
     }
 
     fn now() -> impl Strategy<Value = Option<Allowed>> {
-        proptest::option::of((0.001..100.0_f64, 1..1000_u32).prop_map(|(ratio, scale)| Allowed { ratio, scale }))
+        proptest::option::of(
+            (0.001..100.0_f64, 1..1000_u32).prop_map(|(ratio, scale)| Allowed { ratio, scale }),
+        )
     }
 
     proptest! {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Timed {
+    #[serde(skip_serializing)]
     pub(super) case: String,
     /// The median of the pairs: how many times as long as the reference.
     pub(super) ratio: f64,
@@ -136,10 +137,14 @@ mod tests {
     #[test]
     fn a_case_that_took_no_time_or_says_something_else_is_refused() {
         let line = |ratio: &str| {
-            format!(r#"{{"case":"a/b","ratio":{ratio},"p90":1.0,"nanoseconds":1.0,"reference":1.0,"pairs":1}}"#)
+            format!(
+                r#"{{"case":"a/b","ratio":{ratio},"p90":1.0,"nanoseconds":1.0,"reference":1.0,"pairs":1}}"#
+            )
         };
         assert!(timed(&line("0.1")).is_ok());
-        for wrong in [line("0.0"), line("-1.0"), line("1e999"), line(r#"1.0,"more":1"#), "{}".into(), String::new()] {
+        for wrong in
+            [line("0.0"), line("-1.0"), line("1e999"), line(r#"1.0,"more":1"#), "{}".into(), String::new()]
+        {
             assert!(timed(&wrong).is_err(), "{wrong}");
         }
     }

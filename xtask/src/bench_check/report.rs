@@ -114,7 +114,8 @@ impl Report {
         for case in thresholds.cases.keys().filter(|case| is_asked(case) && !known.contains(*case)) {
             if is_timed || is_counted {
                 let problem = "there is a threshold and no such case".to_owned();
-                let right = "no table for it in the thresholds, or a case of that name in `benches`".to_owned();
+                let right =
+                    "no table for it in the thresholds, or a case of that name in `benches`".to_owned();
                 findings.push(Finding { case: case.clone(), problem, right });
             }
         }
@@ -123,7 +124,8 @@ impl Report {
 }
 
 /// How to get a threshold.
-const CALIBRATE: &str = "`cargo xtask bench-check --json | cargo xtask bench-calibrate --apply`, over some runs";
+const CALIBRATE: &str =
+    "`cargo xtask bench-check --json | cargo xtask bench-calibrate --apply`, over some runs";
 
 fn judge(
     name: String,
@@ -146,7 +148,10 @@ fn judge(
                     digits(allowed.ratio),
                     allowed.required(timed.ratio)
                 );
-                finding(problem, format!("{} % at most, which is {} times", allowed.scale, digits(allowed.limit())));
+                finding(
+                    problem,
+                    format!("{} % at most, which is {} times", allowed.scale, digits(allowed.limit())),
+                );
             }
             Some(_) => {}
         }
@@ -212,7 +217,15 @@ impl Verdict {
 
 /// A number with three digits that count.
 fn digits(number: f64) -> String {
-    let places = if number >= 100.0 { 0 } else if number >= 10.0 { 1 } else if number >= 1.0 { 2 } else { 4 };
+    let places = if number >= 100.0 {
+        0
+    } else if number >= 10.0 {
+        1
+    } else if number >= 1.0 {
+        2
+    } else {
+        4
+    };
     format!("{number:.places$}")
 }
 
@@ -240,7 +253,16 @@ mod tests {
 
     fn timed(case: &str, ratio: f64) -> Timed {
         let (case, nanoseconds) = (case.to_owned(), ratio * 20_000.0);
-        Timed { case, ratio, p90: ratio * 1.1, nanoseconds, reference: 20_000.0, pairs: 55, bytes: None, items: None }
+        Timed {
+            case,
+            ratio,
+            p90: ratio * 1.1,
+            nanoseconds,
+            reference: 20_000.0,
+            pairs: 55,
+            bytes: None,
+            items: None,
+        }
     }
 
     fn counted(case: &str, count: u64) -> Counted {
@@ -256,7 +278,11 @@ mod tests {
 
     fn problems(verdict: &Verdict) -> Vec<String> {
         assert_eq!(verdict.passed, verdict.findings.is_empty());
-        verdict.findings.iter().map(|found| format!("{}: {}; right: {}", found.case, found.problem, found.right)).collect()
+        verdict
+            .findings
+            .iter()
+            .map(|found| format!("{}: {}; right: {}", found.case, found.problem, found.right))
+            .collect()
     }
 
     #[test]
@@ -293,7 +319,10 @@ mod tests {
         report.instructions = Instructions::Skipped("install valgrind".to_owned());
         let verdict = report.judge(&read(FILE), &["sse".to_owned()]);
         let found = problems(&verdict);
-        assert!(found[0].starts_with("sse/new: there is no threshold for its time; right: `cargo xtask bench-check"));
+        assert!(
+            found[0]
+                .starts_with("sse/new: there is no threshold for its time; right: `cargo xtask bench-check")
+        );
         assert!(found[1].starts_with("sse/one-write: there is a threshold and no such case"));
         assert_eq!(found.len(), 2);
         assert!(verdict.table().ends_with("; instructions skipped: install valgrind"));
@@ -301,7 +330,8 @@ mod tests {
 
     #[test]
     fn what_was_not_asked_for_needs_no_case() {
-        let report = Report { time: Some(vec![timed("other/case", 1.0)]), instructions: Instructions::NotAskedFor };
+        let report =
+            Report { time: Some(vec![timed("other/case", 1.0)]), instructions: Instructions::NotAskedFor };
         let thresholds = read(&format!("{FILE}[case.\"other/case\"]\nratio = 1.0\nscale = 125\n"));
         assert!(report.judge(&thresholds, &["other".to_owned()]).passed);
     }
@@ -314,13 +344,17 @@ mod tests {
         let text = report.judge(&read(FILE), &[]).table();
         let table: Vec<_> = text.lines().take(3).collect();
         assert!(table.iter().all(|line| line.chars().count() <= 80), "{text}");
-        insta::assert_snapshot!(table.join("\n"), @"");
+        insta::assert_snapshot!(table.join("\n"), @r"
+        case                                  time    ratio    limit  room   instr. room
+        lineage/short-request-with-one                                     123456 k
+        sse/one-write                      2.47 ms      123     2.50 -6045      900    9
+        ");
     }
 
     #[test]
     fn the_document_is_one_line() {
         let verdict = report(2.0, 900).judge(&read(FILE), &[]);
         let text = serde_json::to_string(&verdict).unwrap();
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @r#"{"version":1,"passed":true,"reference_instructions":7,"cases":[{"case":"sse/one-write","time":{"ratio":2.0,"p90":2.2,"nanoseconds":40000.0,"reference":20000.0,"pairs":55,"limit":2.5,"scale":125,"required_scale":100,"headroom":25},"instructions":{"count":900,"limit":1000,"headroom":9}}],"findings":[]}"#);
     }
 }

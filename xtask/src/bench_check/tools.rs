@@ -23,11 +23,14 @@ pub(super) fn find() -> Result<Tools, String> {
     if version("valgrind".as_ref()).is_none() {
         return Err("install valgrind".to_owned());
     }
-    let is_right = |program: &Path| version(program).is_some_and(|text| text.split_whitespace().last() == Some(GUNGRAUN));
+    let is_right = |program: &Path| {
+        version(program).is_some_and(|text| text.split_whitespace().last() == Some(GUNGRAUN))
+    };
     if is_right(RUNNER.as_ref()) {
         return Ok(Tools { folder: None });
     }
-    let folder = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo")));
+    let folder =
+        env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo")));
     match folder.map(|home| home.join("bin")).filter(|folder| is_right(&folder.join(RUNNER))) {
         Some(folder) => Ok(Tools { folder: Some(folder) }),
         None => Err(format!("cargo install --locked {RUNNER}@{GUNGRAUN}")),

@@ -28,7 +28,12 @@ const ROWS: &[Row] = &[
     Row { name: "manifest", folder: "manifest", imports: &[], tests: &[] },
     Row { name: "xtask", folder: "xtask", imports: &["harness", "manifest"], tests: &[] },
     // It measures parts of each, and nobody imports it.
-    Row { name: "benches", folder: "benches", imports: &["harness", "manifest", "prodex", "wire"], tests: &[] },
+    Row {
+        name: "benches",
+        folder: "benches",
+        imports: &["harness", "manifest", "prodex", "wire"],
+        tests: &[],
+    },
 ];
 
 /// The folders that hold crates, whether they exist yet or not.

@@ -17,7 +17,7 @@ const FILES: &[(&str, &str)] = &[
 ];
 
 /// What the real one prints, with times that a variable stretches.
-const GATE: &str = r#"
+const GATE: &str = r###"
 fn main() {
     let slower: f64 = std::env::var("SAMPLE_SLOWER").map_or(1.0, |text| text.parse().unwrap());
     for (case, ratio) in [("one/case", 2.0 * slower), ("two/case", 0.5)] {
@@ -26,7 +26,7 @@ fn main() {
         }
     }
 }
-"#;
+"###;
 
 const THRESHOLDS: &str = "\
 # Kept.
@@ -129,7 +129,8 @@ fn calibration_writes_what_the_next_check_passes_and_keeps_comments() {
 #[test]
 fn a_mistake_in_the_thresholds_is_shown_where_it_is() {
     let sample = Sample::calibrated();
-    fs::write(sample.thresholds.path(), THRESHOLDS.replace("margin = 25", "margin = -3")).expect("it is written");
+    fs::write(sample.thresholds.path(), THRESHOLDS.replace("margin = 25", "margin = -3"))
+        .expect("it is written");
     for task in ["bench-check", "bench-calibrate"] {
         let output = sample.run(task, &[], "1");
         assert_eq!(output.status.code(), Some(2));
@@ -143,7 +144,12 @@ fn instructions_that_were_asked_for_are_never_skipped_in_silence() {
     let sample = Sample::calibrated();
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
     command.current_dir(&sample.root).env("PATH", "/nonexistent").arg("bench-check").arg("--thresholds");
-    let output = command.arg(sample.thresholds.path()).arg("--instructions").output().expect("the program runs");
+    let output =
+        command.arg(sample.thresholds.path()).arg("--instructions").output().expect("the program runs");
     assert_eq!(output.status.code(), Some(3));
-    assert!(stderr(&output).contains("instructions cannot be counted: install valgrind"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("instructions cannot be counted: install valgrind"),
+        "{}",
+        stderr(&output)
+    );
 }
