@@ -81,7 +81,7 @@ impl Prepared {
         } else {
             request.literal(&format!("content-length: {}\r\n\r\n", body.bytes.len()));
         }
-        request.append(body);
+        request.append(&body);
         request.compressed = content.compressed;
         request
     }
@@ -182,7 +182,7 @@ impl Prepared {
         } else {
             body.bytes.extend_from_slice(content.input);
         }
-        body.append(tail);
+        body.append(&tail);
         body
     }
 
@@ -205,7 +205,7 @@ impl Prepared {
         self.bytes.resize(self.bytes.len() + THREAD, b'0');
     }
 
-    fn append(&mut self, other: Self) {
+    fn append(&mut self, other: &Self) {
         let base = self.bytes.len();
         self.body_at = base;
         self.bytes.extend_from_slice(&other.bytes);

@@ -112,7 +112,7 @@ pub fn render(run: &Run) -> String {
     examples(run, &mut text);
     text.push('\n');
     for gate in &run.gates {
-        let place = gate.stage.as_ref().map_or(String::new(), |stage| format!(" of {stage}"));
+        let place = gate.stage.as_ref().map_or(String::new(), |stage| format!(" of {}", clip(stage, 18)));
         let value = gate.value.map_or("nothing to measure".to_owned(), |value| number(value, &gate.unit));
         let _ = writeln!(
             text,
@@ -143,7 +143,9 @@ pub fn verdict(run: &Run) -> String {
     if broken.is_empty() {
         return format!("load: PASSED: {} limits kept\n", run.gates.len());
     }
-    format!("load: FAILED: {}\n", broken.join(", "))
+    let more = broken.len() - 1;
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    format!("load: FAILED: {}{more}\n", clip(&broken[0], 56))
 }
 
 fn machine(run: &Run) -> String {
@@ -185,8 +187,8 @@ fn short(outcome: Outcome) -> &'static str {
 fn examples(run: &Run, text: &mut String) {
     for example in run.examples.iter().take(6) {
         let stage = run.stages.get(example.stage).map_or("", |stage| &stage.name);
-        let head = format!("{} ({stage}, {}): ", example.outcome.name(), example.route.name());
-        let _ = writeln!(text, "{}", clip(&format!("e.g. {head}{}", example.text), 79));
+        let head = format!("e.g. {} ({stage}, {}):", example.outcome.name(), example.route.name());
+        let _ = writeln!(text, "{}\n  {}", clip(&head, 79), clip(&example.text, 77));
     }
 }
 
@@ -211,4 +213,129 @@ fn clip(text: &str, width: usize) -> String {
         return text.to_owned();
     }
     text.chars().take(width - 1).chain(['~']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::result::{Example, Gate, Sample};
+    use super::super::{document, result};
+    use super::*;
+
+    /// A run in which most went well.
+    fn run() -> Run {
+        let stage = |name: &str, unsent| result::Stage {
+            name: name.into(),
+            executor: "constant-rate".into(),
+            from: 0.0,
+            to: 10.0,
+            rate: Some(50.0),
+            concurrency: 8,
+            unsent,
+            peak: 9,
+        };
+        let mut cells = Vec::new();
+        for (outcome, count, time) in [(Outcome::Ok, 990, 1_200), (Outcome::WrongContent, 10, 40_000)] {
+            let mut cell = Cell::new(0, Route::Responses, outcome);
+            cell.count = count;
+            for number in 0..count {
+                cell.response.record(time + number);
+                cell.service.record(time);
+                cell.first_byte.record(time);
+            }
+            cells.push(cell);
+        }
+        let sample = |at, cpu_seconds| Sample {
+            at,
+            cpu_seconds,
+            rss: 12 << 20,
+            pss: None,
+            fds: 30,
+            sockets: 20,
+            threads: 4,
+        };
+        let samples = vec![sample(0.0, 1.0), sample(10.0, 1.5)];
+        let gate = |name: &str, value, passed| Gate {
+            name: name.into(),
+            stage: Some("a stage with a long name".into()),
+            value,
+            limit: 0.001,
+            unit: String::new(),
+            passed,
+        };
+        let text = "event 3 of 22, byte 900: something else altogether, and much too long for one line";
+        let (route, outcome) = (Route::Responses, Outcome::WrongContent);
+        Run {
+            version: result::VERSION,
+            scenario: "spike".into(),
+            target: "proxy".into(),
+            seed: 7,
+            started: "2026-11-20T12:00:00Z".into(),
+            seconds: 10.0,
+            machine: result::Machine {
+                processor: "Processor".into(),
+                processors: 2,
+                memory: 8 << 30,
+                kernel: "6.1".into(),
+                build: "release".into(),
+            },
+            stages: vec![stage("a stage with a long name", 12), stage("idle", 0)],
+            cells,
+            tick_seconds: 1.0,
+            ticks: vec![result::Tick::new(0)],
+            driver: result::DriverCost {
+                threads: 1,
+                user_seconds: 0.1,
+                system_seconds: 0.3,
+                connections: 8,
+                requests: 1_000,
+            },
+            processes: vec![result::Process { name: "proxy".into(), pid: 7, samples, slopes: Vec::new() }],
+            pressure: result::Pressure {
+                causes: 3,
+                refusals: 2,
+                events: vec![("runtime_proxy_lane_limit_reached".into(), 3)],
+                log_read: true,
+                unreadable: 0,
+            },
+            gates: vec![gate("error rate", Some(0.01), false), gate("ttft p95", None, false)],
+            cut_short: None,
+            examples: vec![Example { stage: 0, route, outcome, text: text.into() }],
+        }
+    }
+
+    #[test]
+    fn a_run_reads_well_in_80_columns() {
+        let text = render(&run());
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn the_document_is_as_its_schema_says() {
+        let schema: serde_json::Value = serde_json::from_str(document::SCHEMA).unwrap();
+        let document = document::of(&run());
+        let problems: Vec<String> = jsonschema::validator_for(&schema)
+            .unwrap()
+            .iter_errors(&document)
+            .map(|problem| format!("{}: {problem}", problem.instance_path()))
+            .collect();
+        assert!(problems.is_empty(), "{problems:?}");
+        let mut other = document;
+        other["cells"][0]["outcome"] = "fine".into();
+        assert!(!jsonschema::is_valid(&schema, &other));
+    }
+
+    #[test]
+    fn a_saved_run_is_shown_as_it_was() {
+        let text = serde_json::to_string(&run()).unwrap();
+        let again: Run = serde_json::from_str(&text).unwrap();
+        assert_eq!(render(&again), render(&run()));
+    }
+
+    #[test]
+    fn a_run_that_was_cut_short_did_not_pass() {
+        let run = Run { cut_short: Some("interrupted".into()), gates: Vec::new(), ..run() };
+        assert!(!run.passed());
+        assert!(verdict(&run).contains("FAILED: cut short: interrupted"));
+    }
 }
