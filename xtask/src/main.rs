@@ -135,7 +135,6 @@ Examples:
   cargo xtask load --start-mock          drive load, and check every byte
   cargo xtask test-fast                  the tests that run beside anything
   cargo xtask test-fast -- -p wire sse   the tests of one crate with a word
-  cargo xtask tidy                       the rules no type and no lint can hold
   cargo xtask tidy --bless               rewrite ARCHITECTURE.md's map, then check
 
 Exit codes: 0 good; 1 findings; 2 usage; 3 environment; 4 nothing selected;
@@ -165,9 +164,10 @@ mod tests {
           compat               Replay recorded traffic and drive real clients through the proxy
           compat-capture       Scrub recorded traffic, so that it can be kept as a fixture
           compat-clients       Fetch real clients, or drive them through a proxy that runs already
-          compat-replay        Replay recorded traffic through a proxy, and say what is not as it
-                               was
+          compat-replay        Replay recorded traffic through a proxy, and say what differs
           compat-offline-gate  Replay every fixture, with nothing in between and through the proxy
+          load                 Drive a scenario of load through a proxy, and judge what came of it
+          load-smoke           Send some requests through the proxy, and judge every byte
           test-fast            Run the tests that run beside anything
           test-serial          Run the tests that nothing may run beside, one at a time
           test-smoke           Run the tests that are worth a minute before anything else
@@ -187,9 +187,9 @@ mod tests {
           cargo xtask compat                     real clients through the proxy
           cargo xtask compat-capture -i a.jsonl  a recording as a fixture without secrets
           cargo xtask compat-clients --install   fetch real clients
+          cargo xtask load --start-mock          drive load, and check every byte
           cargo xtask test-fast                  the tests that run beside anything
           cargo xtask test-fast -- -p wire sse   the tests of one crate with a word
-          cargo xtask tidy                       the rules no type and no lint can hold
           cargo xtask tidy --bless               rewrite ARCHITECTURE.md's map, then check
 
         Exit codes: 0 good; 1 findings; 2 usage; 3 environment; 4 nothing selected;
