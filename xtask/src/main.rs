@@ -143,7 +143,7 @@ Examples:
   cargo xtask compat-capture -i a.jsonl  a recording as a fixture without secrets
   cargo xtask load --start-mock          drive load, and check every byte
   cargo xtask test-fast                  the tests that run beside anything
-  cargo xtask tidy                       the rules no type and no lint can hold
+  cargo xtask test-fast -- -p wire sse   the tests of one crate with a word
   cargo xtask tidy --bless               rewrite ARCHITECTURE.md's map, then check
 
 Exit codes: 0 good; 1 findings; 2 usage; 3 environment; 4 nothing selected;
@@ -177,6 +177,8 @@ mod tests {
           compat-clients       Fetch real clients, or drive them through a proxy that runs already
           compat-replay        Replay recorded traffic through a proxy, and say what differs
           compat-offline-gate  Replay every fixture, with nothing in between and through the proxy
+          load                 Drive a scenario of load through a proxy, and judge what came of it
+          load-smoke           Send some requests through the proxy, and judge every byte
           test-fast            Run the tests that run beside anything
           test-serial          Run the tests that nothing may run beside, one at a time
           test-smoke           Run the tests that are worth a minute before anything else
@@ -195,8 +197,9 @@ mod tests {
         Examples:
           cargo xtask compat                     real clients through the proxy
           cargo xtask compat-capture -i a.jsonl  a recording as a fixture without secrets
-                  cargo xtask test-fast                  the tests that run beside anything
-                  cargo xtask tidy                       the rules no type and no lint can hold
+          cargo xtask load --start-mock          drive load, and check every byte
+          cargo xtask test-fast                  the tests that run beside anything
+          cargo xtask test-fast -- -p wire sse   the tests of one crate with a word
           cargo xtask tidy --bless               rewrite ARCHITECTURE.md's map, then check
 
         Exit codes: 0 good; 1 findings; 2 usage; 3 environment; 4 nothing selected;

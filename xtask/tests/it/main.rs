@@ -5,6 +5,7 @@ mod bench;
 mod ci_impact;
 
 mod compat_replay;
+mod load;
 mod manifest;
 
 mod sample;
