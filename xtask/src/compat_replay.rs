@@ -22,7 +22,7 @@ mod way;
 
 pub(crate) use way::{Pace, Way};
 
-/// Replay recorded traffic through a proxy, and say what is not as it was.
+/// Replay recorded traffic through a proxy, and say what differs.
 ///
 /// The laboratory plays the recorded client before the proxy and the recorded upstream behind it, byte for
 /// byte and write for write, and compares what each side got with the record. Besides the fixtures, probes

@@ -20,7 +20,7 @@ use crate::compat::build;
 use crate::exit::Exit;
 use crate::terminal;
 
-/// Send a few dozen requests to mock and proxy, and check every byte.
+/// Send some requests through the proxy, and judge every byte.
 ///
 /// Over SSE, as one unary reply and on a WebSocket. Nothing may go wrong, nothing may be refused, and the
 /// proxy may add a little to the time of the first content event.

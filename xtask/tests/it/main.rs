@@ -3,6 +3,7 @@
 mod ci_impact;
 
 mod compat_replay;
+mod load;
 mod manifest;
 
 mod sample;
