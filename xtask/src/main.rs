@@ -83,7 +83,8 @@ enum Task {
     CompatClients(compat_clients::Args),
     CompatReplay(compat_replay::Args),
     CompatOfflineGate(compat_offline_gate::Args),
-    Load(load::Args),
+    // By far the most flags.
+    Load(Box<load::Args>),
     LoadSmoke(load_smoke::Args),
     TestFast(test_fast::Args),
     TestSerial(test_serial::Args),
@@ -161,7 +162,7 @@ mod tests {
     #[test]
     fn the_help_is_one_screen_with_examples() {
         let help = Cli::command().render_help().to_string();
-        assert!(help.lines().count() <= 44, "{help}");
+        assert!(help.lines().count() <= 40, "{help}");
         insta::assert_snapshot!(help, @r"
         The tasks of this project
 
