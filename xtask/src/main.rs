@@ -75,7 +75,8 @@ enum Task {
     CompatClients(compat_clients::Args),
     CompatReplay(compat_replay::Args),
     CompatOfflineGate(compat_offline_gate::Args),
-    Load(load::Args),
+    // By far the most flags.
+    Load(Box<load::Args>),
     LoadSmoke(load_smoke::Args),
     TestFast(test_fast::Args),
     TestSerial(test_serial::Args),

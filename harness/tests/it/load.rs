@@ -97,7 +97,9 @@ fn a_server_that_stands_still_shows_in_the_response_times_of_all_who_waited() {
     let (_mock, target) = mock();
     let freeze = target.clone();
     let freezer = thread::spawn(move || {
-        thread::sleep(Duration::from_millis(300));
+        // Some requests are over by then, and most are still to come.
+        let (_never, wait) = std::sync::mpsc::sync_channel::<()>(1);
+        let _ = wait.recv_timeout(Duration::from_millis(300));
         control(freeze.address, "/__mock/freeze?ms=800");
     });
     let pace = Pace::Open { from: 200.0, to: 200.0, seconds: 1.5, poisson: false };
