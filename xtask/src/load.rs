@@ -171,7 +171,10 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
         terminal::result(&format!("{}{}", plan.outline(), outline(&limits(args, &scenario))))?;
         return Ok(Exit::Good);
     }
-    let Some(programs) = Programs::build(args)? else { return Ok(Exit::Environment) };
+    let programs = match Programs::build(args)? {
+        Ok(programs) => programs,
+        Err(exit) => return Ok(exit),
+    };
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("failed to listen for signals")?;
@@ -241,8 +244,8 @@ struct Programs {
 }
 
 impl Programs {
-    /// Builds what is needed; none when it does not build.
-    fn build(args: &Args) -> Result<Option<Self>> {
+    /// Builds what is needed; says how the task ends when it does not build.
+    fn build(args: &Args) -> Result<std::result::Result<Self, Exit>> {
         let mut words = vec!["build", "--quiet", "--locked"];
         if !args.debug_build {
             words.extend(["--release", "-p", "harness", "--bin", "load-driver"]);
@@ -257,8 +260,11 @@ impl Programs {
         if words.contains(&"-p") {
             terminal::progress("building what is driven, and what drives");
             let ended = Steps::new()?.show(crate::cargo::command().args(&words))?;
-            if ended.is_interrupted || !ended.status.success() {
-                return Ok(None);
+            if ended.is_interrupted {
+                return Ok(Err(Exit::Interrupted));
+            }
+            if !ended.status.success() {
+                return Ok(Err(Exit::Environment));
             }
         }
         let metadata =
@@ -267,7 +273,7 @@ impl Programs {
         let built = |name: &str| metadata.target_directory.join(profile).join(name).into_std_path_buf();
         let proxy = args.prodex.clone().unwrap_or_else(|| built("prodex"));
         let driver = (!args.debug_build).then(|| built("load-driver"));
-        Ok(Some(Self { mock: built("mock-upstream"), proxy, driver }))
+        Ok(Ok(Self { mock: built("mock-upstream"), proxy, driver }))
     }
 }
 

@@ -65,18 +65,44 @@ pub fn ttft_p95(run: &Run, take: impl Fn(&Cell) -> bool) -> Option<f64> {
     times.millis(0.95)
 }
 
+/// A soak that is too short to say has not shown that nothing grows.
 fn growth(process: &Process) -> impl Iterator<Item = Gate> {
     process.slopes.iter().map(|slope| Gate {
-        name: format!("{} growth of {}", slope.resource, process.name),
+        name: format!("{} growth of {}, at least", slope.resource, process.name),
         stage: None,
-        value: Some(slope.low),
+        value: (slope.verdict != Trend::TooShort).then_some(slope.low),
         limit: 0.0,
-        unit: if slope.resource == "rss" { "B/h at least".into() } else { "per hour at least".into() },
-        passed: slope.verdict != Trend::Grows,
+        unit: if slope.resource == "rss" { "B/h".into() } else { "/h".into() },
+        passed: slope.verdict == Trend::DoesNotGrow,
     })
 }
 
 fn gate(name: &str, stage: Option<&String>, value: Option<f64>, limit: f64, unit: &str) -> Gate {
     let passed = value.is_some_and(|value| value <= limit);
     Gate { name: name.to_owned(), stage: stage.cloned(), value, limit, unit: unit.to_owned(), passed }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::result::Growth;
+    use super::*;
+
+    #[test]
+    fn what_was_not_shown_is_not_kept() {
+        let slope = |verdict, low| Growth {
+            resource: "rss".into(),
+            per_hour: low + 1.0,
+            low,
+            high: low + 2.0,
+            from: 0.0,
+            verdict,
+        };
+        let slopes =
+            vec![slope(Trend::DoesNotGrow, -1.0), slope(Trend::Grows, 9.0), slope(Trend::TooShort, 0.0)];
+        let process = Process { name: "proxy".into(), pid: 1, samples: Vec::new(), slopes };
+        let seen: Vec<(Option<f64>, bool)> = growth(&process).map(|gate| (gate.value, gate.passed)).collect();
+        assert_eq!(seen, [(Some(-1.0), true), (Some(9.0), false), (None, false)]);
+        assert!(!gate("error rate", None, None, 1.0, "").passed, "nothing was measured");
+        assert!(gate("error rate", None, Some(0.0), 0.0, "").passed);
+    }
 }

@@ -96,7 +96,10 @@ pub(super) fn run(args: &super::Args) -> Result<Exit> {
         ))?;
         return Ok(Exit::Good);
     }
-    let Some(programs) = Programs::build(args)? else { return Ok(Exit::Environment) };
+    let programs = match Programs::build(args)? {
+        Ok(programs) => programs,
+        Err(exit) => return Ok(exit),
+    };
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("failed to listen for signals")?;

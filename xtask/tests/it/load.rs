@@ -3,7 +3,11 @@
 use std::process::{Command, Output};
 
 fn load(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_xtask")).arg("load").args(arguments).output().expect("the task starts")
+    Command::new(env!("CARGO_BIN_EXE_xtask"))
+        .arg("load")
+        .args(arguments)
+        .output()
+        .expect("the program starts")
 }
 
 fn stderr(output: &Output) -> String {
