@@ -13,8 +13,11 @@ use crate::connection::{head, request, turn, user};
 use crate::rig::{Proxy, Setting, prodex};
 use crate::socket::{Socket, create};
 
-/// A sample: its name and its labels in their order.
-type Key = (String, Vec<(String, String)>);
+/// Labels in their order.
+type Labels = Vec<(String, String)>;
+
+/// A sample: its name and its labels.
+type Key = (String, Labels);
 
 /// A text of metrics.
 #[derive(Debug, Default)]
@@ -61,7 +64,7 @@ impl Metrics {
     /// Buckets grow, and the last one holds all.
     fn check_histograms(&self) {
         for (family, _) in self.families.iter().filter(|(_, kind)| *kind == "histogram") {
-            let mut series: BTreeMap<Vec<(String, String)>, Vec<(f64, f64)>> = BTreeMap::new();
+            let mut series = BTreeMap::<Labels, Vec<(f64, f64)>>::new();
             for ((_, labels), value) in
                 self.samples.iter().filter(|((name, _), _)| *name == format!("{family}_bucket"))
             {
