@@ -54,7 +54,7 @@ pub struct Behind {
 #[derive(Debug)]
 enum Of {
     /// Our own.
-    Own(Server),
+    Own(Box<Server>),
     /// One that runs anyway.
     Home(Shared),
 }
@@ -71,7 +71,7 @@ impl Behind {
         capability: Secret,
     ) -> io::Result<(Self, Ready)> {
         let (server, ready) = Server::start(program, arguments, listen, capability).await?;
-        let (program, arguments, of) = (program.to_owned(), arguments.to_vec(), Of::Own(server));
+        let (program, arguments, of) = (program.to_owned(), arguments.to_vec(), Of::Own(Box::new(server)));
         Ok((Self { program, arguments, of, restarts: 0 }, ready))
     }
 
@@ -92,7 +92,7 @@ impl Behind {
                 let started = Server::start(&self.program, &self.arguments, listen, capability.clone()).await;
                 self.restarts += 1;
                 if let Ok((server, _)) = started {
-                    self.of = Of::Own(server);
+                    self.of = Of::Own(Box::new(server));
                     break;
                 }
                 // Another launcher whose client used the same one may have been faster; then that is found.

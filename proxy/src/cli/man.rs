@@ -1,7 +1,5 @@
 //! `prodex man`: the manual pages, for packagers.
 
-#![expect(clippy::disallowed_methods, reason = "runs on the command line, before anything listens")]
-
 use std::path::PathBuf;
 
 use super::{Exit, Failure, terminal};

@@ -73,7 +73,11 @@ async fn a_place_that_cannot_be_read_is_named_and_the_others_are_taken() {
     );
     let none = prodex(&sandbox, &["profile", "import", "/nowhere"]).await;
     assert_eq!(code(&none), Some(1));
-    assert!(none.stdout.contains("/nowhere") && none.stdout.contains("prodex login"), "{}", none.stdout);
+    assert!(
+        words(&none.stdout).contains("/nowhere there is nothing of that name; log in with `prodex login`"),
+        "{}",
+        none.stdout
+    );
 }
 
 /// A text without its line ends.

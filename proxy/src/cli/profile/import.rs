@@ -190,6 +190,10 @@ fn said(step: &Step, tense: Tense) -> (&'static str, Option<&str>, Option<String
         Outcome::Failed(StoreError::Credentials { source, .. }) => {
             ("cannot be used", Some(source.to_string()))
         }
+        Outcome::Failed(StoreError::NoLogin { problem, .. }) => {
+            let advice = "log in with `prodex login`, or say where the login is";
+            ("cannot be used", Some(format!("{problem}; {advice}")))
+        }
         Outcome::Failed(error) => ("cannot be used", Some(describe(error))),
     };
     (what, step.profile(), note)
