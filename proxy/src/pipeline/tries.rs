@@ -97,7 +97,16 @@ impl Tries {
         let (started, is_repeatable) = (exchange.started, exchange.is_repeatable());
         let metrics = Some(Arc::clone(&control.metrics));
         let trace = trace::Request::begin(exchange);
-        Self { started, trace, max_count, window, permit: Some(permit), is_repeatable, metrics, ..Self::spent() }
+        Self {
+            started,
+            trace,
+            max_count,
+            window,
+            permit: Some(permit),
+            is_repeatable,
+            metrics,
+            ..Self::spent()
+        }
     }
 
     /// Nothing has been tried for a turn on a WebSocket. What is sent again is only the opening of one.
