@@ -144,7 +144,6 @@ Examples:
   cargo xtask compat-capture -i a.jsonl  a recording as a fixture without secrets
   cargo xtask load --start-mock          drive load, and check every byte
   cargo xtask test-fast                  the tests that run beside anything
-  cargo xtask test-fast -- -p wire sse   the tests of one crate with a word
   cargo xtask tidy --bless               rewrite ARCHITECTURE.md's map, then check
 
 Exit codes: 0 good; 1 findings; 2 usage; 3 environment; 4 nothing selected;
@@ -200,7 +199,6 @@ mod tests {
           cargo xtask compat-capture -i a.jsonl  a recording as a fixture without secrets
           cargo xtask load --start-mock          drive load, and check every byte
           cargo xtask test-fast                  the tests that run beside anything
-          cargo xtask test-fast -- -p wire sse   the tests of one crate with a word
           cargo xtask tidy --bless               rewrite ARCHITECTURE.md's map, then check
 
         Exit codes: 0 good; 1 findings; 2 usage; 3 environment; 4 nothing selected;

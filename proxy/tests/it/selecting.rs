@@ -145,7 +145,9 @@ async fn why_chooses_again_what_the_proxy_chose() {
     assert!(page.lines().all(|line| line.chars().count() <= 80), "{page}");
     assert!(page.contains("Chosen: a, because it owns the session of the request."), "{page}");
     let missing = prodex(&proxy.sandbox, &["why", "999"]).await;
-    let expected = format!("the log does not tell of request 999; it has requests 1 to {last}");
+    let expected = format!(
+        "the log does not tell of request 999; it has requests 1 to {last}; `prodex why last` tells of the last"
+    );
     assert_eq!((code(&missing), missing.stderr.trim()), (Some(1), &*format!("prodex: {expected}")));
 }
 

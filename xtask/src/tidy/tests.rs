@@ -16,6 +16,8 @@ fn untidy() -> Project {
             [dependencies]\nprodex.workspace = true\n[lints]\nworkspace = true\n",
         ),
         ("wire/src/lib.rs", "//! Names and\n//! shapes.\n"),
+        ("proxy/src/lib.rs", "//! A proxy that has one setting.\n\nmod config;\n"),
+        ("proxy/src/config.rs", "//! The one setting of a proxy.\n\nsettings! {\n    workers;\n}\n"),
         ("scripts/test.sh", "cargo test\n"),
         ("README.md", "`cargo xtask compat`\n"),
         (".ci/run", "cargo test\n"),
@@ -30,7 +32,7 @@ fn untidy() -> Project {
 fn every_finding_names_its_place_and_what_would_be_right() {
     // The report quotes the host, which this file may not.
     let text = Report::of(&untidy()).text().replace(concat!("npmjs", ".org"), "[host]");
-    insta::assert_snapshot!(text, @r"
+    insta::assert_snapshot!(text, @r#"
     .ci/run: workflows: does not run `cargo xtask test-fast`, the tests as README.md names them
       right: a stage with the command `cargo xtask test-fast`
     .npmrc: top level: does not belong to the top level
@@ -47,6 +49,8 @@ fn every_finding_names_its_place_and_what_would_be_right() {
       right: rules as `manifest::impact::rules` reads them
     proxy/Cargo.toml: manifests: git ignores the manifest
       right: a crate's manifest is committed with it: `git status --ignored` says why it is not
+    proxy/src/config.rs:4: settings: a setting that is not understood: workers;
+      right: `name: Type = "default", "VARIABLE", "range";` below its doc lines
     scripts: top level: does not belong to the top level
       right: a place in a crate's folder or in `fixtures/`; nothing else at the top
     wire/Cargo.toml:4: manifests: `edition` of `[package]` is not the workspace's
@@ -55,8 +59,8 @@ fn every_finding_names_its_place_and_what_would_be_right() {
       right: it may import nothing of ours (the table is in xtask/src/tidy/arrows.rs)
     wire/src/lib.rs:1: modules: the first line is not one whole sentence
       right: `//! ` and a sentence that fits the line and says what lives here
-    tidy: 12 findings in 6 files (arrows 1, commands 2, impact 1, manifests 2, map 1, modules 1, registries 1, top level 2, workflows 1)
-    ");
+    tidy: 13 findings in 7 files (arrows 1, commands 2, impact 1, manifests 2, map 1, modules 1, registries 1, settings 1, top level 2, workflows 1)
+    "#);
 }
 
 #[test]
@@ -75,7 +79,7 @@ fn the_json_report_has_the_findings_as_values() {
     insta::assert_snapshot!(json, @r#"
     {
       "version": 1,
-      "files": 6,
+      "files": 8,
       "checks": [
         "arrows",
         "manifests",
@@ -85,7 +89,8 @@ fn the_json_report_has_the_findings_as_values() {
         "registries",
         "impact",
         "workflows",
-        "commands"
+        "commands",
+        "settings"
       ],
       "findings": [
         {
