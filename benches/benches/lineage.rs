@@ -9,7 +9,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use prodex::exchange::contents;
 use prodex::state::digest;
 use serde_json::{Value, json};
-use wire::responses::{EventKind, EventView};
+use wire::responses::{EventKind, EventView, RequestView};
 
 /// A conversation of so many steps: what a model said, and with it 2 KiB of encrypted reasoning, if any.
 fn request(steps: usize, is_sealed: bool) -> Bytes {
@@ -33,7 +33,7 @@ fn requests(criterion: &mut Criterion) {
         let text = request(steps, is_sealed);
         group.throughput(Throughput::Bytes(text.len() as u64));
         group.bench_function(name, |bencher| {
-            bencher.iter(|| runtime.block_on(contents(black_box(&text))));
+            bencher.iter(|| runtime.block_on(contents(RequestView::new(black_box(&text)), &text)));
         });
     }
     group.finish();

@@ -292,7 +292,7 @@ impl Account {
 
     /// A failure that came too late to rotate still says that the account is used up.
     fn observe_failure(&mut self, event: EventView<'_>) {
-        let Some(refusal @ Refusal::Quota { .. }) = refusal_of_event(event, Now::read().unix) else { return };
+        let Some(refusal @ Refusal::Quota { .. }) = refusal_of_event(event, Now::unix()) else { return };
         if self.is_committed {
             self.proxy.note_refusal(self.request, self.route, self.in_flight.profile(), &refusal);
         } else {

@@ -127,8 +127,9 @@ impl Proxy {
             affinity::recall(&self.control.state, &ties).await;
             return ties;
         };
-        let mut ties = Ties::read(&exchange.head, Some(RequestView::new(&text)));
-        ties.contents = contents(&text).await;
+        let view = RequestView::new(&text);
+        let mut ties = Ties::read(&exchange.head, Some(view));
+        ties.contents = contents(view, &text).await;
         ties.is_compaction |= exchange.routed.call == Call::Compact;
         affinity::recall(&self.control.state, &ties).await;
         ties
@@ -425,7 +426,7 @@ impl Proxy {
     /// As whom and where a profile's attempt is made. None for a profile whose login is no longer good.
     async fn identity(self: &Arc<Self>, exchange: &Exchange, profile: &Arc<Profile>) -> Option<Identity> {
         let credentials = profile.credentials();
-        if credentials.login().is_some_and(|login| login.is_expired(Now::read().unix)) {
+        if credentials.login().is_some_and(|login| login.is_expired(Now::unix())) {
             // Should it fail for now, the upstream's own word decides what becomes of the profile.
             let _ = refresh::renew(&self.control, profile, &credentials).await;
         }
@@ -475,13 +476,13 @@ impl Proxy {
         profile: &Profile,
         tries: &mut Tries,
     ) -> Option<Duration> {
-        let response = ties.response.as_deref()?;
-        let owner = self.control.state.owner(Tie::Response, response)?;
+        let response = ties.response?;
+        let owner = self.control.state.owner_of(Tie::Response, &response)?;
         if owner != profile.name {
             return None;
         }
         let profile = || (&*profile.name).into();
-        if self.gone.contains(response, std::time::Instant::now()) {
+        if self.gone.contains(&response, std::time::Instant::now()) {
             let profile = profile();
             self.control.log.record(&RunEvent::PreviousResponseNegativeCache { request, profile });
             return None;

@@ -5,7 +5,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use wire::route::Api;
 use wire::run_event::Standing;
@@ -294,7 +294,14 @@ impl Now {
     /// The time.
     #[must_use]
     pub fn read() -> Self {
-        Self { instant: Instant::now(), unix: jiff::Timestamp::now().as_second() }
+        Self { instant: Instant::now(), unix: Self::unix() }
+    }
+
+    /// Seconds since the epoch alone; a clock that stands before it counts as standing at it.
+    #[must_use]
+    pub fn unix() -> i64 {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
     }
 }
 

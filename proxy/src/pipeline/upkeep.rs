@@ -54,10 +54,10 @@ impl Upkeep {
 impl Proxy {
     /// Sees to it that tokens stay good and quotas known while there is traffic. Waits for nothing.
     pub(crate) fn look_after(&self, api: Api) {
-        let now = Now::read();
-        if !self.upkeep.is_due(api, now.instant) {
+        if !self.upkeep.is_due(api, Instant::now()) {
             return;
         }
+        let now = Now::read();
         for profile in self.profiles.of(api) {
             refresh::renew_ahead(&self.control, profile, now);
             refresh::save_later(&self.control, profile, now);

@@ -57,7 +57,7 @@ pub async fn get(
     limit: Duration,
 ) -> Result<Answer, Problem> {
     let mut credentials = profile.credentials();
-    let is_expired = credentials.login().is_some_and(|login| login.is_expired(Now::read().unix));
+    let is_expired = credentials.login().is_some_and(|login| login.is_expired(Now::unix()));
     let answer =
         if is_expired { Err(Problem::Unauthorized) } else { once(control, &credentials, path, limit).await };
     match answer {
