@@ -22,7 +22,7 @@ use crate::pipeline::{Proxy, Tries};
 use crate::profile::quota::Source;
 use crate::profile::{InFlight, Now};
 use crate::selection::affinity;
-use crate::state::{Gate, Ticket, Tie, digest};
+use crate::state::{Gate, Ticket, Tie};
 use crate::trace;
 
 pub mod recent;
@@ -187,7 +187,7 @@ impl Account {
     pub fn bind_conversation(&mut self, ties: &Ties) {
         let ticket = affinity::bind(&self.proxy.control.state, ties, self.profile());
         self.conversation = ties.thread.as_ref().or(ties.session.as_ref()).map(|id| {
-            let [one, two, three, ..] = digest(id);
+            let [one, two, three, ..] = *id;
             [one, two, three]
         });
         self.ticket = self.ticket.max(ticket);
@@ -315,7 +315,7 @@ impl Account {
 
     /// A failure that came too late to rotate still says that the account is used up.
     fn observe_failure(&mut self, event: EventView<'_>) {
-        let Some(refusal @ Refusal::Quota { .. }) = refusal_of_event(event, Now::read().unix) else { return };
+        let Some(refusal @ Refusal::Quota { .. }) = refusal_of_event(event, Now::unix()) else { return };
         if self.status.is_some() {
             self.proxy.note_refusal(self.request, self.series.name(), self.in_flight.profile(), &refusal);
         } else {

@@ -23,10 +23,13 @@ impl Now {
     /// The time.
     #[must_use]
     pub fn read() -> Self {
-        Self {
-            instant: Instant::now(),
-            unix: jiff::Timestamp::now().as_second().saturating_add(seam::offset()),
-        }
+        Self { instant: Instant::now(), unix: Self::unix() }
+    }
+
+    /// Seconds since the epoch alone.
+    #[must_use]
+    pub fn unix() -> i64 {
+        jiff::Timestamp::now().as_second().saturating_add(seam::offset())
     }
 
     /// How long ago another moment was, by the clock that says longer.

@@ -93,7 +93,7 @@ pub async fn judge(
     let read = std::mem::take(&mut body.read);
     let tap = Tap::new(&head);
     let mut committed = Box::new(Committed { head, body, held: Vec::new(), tap, account });
-    let now = Now::read().unix;
+    let now = Now::unix();
     let mut verdict = Verdict::default();
     let broken =
         |problem: String| Error::Broken { origin: proxy.control.origin(origin).to_string(), problem };

@@ -11,7 +11,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::OnceCell;
 use wire::http1::RequestHead;
-use wire::responses::{RequestView, TURN_STATE};
+use wire::responses::{RequestView, TURN_STATE, encrypted_contents};
 
 use crate::metrics::Meter;
 use crate::route::Routed;
@@ -40,21 +40,22 @@ pub struct Exchange {
     pub meter: Meter,
 }
 
-/// What ties a request to a conversation, and so to the account that has it.
+/// What ties a request to a conversation, and so to the account that has it: of each id its digest, made
+/// once and asked for many times.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ties {
     /// The response that it continues.
-    pub response: Option<String>,
+    pub response: Option<Digest>,
     /// Items of its input that only the account which made them can read: the newest few, in their order.
     pub contents: Vec<Digest>,
     /// The turn state that an upstream gave out in this turn, from the head.
-    pub turn_state: Option<String>,
+    pub turn_state: Option<Digest>,
     /// The same from the body.
-    pub turn_state_in_body: Option<String>,
+    pub turn_state_in_body: Option<Digest>,
     /// The thread: a conversation of its own.
-    pub thread: Option<String>,
+    pub thread: Option<Digest>,
     /// The session; sub-agents, whose threads are their own, share it with their parent.
-    pub session: Option<String>,
+    pub session: Option<Digest>,
     /// Whether it carries what a compaction left of its history.
     pub has_compaction: bool,
     /// Whether it asks for a compaction.
@@ -68,7 +69,7 @@ impl Ties {
     /// have.
     #[must_use]
     pub fn read(head: &RequestHead, body: Option<RequestView<'_>>) -> Self {
-        let field = |name: &str| head.get_str(name).filter(|value| !value.is_empty()).map(str::to_owned);
+        let field = |name: &str| head.get_str(name).filter(|value| !value.is_empty()).map(digest);
         let session = ["session-id", "session_id", "conversation_id"].into_iter().find_map(field);
         let ties =
             Self { turn_state: field(TURN_STATE), thread: field("thread-id"), session, ..Self::default() };
@@ -78,24 +79,25 @@ impl Ties {
     /// The ids of a message on a WebSocket, whose upgrade had these.
     #[must_use]
     pub fn of_message(upgrade: &Self, message: RequestView<'_>) -> Self {
-        let (thread, session) = (upgrade.thread.clone(), upgrade.session.clone());
+        let (thread, session) = (upgrade.thread, upgrade.session);
         Self { thread, session, ..Self::default() }.with_body(Some(message))
     }
 
     fn with_body(mut self, body: Option<RequestView<'_>>) -> Self {
         let Some(view) = body else { return self };
-        self.response = view.previous_response_id().map(own);
-        self.turn_state_in_body = view.turn_state().map(own);
-        self.session = self.session.or_else(|| view.session_id().map(own));
-        self.thread = self.thread.or_else(|| view.thread_id().or_else(|| view.prompt_cache_key()).map(own));
+        let id = |text: Option<Cow<'_, str>>| text.map(|text| digest(&text));
+        self.response = id(view.previous_response_id());
+        self.turn_state_in_body = id(view.turn_state());
+        self.session = self.session.or_else(|| id(view.session_id()));
+        self.thread = self.thread.or_else(|| id(view.thread_id().or_else(|| view.prompt_cache_key())));
         self.has_compaction = view.has_compaction();
         self.is_compaction = view.is_compaction();
         self
     }
 
     /// The turn states that the request carries.
-    pub fn turn_states(&self) -> impl Iterator<Item = &str> {
-        [&self.turn_state, &self.turn_state_in_body].into_iter().flatten().map(String::as_str)
+    pub fn turn_states(&self) -> impl Iterator<Item = &Digest> {
+        [&self.turn_state, &self.turn_state_in_body].into_iter().flatten()
     }
 
     /// Whether the request holds something of a conversation that has begun, whoever owns that. Which thread
@@ -107,20 +109,19 @@ impl Ties {
     }
 }
 
-fn own(text: Cow<'_, str>) -> String {
-    text.into_owned()
-}
-
 /// How many of the encrypted items of a request are asked whose they are: its newest ones. Those of one
 /// conversation are one account's, and a request that holds any does not move.
 const CONTENTS: usize = 4;
 
-/// The newest items of a request that only their account can read, each hashed once. A long text is gone
-/// through off the runtime's threads.
-pub async fn contents(text: &Bytes) -> Vec<Digest> {
+/// The newest items of a request that only their account can read, each hashed once. `view` is one of its
+/// `text`. A long text is gone through off the runtime's threads.
+pub async fn contents(view: RequestView<'_>, text: &Bytes) -> Vec<Digest> {
+    if !view.may_have_encrypted_contents() {
+        return Vec::new();
+    }
     let find = |text: &[u8]| {
         let mut newest = VecDeque::with_capacity(CONTENTS + 1);
-        for content in RequestView::new(text).encrypted_contents() {
+        for content in encrypted_contents(text) {
             newest.push_back(content);
             if newest.len() > CONTENTS {
                 newest.pop_front();
@@ -222,7 +223,7 @@ mod tests {
             br#"{"previous_response_id":"r","prompt_cache_key":"k","client_metadata":{"x-codex-turn-state":"b",
             "session_id":"bs","thread_id":"bt"}}"#,
         );
-        let some = |text: &str| Some(text.to_owned());
+        let some = |text: &str| Some(digest(text));
         let fields = "Session-Id: s\r\nThread-Id: t\r\nX-Codex-Turn-State: h\r\n";
         let ties = Ties::read(&head(fields), Some(body));
         let all = Ties {
@@ -242,15 +243,20 @@ mod tests {
         assert_eq!(Ties::read(&head("Session-Id: \r\n"), None), Ties::default());
     }
 
+    async fn contents_of(text: impl Into<Bytes>) -> Vec<Digest> {
+        let text = text.into();
+        contents(RequestView::new(&text), &text).await
+    }
+
     #[tokio::test]
     async fn encrypted_items_are_found_in_texts_of_any_length() {
         let text = br#"{"input":[{"encrypted_content":"one"},{"encrypted_content":"two"}],"x":""#;
         let digests = ["one", "two"].map(digest);
-        assert_eq!(contents(&Bytes::from_static(text)).await, digests);
+        assert_eq!(contents_of(&text[..]).await, digests);
         let long = [&text[..], &vec![b' '; 2 * INLINE_TEXT]].concat();
-        assert_eq!(contents(&long.into()).await, digests);
+        assert_eq!(contents_of(long).await, digests);
         let many: String = (0..9).map(|n| format!(r#"{{"encrypted_content":"{n}"}},"#)).collect();
-        assert_eq!(contents(&many.into()).await, ["5", "6", "7", "8"].map(digest));
+        assert_eq!(contents_of(many).await, ["5", "6", "7", "8"].map(digest));
     }
 
     #[tokio::test]

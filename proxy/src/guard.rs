@@ -95,8 +95,11 @@ fn check_target(head: &RequestHead) -> Result<&str, Error> {
         return refuse("the request target holds a character that it may not");
     }
     let path = target.split_once('?').map_or(target, |(path, _)| path);
-    let lower = path.to_ascii_lowercase();
-    if ["%2f", "%5c", "%2e", "%25", "%00"].iter().any(|encoded| lower.contains(encoded)) {
+    let is_refused = |encoded: &str| {
+        let code = encoded.get(..2).unwrap_or_default();
+        ["2f", "5c", "2e", "25", "00"].iter().any(|refused| code.eq_ignore_ascii_case(refused))
+    };
+    if path.split('%').skip(1).any(is_refused) {
         return refuse("the path holds an encoded separator, dot, percent sign or NUL");
     }
     if path.contains("//") || path.split('/').any(|segment| segment == "." || segment == "..") {
@@ -111,7 +114,7 @@ fn check_host(head: &RequestHead) -> Result<(), Error> {
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
         return Err(Error::refused(400, "there is not exactly one Host"));
     };
-    let is_local = host.text().is_some_and(|host| is_local_authority(&host.to_ascii_lowercase()));
+    let is_local = host.text().is_some_and(is_local_authority);
     if is_local { Ok(()) } else { Err(Error::refused(403, "the Host is not a name of this machine")) }
 }
 
@@ -122,7 +125,8 @@ pub(crate) fn is_local_authority(authority: &str) -> bool {
         _ => authority,
     };
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    host == "localhost" || address.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+    host.eq_ignore_ascii_case("localhost")
+        || address.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
 }
 
 /// Requests from a web page are refused. An `Origin` of this machine's own says no more than that a program
@@ -131,7 +135,7 @@ fn check_origin(head: &RequestHead) -> Result<(), Error> {
     let refuse = |what| Err(Error::refused(403, format!("{what} shows that a web page sent this request")));
     for field in head.fields() {
         if field.is("origin") {
-            let origin = field.text().map(str::to_ascii_lowercase).unwrap_or_default();
+            let origin = field.text().unwrap_or_default().to_ascii_lowercase();
             let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
             if !authority.is_some_and(is_local_authority) {
                 return refuse("the Origin");

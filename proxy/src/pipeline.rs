@@ -137,8 +137,9 @@ impl Proxy {
             affinity::recall(&self.control.state, &ties).await;
             return ties;
         };
-        let mut ties = Ties::read(&exchange.head, Some(RequestView::new(&text)));
-        ties.contents = contents(&text).await;
+        let view = RequestView::new(&text);
+        let mut ties = Ties::read(&exchange.head, Some(view));
+        ties.contents = contents(view, &text).await;
         ties.is_compaction |= exchange.routed.call == Call::Compact;
         affinity::recall(&self.control.state, &ties).await;
         ties
@@ -521,13 +522,13 @@ impl Proxy {
         profile: &Profile,
         tries: &mut Tries,
     ) -> Option<Duration> {
-        let response = ties.response.as_deref()?;
-        let owner = self.control.state.owner(Tie::Response, response)?;
+        let response = ties.response?;
+        let owner = self.control.state.owner_of(Tie::Response, &response)?;
         if owner != profile.name {
             return None;
         }
         let profile = || (&*profile.name).into();
-        if self.gone.contains(response, std::time::Instant::now()) {
+        if self.gone.contains(&response, std::time::Instant::now()) {
             let profile = profile();
             self.control.log.record(&RunEvent::PreviousResponseNegativeCache { request, profile });
             return None;

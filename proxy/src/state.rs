@@ -140,7 +140,7 @@ pub struct Binding {
 /// When the database cannot be opened or written.
 pub fn import(directory: &Path, durability: Durability, bindings: Vec<Binding>) -> Result<usize, StateError> {
     let (mut database, _) = Database::open(directory, durability)?;
-    let now = Now::read().unix;
+    let now = Now::unix();
     let fresh = bindings.into_iter().filter(|binding| binding.at > now - database::KEPT);
     let rows = fresh.map(|Binding { tie, id, profile, at }| {
         let id = memory::digest(&id);
@@ -236,21 +236,31 @@ impl State {
 
     /// Makes `profile` the owner of what `id` names. The ticket tells when that is durable.
     pub fn bind(&self, tie: Tie, id: &str, profile: &Arc<str>) -> Ticket {
-        self.bind_digest(&mut self.memory.owners(tie), tie, digest(id), profile)
+        self.bind_of(tie, digest(id), profile)
+    }
+
+    /// The same for an id whose digest is known.
+    pub fn bind_of(&self, tie: Tie, id: Digest, profile: &Arc<str>) -> Ticket {
+        self.bind_locked(&mut self.memory.owners(tie), tie, id, profile)
     }
 
     /// The same, unless another profile than `before` owns it: of those that begin a conversation at the same
     /// time one decides whose it is.
-    pub fn claim(&self, tie: Tie, id: &str, profile: &Arc<str>, before: Option<&Arc<str>>) -> Option<Ticket> {
-        let id = digest(id);
+    pub fn claim(
+        &self,
+        tie: Tie,
+        id: Digest,
+        profile: &Arc<str>,
+        before: Option<&Arc<str>>,
+    ) -> Option<Ticket> {
         let mut owners = self.memory.owners(tie);
         let owner = owners.get(&id).map(|known| known.profile);
         let is_free = owner.is_none_or(|owner| owner == *profile || Some(&owner) == before);
-        is_free.then(|| self.bind_digest(&mut owners, tie, id, profile))
+        is_free.then(|| self.bind_locked(&mut owners, tie, id, profile))
     }
 
-    fn bind_digest(&self, owners: &mut Owners, tie: Tie, id: Digest, profile: &Arc<str>) -> Ticket {
-        let at = Now::read().unix;
+    fn bind_locked(&self, owners: &mut Owners, tie: Tie, id: Digest, profile: &Arc<str>) -> Ticket {
+        let at = Now::unix();
         let known = owners.get(&id).filter(|known| known.profile == *profile);
         // Most of what is bound is bound already, and then nothing changes.
         if let Some(known) = &known

@@ -130,7 +130,7 @@ impl AsyncWrite for Stream {
 
 /// How much one read takes at most. A burst of a stream fits into one; uploads are read into the memory
 /// they stay in and are not bound by this.
-const SCRATCH: usize = 64 * 1024;
+const SCRATCH: usize = 128 * 1024;
 
 /// How much is taken of what a client sends while its request is answered.
 const MAX_EARLY: usize = 64 * 1024;
@@ -189,4 +189,79 @@ pub async fn read_some(stream: &mut Stream, kept: &mut Vec<u8>) -> io::Result<us
         })
     })
     .await
+}
+
+/// Takes what stands at the front of `kept`, if `take` finds it there: a value, and how many bytes it took.
+pub fn take_front<T>(kept: &mut Vec<u8>, take: impl FnOnce(&[u8]) -> Option<(T, usize)>) -> Option<T> {
+    let (value, end) = take(kept)?;
+    if end == kept.len() {
+        *kept = Vec::new();
+    } else {
+        kept.drain(..end);
+    }
+    Some(value)
+}
+
+/// Reads once, puts what came behind `kept` and takes what then stands at its front. What comes in one piece
+/// is looked for where it was read, so that only what stands behind it is copied. Says how many bytes came,
+/// 0 at the end.
+///
+/// # Errors
+/// Those of the connection.
+pub async fn read_and_take<T>(
+    stream: &mut Stream,
+    kept: &mut Vec<u8>,
+    take: impl Fn(&[u8]) -> Option<(T, usize)>,
+) -> io::Result<(usize, Option<T>)> {
+    std::future::poll_fn(|context| {
+        poll_read_scratch(stream, context, |bytes| {
+            let taken = if kept.is_empty() {
+                let (value, end) = take(bytes).unzip();
+                kept.extend_from_slice(&bytes[end.unwrap_or(0)..]);
+                value
+            } else {
+                kept.extend_from_slice(bytes);
+                take_front(kept, &take)
+            };
+            (bytes.len(), taken)
+        })
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt as _;
+
+    /// A line, and how long it is.
+    fn line(bytes: &[u8]) -> Option<(String, usize)> {
+        let end = bytes.iter().position(|byte| *byte == b'\n')? + 1;
+        Some((String::from_utf8(bytes[..end - 1].to_vec()).unwrap(), end))
+    }
+
+    #[tokio::test]
+    async fn what_comes_is_taken_whole_and_the_rest_is_kept() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut stream = Stream::Plain(listener.accept().await.unwrap().0);
+        let mut kept = Vec::new();
+        let steps: [(&str, Option<&str>, &str); 4] = [
+            ("one\ntw", Some("one"), "tw"),
+            ("o", None, "two"),
+            ("\n", Some("two"), ""),
+            ("\nx", Some(""), "x"),
+        ];
+        for (sent, taken, left) in steps {
+            peer.write_all(sent.as_bytes()).await.unwrap();
+            let read = read_and_take(&mut stream, &mut kept, line).await.unwrap();
+            assert_eq!(read, (sent.len(), taken.map(str::to_owned)));
+            assert_eq!(kept, left.as_bytes());
+        }
+        drop(peer);
+        assert_eq!(read_and_take(&mut stream, &mut kept, line).await.unwrap(), (0, None));
+        kept.push(b'\n');
+        assert_eq!(take_front(&mut kept, line).as_deref(), Some("x"));
+        assert_eq!(kept.capacity(), 0, "nothing is left, so nothing is held");
+    }
 }

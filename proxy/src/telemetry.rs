@@ -161,14 +161,15 @@ impl Drop for RunLog {
 }
 
 fn render(event: &RunEvent<'_>, line: &mut Vec<u8>) {
-    let timestamp = timestamp();
-    // Events are plain data: they always serialise.
-    let _ = serde_json::to_writer(&mut *line, &Line { timestamp: &timestamp, event });
+    with_timestamp(|timestamp| {
+        // Events are plain data: they always serialise.
+        let _ = serde_json::to_writer(&mut *line, &Line { timestamp, event });
+    });
     line.push(b'\n');
 }
 
 /// The time as RFC 3339 with milliseconds. A second's text is made once: lines come by the thousand.
-fn timestamp() -> String {
+fn with_timestamp(write: impl FnOnce(&str)) {
     thread_local! {
         static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
     }
@@ -179,8 +180,14 @@ fn timestamp() -> String {
             *known = second;
             *text = now.strftime("%Y-%m-%dT%H:%M:%S").to_string();
         }
-        format!("{text}.{milliseconds:03}Z")
-    })
+        let length = text.len();
+        text.push('.');
+        let digits = [100, 10, 1].map(|place| char::from_digit(milliseconds / place % 10, 10));
+        text.extend(digits.into_iter().flatten());
+        text.push('Z');
+        write(text);
+        text.truncate(length);
+    });
 }
 
 /// Writes what comes until the log is closed. Bursts share a write; while nothing comes nothing wakes

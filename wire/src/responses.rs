@@ -6,35 +6,81 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
+use aho_corasick::packed::Searcher;
 use memchr::memmem::Finder;
 
 use crate::json::Value;
 
-/// A searcher for a word that most texts do not hold, built once.
-type Word = LazyLock<Finder<'static>>;
+static ENCRYPTED_CONTENT: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(r#""encrypted_content""#));
 
-static PREVIOUS_RESPONSE_ID: Word = LazyLock::new(|| Finder::new("previous_response_id"));
-static GENERATE: Word = LazyLock::new(|| Finder::new("generate"));
-static TURN_STATE_KEY: Word = LazyLock::new(|| Finder::new(TURN_STATE));
-static SESSION_ID: Word = LazyLock::new(|| Finder::new("session_id"));
-static PROMPT_CACHE_KEY: Word = LazyLock::new(|| Finder::new("prompt_cache_key"));
-static THREAD_ID: Word = LazyLock::new(|| Finder::new("thread_id"));
-static COMPACTION: Word = LazyLock::new(|| Finder::new("\"compaction\""));
-static COMPACTION_TRIGGER: Word = LazyLock::new(|| Finder::new("compaction_trigger"));
-static ENCRYPTED_CONTENT: Word = LazyLock::new(|| Finder::new("\"encrypted_content\""));
+/// A word in quotes, key or value, that most requests do not hold. (One spelled with escapes is not found; no
+/// client writes one.)
+#[derive(Debug, Clone, Copy)]
+enum Word {
+    PreviousResponseId,
+    Generate,
+    TurnState,
+    SessionId,
+    PromptCacheKey,
+    ThreadId,
+    Compaction,
+    CompactionTrigger,
+    EncryptedContent,
+}
+
+/// The words in their order, as they stand in a text.
+const WORDS: [&str; 9] = [
+    r#""previous_response_id""#,
+    r#""generate""#,
+    r#""x-codex-turn-state""#,
+    r#""session_id""#,
+    r#""prompt_cache_key""#,
+    r#""thread_id""#,
+    r#""compaction""#,
+    r#""compaction_trigger""#,
+    r#""encrypted_content""#,
+];
+
+/// Finds all words in one pass. None on a processor without the vector instructions for that.
+static SEARCHER: LazyLock<Option<Searcher>> = LazyLock::new(|| Searcher::new(WORDS));
+
+/// Which words a text holds, a bit for each. A text may be long, so it is gone through once.
+#[derive(Debug, Clone, Copy)]
+struct Words(u16);
+
+impl Words {
+    const ALL: u16 = (1 << WORDS.len()) - 1;
+
+    fn of(text: &[u8]) -> Self {
+        let Some(searcher) = &*SEARCHER else { return Self(Self::ALL) };
+        let mut found = 0;
+        for word in searcher.find_iter(text) {
+            found |= 1 << word.pattern().as_usize();
+            if found == Self::ALL {
+                break;
+            }
+        }
+        Self(found)
+    }
+
+    fn has(self, word: Word) -> bool {
+        self.0 & (1 << word as u16) != 0
+    }
+}
 
 /// The body of a `POST …/responses`, or a WebSocket message of type `response.create`.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestView<'a> {
     text: &'a [u8],
     body: Value<'a>,
+    words: Words,
 }
 
 impl<'a> RequestView<'a> {
     /// A view of the JSON text of a request.
     #[must_use]
     pub fn new(text: &'a [u8]) -> Self {
-        Self { text, body: Value::new(text) }
+        Self { text, body: Value::new(text), words: Words::of(text) }
     }
 
     /// Whether this is a WebSocket message that asks for a response.
@@ -47,7 +93,7 @@ impl<'a> RequestView<'a> {
     /// request of a chain but the first has it.
     #[must_use]
     pub fn previous_response_id(self) -> Option<Cow<'a, str>> {
-        self.rare(&PREVIOUS_RESPONSE_ID, &["previous_response_id"])
+        self.rare(Word::PreviousResponseId, &["previous_response_id"])
     }
 
     /// The model's name.
@@ -60,42 +106,43 @@ impl<'a> RequestView<'a> {
     /// user.
     #[must_use]
     pub fn is_warm_up(self) -> bool {
-        self.has(&GENERATE) && self.body.get("generate").and_then(Value::as_bool) == Some(false)
+        self.words.has(Word::Generate) && self.body.get("generate").and_then(Value::as_bool) == Some(false)
     }
 
     /// The turn state, which on a WebSocket travels in the message instead of a header.
     #[must_use]
     pub fn turn_state(self) -> Option<Cow<'a, str>> {
-        self.rare(&TURN_STATE_KEY, &["client_metadata", TURN_STATE])
+        self.rare(Word::TurnState, &["client_metadata", TURN_STATE])
     }
 
     /// The conversation's session.
     #[must_use]
     pub fn session_id(self) -> Option<Cow<'a, str>> {
-        self.rare(&SESSION_ID, &["client_metadata", "session_id"])
+        self.rare(Word::SessionId, &["client_metadata", "session_id"])
     }
 
     /// The key of the prompt cache: Codex puts the thread id here, in every mode.
     #[must_use]
     pub fn prompt_cache_key(self) -> Option<Cow<'a, str>> {
-        self.rare(&PROMPT_CACHE_KEY, &["prompt_cache_key"])
+        self.rare(Word::PromptCacheKey, &["prompt_cache_key"])
     }
 
     /// The conversation's thread; sub-agents have threads of their own in one session.
     #[must_use]
     pub fn thread_id(self) -> Option<Cow<'a, str>> {
-        self.rare(&THREAD_ID, &["client_metadata", "thread_id"])
+        self.rare(Word::ThreadId, &["client_metadata", "thread_id"])
     }
 
-    /// The `encrypted_content` of the input's items, in their order.
-    pub fn encrypted_contents(self) -> impl Iterator<Item = Cow<'a, str>> {
-        encrypted_contents(self.text)
+    /// Whether the text can have any [`encrypted_contents`].
+    #[must_use]
+    pub fn may_have_encrypted_contents(self) -> bool {
+        self.words.has(Word::EncryptedContent)
     }
 
     /// Whether the input holds the item that an earlier compaction left of the history.
     #[must_use]
     pub fn has_compaction(self) -> bool {
-        self.has(&COMPACTION)
+        self.words.has(Word::Compaction)
             && self.body.get("input").is_some_and(|input| {
                 let mut kinds = input.elements().filter_map(|item| item.get("type"));
                 kinds.any(|kind| kind.as_str().is_some_and(|kind| kind == "compaction"))
@@ -106,7 +153,7 @@ impl<'a> RequestView<'a> {
     /// `compaction_trigger`.
     #[must_use]
     pub fn is_compaction(self) -> bool {
-        self.has(&COMPACTION_TRIGGER)
+        self.words.has(Word::CompactionTrigger)
             && self.body.get("input").is_some_and(|input| {
                 let last = input.elements().last().and_then(|item| item.get("type"));
                 last.and_then(Value::as_str).is_some_and(|kind| kind == "compaction_trigger")
@@ -141,14 +188,10 @@ impl<'a> RequestView<'a> {
         self.body.get(key).and_then(Value::as_str)
     }
 
-    /// A field that most requests do not have: the text is searched for the last key before the object
-    /// is walked. `key` is the last of `path`. (A key spelled with escapes is not found; no client writes one.)
-    fn rare(self, key: &Word, path: &[&str]) -> Option<Cow<'a, str>> {
-        if self.has(key) { self.body.at(path).and_then(Value::as_str) } else { None }
-    }
-
-    fn has(self, word: &Word) -> bool {
-        word.find(self.text).is_some()
+    /// A field that most requests do not have: the object is walked only if the last key of `path` is in the
+    /// text.
+    fn rare(self, key: Word, path: &[&str]) -> Option<Cow<'a, str>> {
+        if self.words.has(key) { self.body.at(path).and_then(Value::as_str) } else { None }
     }
 }
 
@@ -234,9 +277,9 @@ impl EventKind {
 /// and nothing else of them is looked at.
 fn kind_at_start(text: &[u8]) -> Option<EventKind> {
     let rest = text.strip_prefix(br#"{"type":""#)?;
-    let name = &rest[..memchr::memchr(b'"', &rest[..rest.len().min(64)])?];
+    let end = memchr::memchr2(b'"', b'\\', &rest[..rest.len().min(64)])?;
     // A name with an escape in it is left to the general way.
-    memchr::memchr(b'\\', name).is_none().then(|| EventKind::parse(name))
+    (rest[end] == b'"').then(|| EventKind::parse(&rest[..end]))
 }
 
 fn kind_of(event: Value<'_>) -> EventKind {
@@ -340,7 +383,8 @@ mod tests {
             "client_metadata":{"session_id":"s1","thread_id":"t2","x-codex-turn-state":"ts"}}"#;
         let view = RequestView::new(text);
         assert!(view.is_create() && view.is_warm_up() && view.is_compaction());
-        assert_eq!(view.encrypted_contents().collect::<Vec<_>>(), ["gAAA"]);
+        assert!(view.may_have_encrypted_contents());
+        assert_eq!(encrypted_contents(text).collect::<Vec<_>>(), ["gAAA"]);
         assert!(!view.has_compaction());
         assert_eq!(view.previous_response_id().as_deref(), Some("resp_1"));
         assert_eq!(view.model().as_deref(), Some("gpt-5.5"));
@@ -355,14 +399,26 @@ mod tests {
     }
 
     #[test]
+    fn each_word_is_found_wherever_it_stands() {
+        for (number, word) in WORDS.iter().enumerate() {
+            for place in 0..70 {
+                let text = format!("{}{word}{}", "\"".repeat(place), "x".repeat(70 - place));
+                assert_eq!(Words::of(text.as_bytes()).0, 1 << number, "{text}");
+            }
+        }
+        assert_eq!(Words::of(WORDS.join(":").as_bytes()).0, Words::ALL);
+        assert_eq!(Words::of(b"").0, 0);
+        assert_eq!(WORDS[Word::EncryptedContent as usize], r#""encrypted_content""#, "one is as the other");
+    }
+
+    #[test]
     fn what_only_looks_like_a_field_is_none() {
-        let view = RequestView::new(
-            br#"{"input":[{"previous_response_id":"x","text":"\"encrypted_content\":\"y\""},
+        let text = br#"{"input":[{"previous_response_id":"x","text":"\"encrypted_content\":\"y\""},
             {"encrypted_content":null},{"encrypted_content":""}],"include":["reasoning.encrypted_content"],
-            "previous_response_id":null,"generate":"false","text":"compaction_trigger"}"#,
-        );
+            "previous_response_id":null,"generate":"false","text":"compaction_trigger"}"#;
+        let view = RequestView::new(text);
         assert_eq!(view.previous_response_id(), None);
-        assert_eq!(view.encrypted_contents().count(), 0);
+        assert_eq!(encrypted_contents(text).count(), 0);
         assert!(!view.is_warm_up() && !view.is_compaction() && !view.has_compaction());
         assert!(!view.is_create());
         for text in ["", "[]", "null", "\"x\"", "{", "\u{0}"] {

@@ -139,7 +139,10 @@ impl Decoder {
         if self.failed {
             return Err(TooLong { limit: self.limit });
         }
-        let input = self.skip_bom(input);
+        let input = match self.bom {
+            Some(seen) => self.skip_bom(seen, input),
+            None => Some(input),
+        };
         let result = match input {
             Some(input) => self.feed_lines(input, &mut each),
             None => Ok(()),
@@ -148,9 +151,9 @@ impl Decoder {
         result
     }
 
-    /// Drops a byte order mark at the very start, however it is split. `None` while it is undecided.
-    fn skip_bom<'a>(&mut self, input: &'a [u8]) -> Option<&'a [u8]> {
-        let Some(seen) = self.bom else { return Some(input) };
+    /// Drops a byte order mark at the very start, however it is split. `None` while it is undecided. `seen`
+    /// bytes of it are known.
+    fn skip_bom<'a>(&mut self, seen: u8, input: &'a [u8]) -> Option<&'a [u8]> {
         let seen = usize::from(seen);
         let matching = BOM[seen..].iter().zip(input).take_while(|(mark, byte)| mark == byte).count();
         if seen + matching == BOM.len() {
@@ -178,7 +181,7 @@ impl Decoder {
                 input = &input[1..];
             }
         }
-        while let Some(end) = memchr::memchr2(b'\n', b'\r', input) {
+        while let Some(end) = line_end(input) {
             let piece = &input[..end];
             if self.line.kept.len() + piece.len() > self.limit {
                 return Err(TooLong { limit: self.limit });
@@ -238,17 +241,17 @@ impl Decoder {
             self.dispatch(data.take(), name.take(), each);
             return Ok(());
         }
-        // Nearly every line is data, and the search for its colon would cost more than the rest.
-        if let Some(value) = line.strip_prefix(b"data:") {
-            return self.take_data(value.strip_prefix(b" ").unwrap_or(value), data);
-        }
-        let (field, value) = match memchr::memchr(b':', line) {
-            Some(0) => return Ok(()),
-            Some(colon) => {
-                let value = &line[colon + 1..];
-                (&line[..colon], value.strip_prefix(b" ").unwrap_or(value))
+        // Nearly every line is one of these, and the search for its colon would cost more than the rest.
+        let (field, value) = if let Some(value) = line.strip_prefix(b"data:") {
+            (&b"data"[..], unspaced(value))
+        } else if let Some(value) = line.strip_prefix(b"event:") {
+            (&b"event"[..], unspaced(value))
+        } else {
+            match memchr::memchr(b':', line) {
+                Some(0) => return Ok(()),
+                Some(colon) => (&line[..colon], unspaced(&line[colon + 1..])),
+                None => (line, &[][..]),
             }
-            None => (line, &[][..]),
         };
         match field {
             b"data" => self.take_data(value, data),
@@ -303,6 +306,17 @@ impl Decoder {
         self.name.clear();
         self.has_data = false;
     }
+}
+
+/// Where the first line of the input ends. Every third line of a stream is empty, and the search that is fast
+/// for long ones is slow to begin.
+fn line_end(input: &[u8]) -> Option<usize> {
+    if matches!(input, [b'\n' | b'\r', ..]) { Some(0) } else { memchr::memchr2(b'\n', b'\r', input) }
+}
+
+/// A field's value, without the space that may stand before it.
+fn unspaced(value: &[u8]) -> &[u8] {
+    value.strip_prefix(b" ").unwrap_or(value)
 }
 
 #[cfg(test)]

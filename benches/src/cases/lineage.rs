@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prodex::exchange::contents;
 use prodex::state::digest;
 use serde_json::{Value, json};
-use wire::responses::{EventKind, EventView};
+use wire::responses::{EventKind, EventView, RequestView};
 
 use super::runtime;
 use crate::case::{Amount, Case, Prepared};
@@ -35,7 +35,9 @@ fn conversation(steps: usize, is_sealed: bool) -> Bytes {
 fn request(steps: usize, is_sealed: bool) -> Prepared {
     let text = conversation(steps, is_sealed);
     let runtime = runtime();
-    Prepared::new(Amount::Bytes(text.len() as u64), move || runtime.block_on(contents(black_box(&text))))
+    Prepared::new(Amount::Bytes(text.len() as u64), move || {
+        runtime.block_on(contents(RequestView::new(black_box(&text)), &text))
+    })
 }
 
 fn delta() -> Value {

@@ -31,7 +31,7 @@ const MAX_IDLE: usize = 256;
 /// Where a connection leads: what of an origin the connection depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Peer {
-    host: String,
+    host: Arc<str>,
     port: u16,
     is_tls: bool,
 }
@@ -40,7 +40,7 @@ impl Peer {
     /// The peer of an origin.
     #[must_use]
     pub fn of(origin: &Origin) -> Self {
-        Self { host: origin.dial_host().to_owned(), port: origin.port(), is_tls: origin.is_tls() }
+        Self { host: Arc::clone(origin.host()), port: origin.port(), is_tls: origin.is_tls() }
     }
 }
 

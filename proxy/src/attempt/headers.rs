@@ -104,7 +104,7 @@ impl Writer {
                     self.has_routing = true;
                 }
             }
-            "host" => self.field(name, &identity.origin.authority()),
+            "host" => self.field(name, identity.origin.authority()),
             "content-length" => self.length(name, exchange, identity),
             "transfer-encoding" => self.length("content-length", exchange, identity),
             "upgrade" if matches!(form, Form::Websocket { .. }) => self.out.extend_from_slice(field.line),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncWrite as _, AsyncWriteExt as _};
 use tokio::time::Instant;
-use wire::http1::{BodyDecoder, BodyLength, ResponseHead};
+use wire::http1::{BodyDecoder, BodyLength, HeadError, ResponseHead};
 
 use super::Identity;
 use super::breaker;
@@ -15,7 +15,7 @@ use super::connection::{Connections, Peer};
 use super::headers::{self, Form};
 use crate::error::Error;
 use crate::exchange::Exchange;
-use crate::stream::{Stream, poll_read_scratch, read_some};
+use crate::stream::{Stream, poll_read_scratch, read_and_take, take_front};
 
 /// How long an upstream that stops reading a request has to say why.
 const EARLY_RESPONSE: Duration = Duration::from_secs(2);
@@ -60,10 +60,9 @@ pub async fn send(
     identity: &Identity,
     limit: Duration,
 ) -> Result<Response, Error> {
-    let peer = Peer::of(&identity.origin);
     let head = headers::request(exchange, identity, Form::Http);
     let time = (Instant::now() + limit, limit);
-    if let Some(stream) = connections.reuse(&peer) {
+    if let Some(stream) = connections.reuse(&Peer::of(&identity.origin)) {
         match send_on(stream, &head, exchange, identity, time).await {
             Err(Failed { was_taken: false, .. }) => {}
             result => return result.map_err(|failed| failed.error),
@@ -195,20 +194,29 @@ fn is_informational(head: &ResponseHead) -> bool {
 /// Reads the head of the response; what came behind it is left in `read`. Informational responses are
 /// skipped, but for the one that switches protocols.
 pub(super) async fn read_head(stream: &mut Stream, read: &mut Vec<u8>) -> Result<ResponseHead, String> {
+    let mut head = take_front(read, take_head);
     loop {
-        match ResponseHead::parse(read).map_err(|error| error.to_string())? {
-            Some((head, end)) => {
-                read.drain(..end);
+        head = match head {
+            Some(head) => {
+                let head = head.map_err(|error| error.to_string())?;
                 if !is_informational(&head) {
                     return Ok(head);
                 }
+                take_front(read, take_head)
             }
-            None => {
-                let count = read_some(stream, read).await.map_err(|error| error.to_string())?;
-                if count == 0 {
-                    return Err("the connection ended".to_owned());
-                }
-            }
-        }
+            None => match read_and_take(stream, read, take_head).await {
+                Ok((0, _)) => return Err("the connection ended".to_owned()),
+                Ok((_, taken)) => taken,
+                Err(error) => return Err(error.to_string()),
+            },
+        };
+    }
+}
+
+/// The head at the front of what was read, or what is wrong with it, once that is known.
+fn take_head(bytes: &[u8]) -> Option<(Result<ResponseHead, HeadError>, usize)> {
+    match ResponseHead::parse(bytes) {
+        Ok(head) => head.map(|(head, end)| (Ok(head), end)),
+        Err(error) => Some((Err(error), 0)),
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::state::Durability;
@@ -165,10 +166,11 @@ impl<T: FromText> FromText for Option<T> {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Origin {
     is_tls: bool,
-    host: String,
+    host: Arc<str>,
     port: u16,
     /// Without a slash at its end; empty for most.
-    path: String,
+    path: Arc<str>,
+    authority: Arc<str>,
 }
 
 impl Origin {
@@ -190,11 +192,15 @@ impl Origin {
         if uri.query().is_some() || text.contains('#') {
             return Err("it has a query or a fragment".to_owned());
         }
+        let host = authority.host().to_ascii_lowercase();
+        let usual = if is_tls { 443 } else { 80 };
+        let port = authority.port_u16().unwrap_or(usual);
         Ok(Self {
             is_tls,
-            host: authority.host().to_ascii_lowercase(),
-            port: authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 }),
-            path: uri.path().trim_end_matches('/').to_owned(),
+            port,
+            path: uri.path().trim_end_matches('/').into(),
+            authority: if port == usual { host.as_str().into() } else { format!("{host}:{port}").into() },
+            host: host.into(),
         })
     }
 
@@ -206,7 +212,7 @@ impl Origin {
 
     /// The host's name or address, brackets around an IPv6 address included.
     #[must_use]
-    pub fn host(&self) -> &str {
+    pub fn host(&self) -> &Arc<str> {
         &self.host
     }
 
@@ -230,21 +236,20 @@ impl Origin {
 
     /// The value of a `Host` field: the port only where it is not the scheme's own.
     #[must_use]
-    pub fn authority(&self) -> String {
-        let is_default = self.port == if self.is_tls { 443 } else { 80 };
-        if is_default { self.host.clone() } else { format!("{}:{}", self.host, self.port) }
+    pub fn authority(&self) -> &str {
+        &self.authority
     }
 
     /// This origin with a path behind its own.
     #[must_use]
     pub fn join(&self, path: &str) -> Self {
-        Self { path: format!("{}{path}", self.path), ..self.clone() }
+        Self { path: format!("{}{path}", self.path).into(), ..self.clone() }
     }
 
     /// Whether this is an address of the machine itself.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
-        self.host == "localhost"
+        &*self.host == "localhost"
             || self.dial_host().parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
     }
 }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::state::{Digest, digest};
+use crate::state::Digest;
 
 /// How long a response counts as gone: longer than Codex repeats a failed turn (about 7 s on a WebSocket,
 /// 24 s over HTTP).
@@ -22,39 +22,40 @@ pub struct Gone(Mutex<HashMap<Digest, Instant>>);
 
 impl Gone {
     /// Remembers that a response is gone.
-    pub fn insert(&self, response: &str, now: Instant) {
+    pub fn insert(&self, response: Digest, now: Instant) {
         let mut gone = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if gone.len() >= CAPACITY {
             gone.retain(|_, until| *until > now);
         }
         if gone.len() < CAPACITY {
-            gone.insert(digest(response), now + TIME);
+            gone.insert(response, now + TIME);
         }
     }
 
     /// Whether a response was said to be gone a moment ago.
     #[must_use]
-    pub fn contains(&self, response: &str, now: Instant) -> bool {
+    pub fn contains(&self, response: &Digest, now: Instant) -> bool {
         let gone = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        !gone.is_empty() && gone.get(&digest(response)).is_some_and(|until| *until > now)
+        gone.get(response).is_some_and(|until| *until > now)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::digest;
 
     #[test]
     fn what_is_gone_is_remembered_for_a_while_and_within_bounds() {
         let (gone, now) = (Gone::default(), Instant::now());
-        gone.insert("r", now);
-        assert!(gone.contains("r", now) && !gone.contains("s", now));
-        assert!(!gone.contains("r", now + TIME));
+        gone.insert(digest("r"), now);
+        assert!(gone.contains(&digest("r"), now) && !gone.contains(&digest("s"), now));
+        assert!(!gone.contains(&digest("r"), now + TIME));
         for n in 0..3 * CAPACITY {
-            gone.insert(&format!("{n}"), now);
+            gone.insert(digest(&n.to_string()), now);
         }
         assert!(gone.0.lock().unwrap().len() <= CAPACITY);
-        gone.insert("later", now + TIME);
-        assert!(gone.contains("later", now + TIME), "what is past makes room");
+        gone.insert(digest("later"), now + TIME);
+        assert!(gone.contains(&digest("later"), now + TIME), "what is past makes room");
     }
 }

@@ -16,7 +16,7 @@ use crate::route::Lane;
 use crate::selection::{
     Candidate, Choice, FLOOR, NoChoice, Reason, Snapshot, State, Wanted, trace, why_not_kept,
 };
-use crate::state::Tie;
+use crate::state::{Digest, Tie};
 
 impl Proxy {
     /// Says why no profile can serve: each with what is against it and when it comes back.
@@ -238,8 +238,8 @@ impl Proxy {
 
     /// Says so when a conversation moves to another account.
     pub(crate) fn record_migration(&self, request: u64, ties: &Ties, to: &Arc<str>) {
-        let owner = |tie, id: &Option<String>| self.control.state.owner(tie, id.as_deref()?);
-        let from = owner(Tie::Thread, &ties.thread).or_else(|| owner(Tie::Session, &ties.session));
+        let owner = |tie, id: Option<Digest>| self.control.state.owner_of(tie, &id?);
+        let from = owner(Tie::Thread, ties.thread).or_else(|| owner(Tie::Session, ties.session));
         if let Some(from) = from.filter(|from| from != to) {
             let (from, to) = ((&*from).into(), (&**to).into());
             self.control.log.record(&RunEvent::ContinuationMigrated { request, from, to });

@@ -155,7 +155,7 @@ async fn a_parked_profile_is_waited_for_only_where_nobody_else_can_serve() {
         let proxy = proxy(&["a", "b"], home.path());
         let mut exchange = exchange();
         if with_owner {
-            exchange.ties.thread = Some("t".to_owned());
+            exchange.ties.thread = Some(crate::state::digest("t"));
             proxy.control.state.bind(Tie::Thread, "t", &"a".into());
         }
         for name in ["a", "b"] {

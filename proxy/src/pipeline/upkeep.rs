@@ -69,10 +69,10 @@ impl Upkeep {
 impl Proxy {
     /// Sees to it that tokens stay good and quotas known while there is traffic. Waits for nothing.
     pub(crate) fn look_after(&self, api: Api) {
-        let now = Now::read();
-        if !self.upkeep.is_due(api, now.instant) {
+        if !self.upkeep.is_due(api, Instant::now()) {
             return;
         }
+        let now = Now::read();
         if self.upkeep.is_untidy(now) {
             let control = Arc::clone(&self.control);
             // On a thread that may wait for the disk, and nobody waits for it.

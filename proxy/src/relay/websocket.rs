@@ -103,6 +103,8 @@ struct Request {
     /// Its frames as they came.
     raw: Vec<u8>,
     ties: Ties,
+    /// The id of the response that it continues.
+    continues: Option<String>,
     /// Whether another account could serve it.
     may_move: bool,
     /// Counts it.
@@ -378,7 +380,7 @@ impl Socket<'_> {
     fn take_read(&mut self) -> Option<Step> {
         let read = std::mem::take(&mut self.upstream.read);
         let mut rest = &read[..];
-        let now = Now::read().unix;
+        let now = Now::unix();
         let max_held = self.proxy.control.config.hold_bytes.bytes();
         while let Turn::Held(held) = &mut self.turn {
             let heard = hear(&mut self.upstream.frames, &mut held.account, rest, now);

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use crate::exchange::Ties;
-use crate::state::{State, Ticket, Tie, digest};
+use crate::state::{Digest, State, Ticket, Tie};
 
 /// The owner of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,13 +24,13 @@ pub struct Owner {
 /// Brings what other processes know of these ids into memory, before the owner is asked for.
 pub async fn recall(state: &State, ties: &Ties) {
     let ids = [
-        (Tie::Response, &ties.response),
-        (Tie::TurnState, &ties.turn_state),
-        (Tie::TurnState, &ties.turn_state_in_body),
-        (Tie::Thread, &ties.thread),
-        (Tie::Session, &ties.session),
+        (Tie::Response, ties.response),
+        (Tie::TurnState, ties.turn_state),
+        (Tie::TurnState, ties.turn_state_in_body),
+        (Tie::Thread, ties.thread),
+        (Tie::Session, ties.session),
     ];
-    let ids = ids.into_iter().filter_map(|(tie, id)| Some((tie, digest(id.as_deref()?))));
+    let ids = ids.into_iter().filter_map(|(tie, id)| Some((tie, id?)));
     state.recall(ids.chain(ties.contents.iter().map(|id| (Tie::Content, *id)))).await;
 }
 
@@ -38,36 +38,33 @@ pub async fn recall(state: &State, ties: &Ties) {
 /// by the thread, the turn state and the session.
 #[must_use]
 pub fn owner(state: &State, ties: &Ties) -> Option<Owner> {
-    let by = |tie: Tie, id: &Option<String>| {
-        let profile = state.owner(tie, id.as_deref()?)?;
+    let by = |tie: Tie, id: &Digest| {
+        let profile = state.owner_of(tie, id)?;
         Some(Owner { profile, tie })
     };
-    let by_content = || {
-        let mut known = ties.contents.iter().rev().filter_map(|id| state.owner_of(Tie::Content, id));
-        known.next().map(|profile| Owner { profile, tie: Tie::Content })
-    };
-    by(Tie::Response, &ties.response)
-        .or_else(by_content)
-        .or_else(|| by(Tie::Thread, &ties.thread))
-        .or_else(|| by(Tie::TurnState, &ties.turn_state))
-        .or_else(|| by(Tie::TurnState, &ties.turn_state_in_body))
-        .or_else(|| by(Tie::Session, &ties.session))
+    let of = |tie: Tie, id: &Option<Digest>| by(tie, id.as_ref()?);
+    of(Tie::Response, &ties.response)
+        .or_else(|| ties.contents.iter().rev().find_map(|id| by(Tie::Content, id)))
+        .or_else(|| of(Tie::Thread, &ties.thread))
+        .or_else(|| of(Tie::TurnState, &ties.turn_state))
+        .or_else(|| of(Tie::TurnState, &ties.turn_state_in_body))
+        .or_else(|| of(Tie::Session, &ties.session))
 }
 
 /// Makes a profile the owner of the thread and the session that a request belongs to.
 /// The ticket tells when that is durable.
 pub fn bind(state: &State, ties: &Ties, profile: &Arc<str>) -> Ticket {
-    let ids = [(Tie::Thread, &ties.thread), (Tie::Session, &ties.session)];
-    let tickets = ids.into_iter().filter_map(|(tie, id)| Some(state.bind(tie, id.as_deref()?, profile)));
+    let ids = [(Tie::Thread, ties.thread), (Tie::Session, ties.session)];
+    let tickets = ids.into_iter().filter_map(|(tie, id)| Some(state.bind_of(tie, id?, profile)));
     tickets.max().unwrap_or(Ticket::DURABLE)
 }
 
 /// The same for a conversation that a request begins, unless another profile than `before` has become its
 /// owner meanwhile: another request of it was faster. The session decides, which a thread shares.
 pub fn claim(state: &State, ties: &Ties, profile: &Arc<str>, before: Option<&Arc<str>>) -> Option<Ticket> {
-    let ids = [(Tie::Session, &ties.session), (Tie::Thread, &ties.thread)];
+    let ids = [(Tie::Session, ties.session), (Tie::Thread, ties.thread)];
     let mut last = Ticket::DURABLE;
-    for (tie, id) in ids.into_iter().filter_map(|(tie, id)| Some((tie, id.as_deref()?))) {
+    for (tie, id) in ids.into_iter().filter_map(|(tie, id)| Some((tie, id?))) {
         last = last.max(state.claim(tie, id, profile, before)?);
     }
     Some(last)
@@ -93,7 +90,7 @@ pub fn continues(state: &State, ties: &Ties) -> bool {
 #[must_use]
 pub fn may_see_turn_state(state: &State, ties: &Ties, profile: &str) -> bool {
     ties.turn_states().all(|turn_state| {
-        let issuer = state.owner(Tie::TurnState, turn_state);
+        let issuer = state.owner_of(Tie::TurnState, turn_state);
         issuer.or_else(|| owner(state, ties).map(|owner| owner.profile)).is_none_or(|it| &*it == profile)
     })
 }
@@ -101,6 +98,7 @@ pub fn may_see_turn_state(state: &State, ties: &Ties, profile: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::digest;
 
     fn state() -> State {
         let state = State::in_memory();
@@ -121,7 +119,7 @@ mod tests {
     #[test]
     fn the_strongest_tie_counts() {
         let state = state();
-        let some = |text: &str| Some(text.to_owned());
+        let some = |text: &str| Some(digest(text));
         let mut ties = Ties {
             response: some("r"),
             contents: ["?", "old", "new", "?"].map(digest).into(),
@@ -149,8 +147,8 @@ mod tests {
     fn of_those_that_begin_a_conversation_at_once_one_decides_whose_it_is() {
         let (state, a, b) = (State::in_memory(), "a".into(), "b".into());
         let of = |thread: &str| Ties {
-            session: Some("s".to_owned()),
-            thread: Some(thread.to_owned()),
+            session: Some(digest("s")),
+            thread: Some(digest(thread)),
             ..Ties::default()
         };
         assert!(claim(&state, &of("one"), &a, None).is_some());
@@ -166,13 +164,13 @@ mod tests {
     fn a_conversation_that_nobody_has_begins() {
         let state = state();
         let of = |thread: &str| Ties {
-            thread: Some(thread.to_owned()),
-            session: Some("?".into()),
+            thread: Some(digest(thread)),
+            session: Some(digest("?")),
             ..Ties::default()
         };
         assert!(!continues(&state, &of("?")), "the first request of a thread");
         assert!(continues(&state, &of("t")));
-        let some = || Some("?".to_owned());
+        let some = || Some(digest("?"));
         for ties in [
             Ties { response: some(), ..of("?") },
             Ties { contents: vec![digest("?")], ..of("?") },
@@ -188,10 +186,10 @@ mod tests {
     #[test]
     fn what_only_its_owner_can_use_does_not_move() {
         let owner = Owner { profile: "a".into(), tie: Tie::Session };
-        let ties = Ties { session: Some("s".into()), ..Ties::default() };
+        let ties = Ties { session: Some(digest("s")), ..Ties::default() };
         assert!(may_move(&ties, Some(&owner)));
         let held = [
-            Ties { response: Some("r".into()), ..ties.clone() },
+            Ties { response: Some(digest("r")), ..ties.clone() },
             Ties { contents: vec![digest("unknown")], ..ties.clone() },
             Ties { is_opaque: true, ..ties },
         ];
@@ -204,9 +202,9 @@ mod tests {
     fn a_turn_state_is_for_its_issuer() {
         let state = state();
         let ties = |head: Option<&str>, body: Option<&str>, thread: &str| Ties {
-            turn_state: head.map(str::to_owned),
-            turn_state_in_body: body.map(str::to_owned),
-            thread: Some(thread.to_owned()),
+            turn_state: head.map(digest),
+            turn_state_in_body: body.map(digest),
+            thread: Some(digest(thread)),
             ..Ties::default()
         };
         let sees = |ties: &Ties, profile| may_see_turn_state(&state, ties, profile);

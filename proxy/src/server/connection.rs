@@ -24,7 +24,7 @@ use crate::pipeline::{Answer, Tries, Upgraded};
 use crate::relay;
 use crate::reply::Reply;
 use crate::route::{Lane, Routed};
-use crate::stream::{Stream, gone, read_some};
+use crate::stream::{Stream, gone, read_and_take, read_some, take_front};
 
 /// Memory that is set aside for a body on the word of its length alone.
 const TRUSTED_LENGTH: usize = 1024 * 1024;
@@ -77,23 +77,23 @@ impl<'a> Connection<'a> {
     async fn read(&mut self) -> Result<Option<Request>, Error> {
         let worker = self.worker;
         let config = &worker.proxy.control.config;
+        let mut head = None;
         if self.input.is_empty() {
+            let beginning = read_and_take(&mut self.stream, &mut self.input, take_head);
             tokio::select! {
-                read = tokio::time::timeout(config.keep_alive, read_some(&mut self.stream, &mut self.input)) => {
-                    if !matches!(read, Ok(Ok(1..))) {
-                        return Ok(None);
-                    }
-                }
+                read = tokio::time::timeout(config.keep_alive, beginning) => match read {
+                    Ok(Ok((1.., taken))) => head = taken,
+                    _ => return Ok(None),
+                },
                 () = worker.proxy.draining.cancelled() => return Ok(None),
             }
         }
-        let limit = config.request_timeout;
-        let head = tokio::time::timeout(limit, self.read_head()).await;
-        let Some(head) =
-            head.map_err(|_| Error::refused(408, "the request's head did not arrive in time"))??
-        else {
-            return Ok(None);
-        };
+        if head.is_none() {
+            let rest = tokio::time::timeout(config.request_timeout, self.read_head()).await;
+            head = rest.map_err(|_| Error::refused(408, "the request's head did not arrive in time"))?;
+        }
+        let Some(head) = head else { return Ok(None) };
+        let head = head.map_err(head_refusal)?;
         self.is_to_head = head.method() == "HEAD";
         let id = worker.proxy.next_request();
         let started = Instant::now();
@@ -152,24 +152,16 @@ impl<'a> Connection<'a> {
         Ok((target.to_owned(), length, routed))
     }
 
-    async fn read_head(&mut self) -> Result<Option<RequestHead>, Error> {
-        loop {
-            match RequestHead::parse(&self.input) {
-                Ok(Some((head, end))) => {
-                    self.input.drain(..end);
-                    if self.input.is_empty() {
-                        self.input = Vec::new();
-                    }
-                    return Ok(Some(head));
-                }
-                Ok(None) => {
-                    if !matches!(read_some(&mut self.stream, &mut self.input).await, Ok(1..)) {
-                        return Ok(None);
-                    }
-                }
-                Err(error) => return Err(head_refusal(error)),
+    /// Reads a head that has begun. None when the client ends the connection within it.
+    async fn read_head(&mut self) -> Option<Result<RequestHead, HeadError>> {
+        let mut head = take_front(&mut self.input, take_head);
+        while head.is_none() {
+            match read_and_take(&mut self.stream, &mut self.input, take_head).await {
+                Ok((1.., taken)) => head = taken,
+                _ => return None,
             }
         }
+        head
     }
 
     /// Reads the request's body. None when the client breaks off.
@@ -365,6 +357,14 @@ async fn say_goodbye(stream: &mut Stream) {
 
 fn too_large() -> Error {
     Error::refused(413, "the request's body is longer than allowed (max_request_body)")
+}
+
+/// The head at the front of what was read, or what is wrong with it, once that is known.
+fn take_head(bytes: &[u8]) -> Option<(Result<RequestHead, HeadError>, usize)> {
+    match RequestHead::parse(bytes) {
+        Ok(head) => head.map(|(head, end)| (Ok(head), end)),
+        Err(error) => Some((Err(error), 0)),
+    }
 }
 
 fn head_refusal(error: HeadError) -> Error {

@@ -252,7 +252,7 @@ impl Database {
             // Other processes may know what this one does not.
             let merged = stored.and_then(|stored| fact.merge(value, &stored));
             let value = merged.as_deref().unwrap_or(value);
-            put.execute(params![fact.name(), profile, value, Now::read().unix])?;
+            put.execute(params![fact.name(), profile, value, Now::unix()])?;
         }
         drop((put, get));
         let pruned = if batch.prunes { prune(&transaction)? } else { 0 };
@@ -561,5 +561,5 @@ fn prune_old(transaction: &Transaction<'_>) -> rusqlite::Result<usize> {
             "DELETE FROM binding WHERE at < ?1 AND sequence < (SELECT max(sequence) FROM binding) AND sequence IN
                 (SELECT sequence FROM binding ORDER BY sequence LIMIT ?2)",
         )?
-        .execute(params![Now::read().unix - KEPT, PRUNED])
+        .execute(params![Now::unix() - KEPT, PRUNED])
 }

@@ -233,15 +233,19 @@ impl Chunked {
             State::DataReturn if input.starts_with(b"\r\n") => 2,
             _ => return None,
         };
-        let digits = input[start..].iter().take(9).take_while(|byte| byte.is_ascii_hexdigit()).count();
+        let (mut size, mut digits) = (0, 0);
         // Up to eight digits: longer sizes are nobody's, and are left to the careful way.
-        if digits == 0 || digits > 8 || !input[start + digits..].starts_with(b"\r\n") {
+        while let Some(digit) = input.get(start + digits).and_then(|byte| char::from(*byte).to_digit(16)) {
+            size = size << 4 | u64::from(digit);
+            digits += 1;
+            if digits > 8 {
+                return None;
+            }
+        }
+        if size == 0 || !input[start + digits..].starts_with(b"\r\n") {
             return None;
         }
-        let size = input[start..start + digits]
-            .iter()
-            .try_fold(0, |size, digit| hex_digit(*digit).map(|digit| size << 4 | digit));
-        self.size = size.ok().filter(|size| *size > 0)?;
+        self.size = size;
         self.state = State::Data;
         Some(start + digits + 2)
     }

@@ -126,6 +126,13 @@ impl Lines {
         std::str::from_utf8(&self.bytes[span.range()]).unwrap_or_default()
     }
 
+    /// The value of the first field with this name.
+    fn get(&self, name: &str) -> Option<&[u8]> {
+        let names = self.names.as_bytes();
+        let is_it = |field: &&FieldSpan| names[field.name.range()].eq_ignore_ascii_case(name.as_bytes());
+        self.fields.iter().find(is_it).map(|field| &self.bytes[field.value.range()])
+    }
+
     fn fields(&self) -> impl Iterator<Item = Field<'_>> {
         self.fields.iter().map(|field| Field {
             name: &self.names[field.name.range()],
@@ -138,19 +145,17 @@ impl Lines {
 /// Where the head in `buffer` ends: just behind the empty line, if that has arrived.
 fn find_end(buffer: &[u8]) -> Result<Option<usize>, HeadError> {
     let window = &buffer[..buffer.len().min(MAX_HEAD)];
-    let Some(at) = memchr::memmem::find(window, b"\r\n\r\n") else {
+    for at in memchr::memchr_iter(b'\n', window) {
+        let line = &window[..=at];
+        if line.ends_with(b"\r\n\r\n") {
+            return Ok(Some(at + 1));
+        }
         // A bare LF would let the head end in a way that is not looked for, so it is found early.
-        reject_bare_line_feed(window)?;
-        return if buffer.len() >= MAX_HEAD { Err(HeadError::TooLong) } else { Ok(None) };
-    };
-    let end = at + 4;
-    reject_bare_line_feed(&window[..end])?;
-    Ok(Some(end))
-}
-
-fn reject_bare_line_feed(bytes: &[u8]) -> Result<(), HeadError> {
-    let bare = memchr::memchr_iter(b'\n', bytes).any(|at| at == 0 || bytes[at - 1] != b'\r');
-    if bare { Err(HeadError::BareLineFeed) } else { Ok(()) }
+        if !line.ends_with(b"\r\n") {
+            return Err(HeadError::BareLineFeed);
+        }
+    }
+    if buffer.len() >= MAX_HEAD { Err(HeadError::TooLong) } else { Ok(None) }
 }
 
 fn head_error(error: httparse::Error) -> HeadError {
@@ -226,7 +231,7 @@ impl RequestHead {
     /// The value of the first field with this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.fields().find(|field| field.is(name)).map(|field| field.value)
+        self.lines.get(name)
     }
 
     /// The value of the first field with this name, when it is text.
@@ -313,7 +318,7 @@ impl ResponseHead {
     /// The value of the first field with this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.fields().find(|field| field.is(name)).map(|field| field.value)
+        self.lines.get(name)
     }
 
     /// The value of the first field with this name, when it is text.

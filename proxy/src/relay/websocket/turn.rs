@@ -5,6 +5,7 @@
 //! `previous_response_not_found`, on which Codex connects anew and sends its full input (measured with
 //! 0.149 and 0.169: the first time without a visible message).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -34,7 +35,8 @@ impl Socket<'_> {
     /// # Errors
     /// With how the WebSocket ends, when it cannot go on.
     pub(super) async fn message(&mut self, raw: Vec<u8>, text: Option<Vec<u8>>) -> Result<(), Outcome> {
-        let view = text.as_deref().map(RequestView::new).filter(|view| view.is_create());
+        let text = Bytes::from(text.unwrap_or_default());
+        let view = Some(RequestView::new(&text)).filter(|view| view.is_create());
         let is_free = matches!(self.turn, Turn::Idle) && self.upstream.frames.is_at_boundary();
         let Some(view) = view.filter(|_| is_free) else {
             self.to_upstream.push(&raw);
@@ -42,8 +44,8 @@ impl Socket<'_> {
         };
         let mut ties = Ties::of_message(&self.exchange.ties, view);
         let is_warm_up = view.is_warm_up();
-        let text = Bytes::from(text.unwrap_or_default());
-        ties.contents = contents(&text).await;
+        let continues = view.previous_response_id().map(Cow::into_owned);
+        ties.contents = contents(view, &text).await;
         affinity::recall(&self.proxy.control.state, &ties).await;
         // A request without a response to continue has all of the conversation with it.
         self.is_sealed = !ties.contents.is_empty() || (self.is_sealed && ties.response.is_some());
@@ -55,7 +57,7 @@ impl Socket<'_> {
             return Ok(());
         };
         let mut tries = Tries::of_turn(&proxy.control, self.exchange, permit);
-        let mut request = Request { id, raw, ties, may_move, meter };
+        let mut request = Request { id, raw, ties, continues, may_move, meter };
         self.proxy.look_after(self.exchange.routed.api);
         if !self.move_to_owner(&request, is_warm_up, &mut tries).await? {
             return Ok(());
@@ -227,7 +229,7 @@ impl Socket<'_> {
     /// The owner of a request cannot serve it, and nobody else could. A response that is continued the
     /// client can do without, unless what it would send instead is the owner's as well.
     fn refuse(&mut self, request: &Request, none: &NoChoice) {
-        if let Some(response) = &request.ties.response
+        if let Some(response) = &request.continues
             && !self.is_sealed
         {
             request.meter.settle(Ending::SentAnew);
@@ -317,7 +319,7 @@ impl Socket<'_> {
         };
         // One whose token was just renewed is asked again: the conversation is its own.
         let is_renewed = !tries.tried().contains(&profile.name);
-        if let Some(response) = &request.ties.response {
+        if let Some(response) = &request.continues {
             // What the client would send instead of a response's id is of no use to another account if it
             // holds what only this one can read.
             if is_renewed || (!self.is_sealed && self.is_anybody_open(&tries)) {
