@@ -3,6 +3,8 @@
 //! `cargo xtask bench-check --instructions` runs it and judges. It wants valgrind, and gungraun's runner of the
 //! version that `Cargo.lock` names.
 
+#![allow(missing_docs, reason = "gungraun's macros make modules and functions without any")]
+
 use benches::case::{Case, Prepared};
 use benches::{cases, reference};
 use gungraun::{library_benchmark, library_benchmark_group, main};

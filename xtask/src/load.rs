@@ -175,14 +175,20 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
         Ok(programs) => programs,
         Err(exit) => return Ok(exit),
     };
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
-        signal_hook::flag::register(signal, Arc::clone(&stop)).context("failed to listen for signals")?;
-    }
+    let stop = stop_on_signals()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let ended = runtime.block_on(perform(args, &scenario, target, &programs, &stop));
     let Some(run) = ended? else { return Ok(Exit::Interrupted) };
     report(args, &run)
+}
+
+/// A flag that is set when somebody wants the run to end.
+fn stop_on_signals() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).context("failed to listen for signals")?;
+    }
+    Ok(stop)
 }
 
 /// The scenario as the flags change it.

@@ -114,7 +114,7 @@ mod tests {
         // The proxy's tests import the harness; of the others only the benches import the proxy.
         assert_eq!(reached("harness"), "benches harness prodex xtask");
         assert_eq!(reached("prodex"), "benches prodex");
-        assert_eq!(reached("manifest"), "manifest xtask");
+        assert_eq!(reached("manifest"), "benches manifest xtask");
         assert_eq!(reached("nobody"), "");
     }
 

@@ -2,7 +2,6 @@
 
 #![expect(clippy::disallowed_methods, reason = "runs on the command line, before anything listens")]
 
-use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use super::profile::codex_home;
+use super::terminal::{print, redraw};
 use super::{Exit, Failure, Home, page};
 use crate::admin::client::running;
 use crate::config::{Config, process_environment};
@@ -78,8 +78,7 @@ pub(super) struct Doctor {
 impl Doctor {
     pub(super) fn execute(self) -> Result<Exit, Failure> {
         if self.json_schema {
-            print!("{SCHEMA}");
-            return Ok(Exit::Ok);
+            return print(SCHEMA).map(|()| Exit::Ok);
         }
         let config = self.home.config(&Vec::new())?;
         if self.attack {
@@ -168,12 +167,8 @@ impl Doctor {
         }
     }
 
-    /// Prints a page; on a terminal `--watch` clears the last one first.
     fn print(&self, text: &str) -> Result<(), Failure> {
-        let mut out = std::io::stdout().lock();
-        let clear = if self.watch && !self.json && out.is_terminal() { "\x1b[H\x1b[2J" } else { "" };
-        let written = write!(out, "{clear}{text}").and_then(|()| out.flush());
-        written.map_err(|error| Failure::of(Exit::Environment, &error))
+        if self.watch && !self.json { redraw(text) } else { print(text) }
     }
 }
 

@@ -1,11 +1,11 @@
 //! `prodex info`: which program this is, where everything lives, and which settings are in force.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 
 use serde_json::{Value, json};
 
 use super::profile::codex_home;
+use super::terminal::print;
 use super::{Exit, Failure, Home};
 use crate::admin::client::running;
 use crate::config::{Config, SETTINGS, process_environment, unknown_variables};
@@ -46,7 +46,7 @@ impl ShowInfo {
         let config = self.home.config(&Vec::new())?;
         let text = if self.json { format!("{}\n", report(&config)) } else { self.screen(&config) };
         // Whoever reads no further wants no more.
-        let _ = std::io::stdout().write_all(text.as_bytes());
+        print(text)?;
         Ok(Exit::Ok)
     }
 

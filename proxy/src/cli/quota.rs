@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::serve::open_state;
-use super::terminal::print;
+use super::terminal::{print, redraw};
 use super::{Exit, Failure, Home, runtime};
 use crate::config::process_environment;
 use crate::control::Control;
@@ -165,17 +165,12 @@ impl ShowQuota {
 
     fn print(&self, entries: &[Entry]) -> Result<(), Failure> {
         let now = Now::read();
-        let text = if self.json {
-            report(entries, self.all, now).to_string()
-        } else {
-            let is_terminal = std::io::stdout().is_terminal();
-            let is_plain = process_environment("NO_COLOR").is_some_and(|value| !value.is_empty());
-            let table = table::render(entries, self.all, is_terminal && !is_plain, now);
-            // Only a screen is redrawn; a file gets one table after the other.
-            let clear = if self.watch.is_some() && is_terminal { "\x1b[H\x1b[2J" } else { "" };
-            format!("{clear}{table}")
-        };
-        print(text)
+        if self.json {
+            return print(report(entries, self.all, now));
+        }
+        let is_plain = process_environment("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let table = table::render(entries, self.all, std::io::stdout().is_terminal() && !is_plain, now);
+        if self.watch.is_some() { redraw(table) } else { print(table) }
     }
 }
 

@@ -1,6 +1,5 @@
 //! `prodex status`: what the proxies of a home are doing, on one screen.
 
-use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use serde_json::json;
 use wire::route::Api;
 
 use super::serve::open_state;
+use super::terminal::{print, redraw};
 use super::{Exit, Failure, Home};
 use crate::admin::client::{ClientError, running};
 use crate::admin::status::{ProfileStatus, Status, of_profile};
@@ -65,16 +65,12 @@ struct Report {
 impl ShowStatus {
     pub(super) fn execute(self) -> Result<Exit, Failure> {
         let config = self.home.config(&Vec::new())?;
-        let mut out = std::io::stdout();
-        let is_screen = self.watch.is_some() && out.is_terminal();
         loop {
             let report = Report::take(&config)?;
-            let text = if self.json { report.json() } else { screen::render(&report, Now::read().unix) };
-            // Only a screen is redrawn; a file gets one after the other.
-            let clear = if is_screen { "\x1b[H\x1b[2J" } else { "" };
-            // Whoever reads no further wants no more.
-            if out.write_all(format!("{clear}{text}").as_bytes()).and_then(|()| out.flush()).is_err() {
-                return Ok(Exit::Ok);
+            match (self.json, self.watch) {
+                (true, _) => print(report.json())?,
+                (false, Some(_)) => redraw(screen::render(&report, Now::read().unix))?,
+                (false, None) => print(screen::render(&report, Now::read().unix))?,
             }
             let Some(seconds) = self.watch else { return Ok(Exit::Ok) };
             pause(Duration::from_secs(seconds));

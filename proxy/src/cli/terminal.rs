@@ -30,6 +30,15 @@ pub(super) fn print(text: impl fmt::Display) -> Result<(), Failure> {
     }
 }
 
+/// Prints what a command with `--watch` shows anew: a screen is redrawn, a file gets one after the other.
+///
+/// # Errors
+/// As [`print`].
+pub(super) fn redraw(text: impl fmt::Display) -> Result<(), Failure> {
+    let clear = if io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
+    print(format_args!("{clear}{text}"))
+}
+
 /// Tells a person something beside the result. Nobody may be there to hear it.
 pub(super) fn tell(text: impl fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "prodex: {text}");

@@ -187,7 +187,9 @@ fn profiles(around: &Surroundings<'_>, facts: &mut Facts, findings: &mut Vec<Fin
         Login::Chatgpt => (Api::Chatgpt, "a ChatGPT login"),
         Login::ApiKey => (Api::OpenAi, "an API key"),
     };
-    facts.login = Some(name);
+    // A client without one begins with its own login screen, which is for a ChatGPT account.
+    let has_login = around.codex_home.as_deref().is_some_and(|home| home.join("auth.json").exists());
+    facts.login = has_login.then_some(name);
     if !usable.is_empty() && usable.iter().all(|stored| stored.credentials.kind().api() != api) {
         let told =
             format!("Codex uses {name}, and no profile is of that kind: `prodex run` would refuse to start.");

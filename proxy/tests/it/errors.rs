@@ -80,6 +80,11 @@ async fn a_reader_that_stops_early_is_no_failure() {
         "profile restore --list",
         "profile use a",
         "completions bash",
+        "status",
+        "status --json",
+        "info",
+        "doctor",
+        "doctor --json-schema",
         "run --dry-run --codex /bin/sh",
     ] {
         // The pipe is closed before anything is written.
@@ -93,9 +98,11 @@ async fn a_reader_that_stops_early_is_no_failure() {
 #[tokio::test]
 async fn a_result_that_cannot_be_written_is_a_failure() {
     let sandbox = sandbox();
-    let shell = format!("{} profile list > /dev/full", program().display());
-    let finished =
-        Program::new("/bin/sh").args(["-c", &shell]).envs(sandbox.environment()).run(LIMIT).await.unwrap();
-    assert_eq!(code(&finished), Some(3), "{}", finished.stderr);
-    assert!(finished.stderr.contains("standard output"), "{}", finished.stderr);
+    for command in ["profile list", "status", "info", "doctor"] {
+        let shell = format!("{} {command} > /dev/full", program().display());
+        let run = Program::new("/bin/sh").args(["-c", &shell]).envs(sandbox.environment());
+        let finished = run.run(LIMIT).await.unwrap();
+        assert_eq!(code(&finished), Some(3), "{command}: {}", finished.stderr);
+        assert!(finished.stderr.contains("standard output"), "{command}: {}", finished.stderr);
+    }
 }

@@ -15,7 +15,7 @@ use harness::load::resources::{self, Process};
 use harness::load::{machine, rig};
 use harness::process::{Program, Running};
 
-use super::Programs;
+use super::{Programs, stop_on_signals};
 use crate::exit::Exit;
 use crate::terminal;
 
@@ -100,10 +100,7 @@ pub(super) fn run(args: &super::Args) -> Result<Exit> {
         Ok(programs) => programs,
         Err(exit) => return Ok(exit),
     };
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
-        signal_hook::flag::register(signal, Arc::clone(&stop)).context("failed to listen for signals")?;
-    }
+    let stop = stop_on_signals()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(perform(args, &chosen, &programs, &stop))
 }

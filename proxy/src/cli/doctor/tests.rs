@@ -184,7 +184,9 @@ fn logs_that_are_missing_empty_torn_or_broken_off_are_told() {
     tell("no pointer", page_of(no_pointer.path()));
     let dangling = directory(&healthy());
     std::fs::write(dangling.path().join(POINTER), "prodex-runtime-1-x.jsonl").unwrap();
-    tell("a pointer to nothing", page_of(dangling.path()));
+    // Where its lines break depends on how long the directory's name is.
+    let page = page_of(dangling.path());
+    tell("a pointer to nothing", page.split_whitespace().collect::<Vec<_>>().join(" "));
     tell("an empty log", page_of(directory(&[]).path()));
     let torn = directory(&healthy());
     let log = torn.path().join(NAME);

@@ -133,7 +133,10 @@ impl Known {
             line("plan", self.plan().map_or_else(|| "?".to_owned(), shown));
             line("login", self.login_text(login, now));
         }
-        line("added", self.added());
+        line("added", shown(&self.about.added));
+        if let Some(source) = &self.about.source {
+            line("from", short(source));
+        }
         if self.is_current {
             line("chosen", "fresh conversations start with it".to_owned());
         }
@@ -195,11 +198,6 @@ impl Known {
             (None, Some(_)) => format!("{validity}; renewed by itself"),
             (None, None) => format!("{validity}; cannot be renewed: `prodex login {name}`"),
         }
-    }
-
-    fn added(&self) -> String {
-        let source = self.about.source.as_ref().map(|source| format!(" from {}", short(source)));
-        format!("{}{}", shown(&self.about.added), source.unwrap_or_default())
     }
 
     fn report(&self, now: Now) -> Value {

@@ -60,7 +60,10 @@ fn a_good_home_has_no_finding() {
     let codex = program(root.path(), "echo codex-cli 0.169.0; sleep 60");
     let config = config(&home, &codex);
     Store::new(&home).add("work", &login(Some("r"), 1_795_154_000), None).unwrap();
-    let (facts, told) = told(&config, root.path(), &[("HTTPS_PROXY", "http://proxy:3128")]);
+    let look = || told(&config, root.path(), &[("HTTPS_PROXY", "http://proxy:3128")]);
+    assert_eq!(look().0.login, None, "nobody has logged in");
+    std::fs::write(root.path().join("auth.json"), login(None, 1)).unwrap();
+    let (facts, told) = look();
     assert_eq!(told, "", "an expired token that can be renewed is none, either");
     assert_eq!(facts.client, Some((codex, Ok::<_, ()>("codex-cli 0.169.0".to_owned()).ok())));
     assert_eq!((facts.profiles, facts.login, facts.bindings), (1, Some("a ChatGPT login"), None));

@@ -1,10 +1,14 @@
 //! The version of a client: the program asked for it, with a limit.
 
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 /// How long a program may take to say its version: Codex is started through Node.js.
 const VERSION: Duration = Duration::from_secs(10);
@@ -13,6 +17,8 @@ const VERSION: Duration = Duration::from_secs(10);
 pub(super) fn version(program: &Path) -> Result<String, String> {
     let mut command = Command::new(program);
     command.arg("--version").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    // Clients are scripts that start programs: what they started ends with them.
+    command.process_group(0);
     let mut child = command.spawn().map_err(|error| error.to_string())?;
     let Some(output) = child.stdout.take() else { return Err("it has no output".to_owned()) };
     let (sender, receiver) = sync_channel(1);
@@ -24,7 +30,9 @@ pub(super) fn version(program: &Path) -> Result<String, String> {
     });
     let told = receiver.recv_timeout(VERSION);
     // It has said what it has to say, or will not.
-    let _ = child.kill();
+    if let Ok(group) = i32::try_from(child.id()) {
+        let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+    }
     let _ = child.wait();
     let text = told.map_err(|_| format!("it took longer than {} s", VERSION.as_secs()))?;
     let line = text.trim();
