@@ -15,8 +15,8 @@ use rusqlite::{
     Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params,
 };
 
-use super::memory::Digest;
 use super::change::ChangeCounter;
+use super::memory::Digest;
 use super::{Fact, Facts, Tie, crash, schema};
 use crate::profile::Now;
 
@@ -293,6 +293,11 @@ impl Database {
         Ok(Written { seen, pruned, change: ours })
     }
 
+    /// Copies the write-ahead log into the database while nothing is written by this process.
+    pub(super) fn checkpoint(&self) -> rusqlite::Result<()> {
+        copy_log(&self.connection).map(drop)
+    }
+
     /// Adds bindings that are not there yet. Says how many.
     ///
     /// # Errors
@@ -419,14 +424,19 @@ impl Reader {
     }
 }
 
-/// Copies what is in the write-ahead log of a database into its file, beside whoever writes.
-pub(super) fn checkpoint(path: &Path) -> rusqlite::Result<()> {
+/// Copies what is in the write-ahead log of a database into its file, beside whoever writes. Says how many pages
+/// are in the log: it begins anew only when all of it was copied before the next is written.
+pub(super) fn checkpoint(path: &Path) -> rusqlite::Result<u64> {
     let connection = Connection::open_with_flags(path, FLAGS)?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    copy_log(&connection)
+}
+
+fn copy_log(connection: &Connection) -> rusqlite::Result<u64> {
     crash::point("checkpoint.begin");
-    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+    let pages: i64 = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))?;
     crash::point("checkpoint.end");
-    Ok(())
+    Ok(u64::try_from(pages).unwrap_or(0))
 }
 
 const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
@@ -479,17 +489,28 @@ fn lock(directory: &Path, database: &Path) -> Result<(File, u64), StateError> {
 }
 
 /// How many pages are in the write-ahead log (<https://sqlite.org/fileformat2.html>, section 4.1): behind a
-/// header of 32 bytes, each with one of 24. Pages have the usual 4,096 bytes.
+/// header of 32 bytes, which says how long they are, each with one of 24.
 fn frames(database: &Path) -> u64 {
     let mut log = database.as_os_str().to_owned();
     log.push("-wal");
-    let length = std::fs::metadata(log).map_or(0, |meta| meta.len());
-    length.saturating_sub(32) / (4096 + 24)
+    let mut header = [0; 32];
+    let Ok(length) = File::open(log).and_then(|mut log| {
+        log.read_exact(&mut header)?;
+        Ok(log.metadata()?.len())
+    }) else {
+        return 0;
+    };
+    let [.., a, b, c, d] = *header.first_chunk::<12>().unwrap_or(&[0; 12]);
+    let page = u64::from(u32::from_be_bytes([a, b, c, d]));
+    length.saturating_sub(32) / (page + 24)
 }
 
 fn connect(path: &Path, durability: Durability) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, FLAGS)?;
     connection.busy_timeout(BUSY)?;
+    // Ids are digests, so each binding changes a page of its own, which is written whole. One that exists keeps its
+    // pages' size.
+    connection.pragma_update(None, "page_size", 1024)?;
     connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
     let sync = match durability {
         Durability::Normal => "normal",

@@ -209,7 +209,8 @@ mod tests {
                 for back in 1..=uses {
                     recent.get(&key.saturating_sub(back * 16));
                 }
-                let lacks = disk.iter().any(|key| !recent.young.contains_key(key) && !recent.old.contains_key(key));
+                let lacks =
+                    disk.iter().any(|key| !recent.young.contains_key(key) && !recent.old.contains_key(key));
                 assert!(!lacks || !recent.is_complete(), "{uses} uses between two writes, at {key}");
                 assert!(uses > 0 || recent.is_complete(), "what is only written is complete, at {key}");
             }

@@ -248,6 +248,23 @@ async fn the_number_of_bindings_and_the_log_are_bounded() {
     assert!(reopened.owner(Tie::Session, "0").is_none());
 }
 
+#[tokio::test]
+async fn the_write_ahead_log_of_a_busy_run_is_bounded() {
+    let (_home, directory) = home();
+    let state = open(&directory);
+    let log = directory.join("state.db-wal");
+    let mut longest = 0;
+    for number in 0..1500 {
+        let mut ticket = Ticket::DURABLE;
+        for row in 0..40 {
+            ticket = ticket.max(state.bind(Tie::Response, &format!("{number} {row}"), &profile("a")));
+        }
+        settle(&state, ticket).await;
+        longest = longest.max(std::fs::metadata(&log).map_or(0, |log| log.len()));
+    }
+    assert!(longest < 40 << 20, "{longest} bytes");
+}
+
 #[test]
 fn old_bindings_go_at_the_next_start() {
     let (_home, directory) = home();

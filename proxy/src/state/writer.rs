@@ -53,8 +53,12 @@ const LOOK: Duration = Duration::from_secs(1);
 const PRUNE: usize = 1024;
 const PRUNE_AFTER: Duration = Duration::from_secs(3600);
 
-/// How many bindings and facts are written between two checkpoints: about 4 MiB of write-ahead log.
-const CHECKPOINT: usize = 500;
+/// How many bindings and facts are written between two checkpoints: two to four MiB of write-ahead log.
+const CHECKPOINT: usize = 1000;
+
+/// How many pages the write-ahead log may have before commits wait for a checkpoint: it never begins anew while
+/// commits are made beside each.
+const LONG_LOG: u64 = 16 * 1024;
 
 /// How many rows wait, or for how long one does, before the log says so.
 const MANY: usize = 256;
@@ -390,7 +394,8 @@ struct Thread {
     since_prune: usize,
     pruned: Option<Now>,
     since_checkpoint: usize,
-    checkpoint: Option<JoinHandle<()>>,
+    /// The checkpoint beside the commits; in the end, how long the log is.
+    checkpoint: Option<JoinHandle<u64>>,
     /// Why the disk failed last, until it does not.
     cause: Option<&'static str>,
     report: Report,
@@ -614,16 +619,21 @@ impl Thread {
     /// Has the write-ahead log copied into the database, on a thread of its own: that waits for the disk,
     /// and commits go on meanwhile.
     fn start_checkpoint(&mut self) {
-        let is_running = self.checkpoint.as_ref().is_some_and(|thread| !thread.is_finished());
-        if self.since_checkpoint < CHECKPOINT || is_running {
+        if self.since_checkpoint < CHECKPOINT
+            || self.checkpoint.as_ref().is_some_and(|thread| !thread.is_finished())
+        {
             return;
         }
         self.since_checkpoint = 0;
+        let pages = self.checkpoint.take().map_or(0, |thread| thread.join().unwrap_or(0));
+        if pages > LONG_LOG {
+            // Most of it is copied already, so this does not take long. What fails the next one does again.
+            let _ = self.database.checkpoint();
+            return;
+        }
         let path = self.database.path().to_owned();
-        let checkpoint = move || {
-            // What it could not do the next one does; a disk that fails is told of by the writer.
-            let _ = checkpoint(&path);
-        };
+        // What it could not do the next one does; a disk that fails is told of by the writer.
+        let checkpoint = move || checkpoint(&path).unwrap_or(0);
         // Without a thread now there is one later.
         self.checkpoint = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(checkpoint).ok();
     }
