@@ -6,11 +6,13 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tokio::task::AbortHandle;
 use wire::run_event::RunEvent;
 
 use super::database::{Batch, Database, Reader, Row, StateError, checkpoint};
@@ -66,6 +68,8 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     memory: Arc<Memory>,
     reader: Arc<Mutex<Option<Reader>>>,
+    /// The look-up that was given up last: while the disk does not answer it, no other is begun.
+    given_up: Mutex<Option<AbortHandle>>,
     path: PathBuf,
     looked: Mutex<Instant>,
     /// The thread, and what is closed when it has ended.
@@ -79,6 +83,8 @@ pub(super) struct Shared {
     queue: Mutex<Queue>,
     /// Told when there is work, or more hurry than there was.
     changed: Condvar,
+    /// Another process has committed since [`Writer::has_news`] was asked.
+    has_news: AtomicBool,
     log: Arc<RunLog>,
 }
 
@@ -177,6 +183,7 @@ impl Writer {
             watermark: Watermark::default(),
             queue: Mutex::default(),
             changed: Condvar::new(),
+            has_news: AtomicBool::new(false),
             log,
         });
         let thread = Thread {
@@ -203,6 +210,7 @@ impl Writer {
             shared,
             memory,
             reader: Arc::default(),
+            given_up: Mutex::default(),
             path,
             looked: Mutex::new(Instant::now()),
             thread: Mutex::new(Some((thread, ended))),
@@ -269,6 +277,11 @@ impl Writer {
         self.shared.changed.notify_one();
     }
 
+    /// Whether another process may have written facts since this was asked last.
+    pub(super) fn has_news(&self) -> bool {
+        self.shared.has_news.swap(false, Ordering::Relaxed)
+    }
+
     /// Looks bindings up that memory does not have, on a thread that may wait for the disk.
     pub(super) async fn find(&self, ids: Vec<(Tie, Digest)>) {
         let memory = Arc::clone(&self.memory);
@@ -288,11 +301,15 @@ impl Writer {
         self.read(Reader::facts).await.unwrap_or_default()
     }
 
-    /// Reads on a thread that may wait for the disk. None if that fails, which the log tells.
+    /// Reads on a thread that may wait for the disk. None if that fails, or takes for longer than a commit is
+    /// waited for, which the log tells.
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Reader) -> rusqlite::Result<T> + Send + 'static,
     ) -> Option<T> {
+        if lock(&self.given_up).as_ref().is_some_and(|given_up| !given_up.is_finished()) {
+            return None;
+        }
         let reader = Arc::clone(&self.reader);
         let (path, shared) = (self.path.clone(), Arc::clone(&self.shared));
         let read = move || {
@@ -312,8 +329,23 @@ impl Writer {
             };
             found.inspect_err(failed).ok()
         };
-        // One that panicked has found nothing.
-        tokio::task::spawn_blocking(read).await.ok().flatten()
+        let mut reading = tokio::task::spawn_blocking(read);
+        if let Ok(found) = tokio::time::timeout(LIMIT, &mut reading).await {
+            // One that panicked has found nothing.
+            return found.ok().flatten();
+        }
+        let before = lock(&self.given_up).replace(reading.abort_handle());
+        if before.is_none_or(|before| before.is_finished()) {
+            let error = "a look-up has not come to its end".into();
+            let (backlog, lag_ms) = (self.backlog(), milliseconds(LIMIT));
+            self.shared.log.record(&RunEvent::StateSaveError {
+                cause: "stuck".into(),
+                error,
+                backlog,
+                lag_ms,
+            });
+        }
+        None
     }
 
     /// Writes what waits, and ends the thread. One whose disk does not answer is left behind: it must not
@@ -335,6 +367,24 @@ impl Writer {
         }
         // One that panicked has settled everything before it ended.
         let _ = thread.join();
+    }
+}
+
+#[cfg(test)]
+impl Writer {
+    /// Lets look-ups wait until what is returned is dropped, as a disk that hangs does.
+    pub(super) fn hang_reader(&self) -> std::sync::mpsc::SyncSender<()> {
+        let reader = Arc::clone(&self.reader);
+        let (sender, receiver) = sync_channel(0);
+        let (hanging, hangs) = sync_channel(0);
+        std::thread::spawn(move || {
+            let _held = lock(&reader);
+            // Whoever waits for either has ended with the test.
+            let _ = hanging.send(());
+            let _ = receiver.recv();
+        });
+        assert!(hangs.recv().is_ok());
+        sender
     }
 }
 
@@ -461,7 +511,10 @@ impl Thread {
         let has_changed = self.database.has_changed();
         let (memory, watermark) = (&self.memory, &self.shared.watermark);
         let seen = match has_changed {
-            Ok(true) => self.database.rows_after(self.seen, |row| memory.learn_settled(row, watermark)),
+            Ok(true) => {
+                self.shared.has_news.store(true, Ordering::Relaxed);
+                self.database.rows_after(self.seen, |row| memory.learn_settled(row, watermark))
+            }
             // An error comes again with the next write, which tells it.
             Ok(false) | Err(_) => return,
         };

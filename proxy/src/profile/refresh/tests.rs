@@ -199,6 +199,28 @@ async fn a_lease_that_is_not_given_back_is_not_waited_for_for_ever() {
 }
 
 #[tokio::test]
+async fn a_disk_that_does_not_answer_is_not_waited_for_for_ever() {
+    let setting = Setting::new(renewed()).await;
+    let file = setting.home.path().join("profiles/work/auth.json");
+    std::fs::remove_file(&file).unwrap();
+    // Whoever reads it waits for somebody who writes.
+    assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+    let limit = std::time::Duration::from_secs(20);
+    let error =
+        tokio::time::timeout(limit, setting.renew()).await.expect("nobody waits for ever").unwrap_err();
+    assert_eq!(error.to_string(), "its login could not be renewed: the disk did not answer within 1s");
+    setting.profile.health().park("its file".to_owned());
+    let looking = look_again(&setting.control, &setting.profile);
+    tokio::time::timeout(limit, looking).await.expect("nobody waits for ever");
+    assert_eq!(setting.exchanges().await, 0);
+    // Those that still read come to their end, and find a file when they look again.
+    let writer = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(&file, "{}").unwrap();
+    drop(writer);
+}
+
+#[tokio::test]
 async fn a_rejected_login_parks_its_profile_until_a_new_one_comes() {
     for (status, body, code) in [
         (401, json!({"error": {"code": "refresh_token_reused", "message": "r1"}}), "refresh_token_reused"),
