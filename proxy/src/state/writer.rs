@@ -6,15 +6,17 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use wire::run_event::RunEvent;
 
+use super::change::ChangeCounter;
 use super::database::{Batch, Database, Reader, Row, StateError, checkpoint};
 use super::memory::{Digest, Memory};
 use super::ticket::{Gate, LIMIT, Ticket, Watermark};
@@ -68,8 +70,12 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     memory: Arc<Memory>,
     reader: Arc<Mutex<Option<Reader>>>,
+    /// Look-ups go one after the other, and those that wait for it take no thread.
+    reads: Semaphore,
     /// The look-up that was given up last: while the disk does not answer it, no other is begun.
     given_up: Mutex<Option<AbortHandle>>,
+    /// What tells when somebody commits.
+    change: Option<ChangeCounter>,
     path: PathBuf,
     looked: Mutex<Instant>,
     /// The thread, and what is closed when it has ended.
@@ -85,8 +91,13 @@ pub(super) struct Shared {
     changed: Condvar,
     /// Another process has committed since [`Writer::has_news`] was asked.
     has_news: AtomicBool,
+    /// The count of commits up to which memory was told everything; with a bit above it while there is none.
+    known: AtomicU64,
     log: Arc<RunLog>,
 }
+
+/// No count of commits.
+const UNKNOWN: u64 = u64::MAX;
 
 /// What waits to be written.
 #[derive(Debug, Default)]
@@ -159,6 +170,11 @@ impl Shared {
         }
     }
 
+    /// Memory was told all that was committed up to this count.
+    fn know(&self, change: Option<u32>) {
+        self.known.store(change.map_or(UNKNOWN, u64::from), Ordering::Release);
+    }
+
     /// Somebody waits for the commit with this number.
     pub(super) fn hurry(&self, ticket: Ticket) {
         let mut queue = lock(&self.queue);
@@ -179,11 +195,13 @@ impl Writer {
         log: Arc<RunLog>,
     ) -> Result<Self, StateError> {
         let path = database.path().to_owned();
+        let change = ChangeCounter::open(&path).ok();
         let shared = Arc::new(Shared {
             watermark: Watermark::default(),
             queue: Mutex::default(),
             changed: Condvar::new(),
             has_news: AtomicBool::new(false),
+            known: AtomicU64::new(UNKNOWN),
             log,
         });
         let thread = Thread {
@@ -210,7 +228,9 @@ impl Writer {
             shared,
             memory,
             reader: Arc::default(),
+            reads: Semaphore::new(1),
             given_up: Mutex::default(),
+            change,
             path,
             looked: Mutex::new(Instant::now()),
             thread: Mutex::new(Some((thread, ended))),
@@ -282,6 +302,12 @@ impl Writer {
         self.shared.has_news.swap(false, Ordering::Relaxed)
     }
 
+    /// Whether memory was told all that anybody has committed.
+    pub(super) fn is_up_to_date(&self) -> bool {
+        let change = self.change.as_ref().and_then(ChangeCounter::read);
+        change.is_some_and(|change| u64::from(change) == self.shared.known.load(Ordering::Acquire))
+    }
+
     /// Looks bindings up that memory does not have, on a thread that may wait for the disk.
     pub(super) async fn find(&self, ids: Vec<(Tie, Digest)>) {
         let memory = Arc::clone(&self.memory);
@@ -307,9 +333,6 @@ impl Writer {
         &self,
         read: impl FnOnce(&Reader) -> rusqlite::Result<T> + Send + 'static,
     ) -> Option<T> {
-        if lock(&self.given_up).as_ref().is_some_and(|given_up| !given_up.is_finished()) {
-            return None;
-        }
         let reader = Arc::clone(&self.reader);
         let (path, shared) = (self.path.clone(), Arc::clone(&self.shared));
         let read = move || {
@@ -329,22 +352,20 @@ impl Writer {
             };
             found.inspect_err(failed).ok()
         };
+        // A request that is dropped meanwhile gives its turn to the next, whose look-up waits for what still runs.
+        let _turn = self.reads.acquire().await;
+        if lock(&self.given_up).as_ref().is_some_and(|given_up| !given_up.is_finished()) {
+            return None;
+        }
         let mut reading = tokio::task::spawn_blocking(read);
         if let Ok(found) = tokio::time::timeout(LIMIT, &mut reading).await {
             // One that panicked has found nothing.
             return found.ok().flatten();
         }
-        let before = lock(&self.given_up).replace(reading.abort_handle());
-        if before.is_none_or(|before| before.is_finished()) {
-            let error = "a look-up has not come to its end".into();
-            let (backlog, lag_ms) = (self.backlog(), milliseconds(LIMIT));
-            self.shared.log.record(&RunEvent::StateSaveError {
-                cause: "stuck".into(),
-                error,
-                backlog,
-                lag_ms,
-            });
-        }
+        *lock(&self.given_up) = Some(reading.abort_handle());
+        let (backlog, lag_ms) = (self.backlog(), milliseconds(LIMIT));
+        let (cause, error) = ("stuck".into(), "a look-up has not come to its end".into());
+        self.shared.log.record(&RunEvent::StateSaveError { cause, error, backlog, lag_ms });
         None
     }
 
@@ -385,6 +406,11 @@ impl Writer {
         });
         assert!(hangs.recv().is_ok());
         sender
+    }
+
+    /// Whether anything was ever looked up on the disk.
+    pub(super) fn has_read(&self) -> bool {
+        lock(&self.reader).is_some()
     }
 }
 
@@ -454,6 +480,8 @@ impl Thread {
     fn run(mut self) {
         let _ending = Ending(Arc::clone(&self.shared));
         let mut last = Instant::now();
+        // Memory was told all there is, and from here on what comes.
+        self.look();
         loop {
             let work = self.wait(last);
             let is_last = work.is_last;
@@ -508,6 +536,8 @@ impl Thread {
 
     /// Takes what other processes have written.
     fn look(&mut self) {
+        // Read before: what is committed from here on may be missed.
+        let change = self.database.change().and_then(ChangeCounter::read);
         let has_changed = self.database.has_changed();
         let (memory, watermark) = (&self.memory, &self.shared.watermark);
         let seen = match has_changed {
@@ -515,10 +545,14 @@ impl Thread {
                 self.shared.has_news.store(true, Ordering::Relaxed);
                 self.database.rows_after(self.seen, |row| memory.learn_settled(row, watermark))
             }
+            Ok(false) => Ok(self.seen),
             // An error comes again with the next write, which tells it.
-            Ok(false) | Err(_) => return,
+            Err(_) => return,
         };
-        self.seen = seen.unwrap_or(self.seen);
+        if let Ok(seen) = seen {
+            self.seen = seen;
+            self.shared.know(change);
+        }
     }
 
     fn write(&mut self, work: Work) {
@@ -536,6 +570,7 @@ impl Thread {
         match written {
             Ok(written) => {
                 self.seen = written.seen;
+                shared.know(written.change);
                 let mut queue = lock(&shared.queue);
                 queue.retry = None;
                 if std::mem::take(&mut queue.is_stuck) {
