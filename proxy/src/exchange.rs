@@ -85,11 +85,12 @@ impl Ties {
 
     fn with_body(mut self, body: Option<RequestView<'_>>) -> Self {
         let Some(view) = body else { return self };
-        let id = |text: Option<Cow<'_, str>>| text.map(|text| digest(&text));
+        // An empty text names nothing: it would tie every request that has one to all the others.
+        let id = |text: Option<Cow<'_, str>>| text.filter(|text| !text.is_empty()).map(|text| digest(&text));
         self.response = id(view.previous_response_id());
         self.turn_state_in_body = id(view.turn_state());
         self.session = self.session.or_else(|| id(view.session_id()));
-        self.thread = self.thread.or_else(|| id(view.thread_id().or_else(|| view.prompt_cache_key())));
+        self.thread = self.thread.or_else(|| id(view.thread_id()).or_else(|| id(view.prompt_cache_key())));
         self.has_compaction = view.has_compaction();
         self.is_compaction = view.is_compaction();
         self
@@ -240,7 +241,13 @@ mod tests {
         assert_eq!((from_body.thread, from_body.session), (some("bt"), some("bs")));
         let keyed = Ties::read(&head(""), Some(RequestView::new(br#"{"prompt_cache_key":"k"}"#)));
         assert_eq!((keyed.thread, keyed.session), (some("k"), None));
-        assert_eq!(Ties::read(&head("Session-Id: \r\n"), None), Ties::default());
+        let nothing = RequestView::new(
+            br#"{"previous_response_id":"","prompt_cache_key":"","client_metadata":{"x-codex-turn-state":"",
+            "session_id":"","thread_id":""}}"#,
+        );
+        assert_eq!(Ties::read(&head("Session-Id: \r\n"), Some(nothing)), Ties::default());
+        let keyed = RequestView::new(br#"{"prompt_cache_key":"k","client_metadata":{"thread_id":""}}"#);
+        assert_eq!(Ties::read(&head(""), Some(keyed)).thread, some("k"));
     }
 
     async fn contents_of(text: impl Into<Bytes>) -> Vec<Digest> {

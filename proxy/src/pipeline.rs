@@ -564,14 +564,7 @@ impl Proxy {
 
     /// Nobody else can be asked: the client gets the best of the refusals, or a reply of our own.
     fn give_up(&self, exchange: &Exchange, mut tries: Tries, none: &NoChoice) -> Answer {
-        if tries.are_spent() {
-            let (attempts, ms) = (tries.count(), milliseconds(tries.age()));
-            self.control.log.record(&RunEvent::PrecommitBudgetExhausted {
-                request: exchange.id,
-                attempts,
-                ms,
-            });
-        }
+        self.record_budget(exchange.id, &tries);
         if let NoChoice::Owner(owner) = none {
             self.record_blocked_compaction(exchange.id, &exchange.ties, owner);
         }

@@ -103,6 +103,23 @@ impl Profile {
         }
     }
 
+    /// Adds what other processes have learnt of its quota and health meanwhile.
+    pub fn learn(&self, state: &State) {
+        let now = Now::read();
+        if let Some(record) = state.get(state::Fact::Quota, &self.name) {
+            let mut quota = self.quota();
+            if let Some(learnt) = quota.learnt(record, now) {
+                *quota = learnt;
+            }
+        }
+        if let Some(record) = state.get(state::Fact::Health, &self.name) {
+            let mut health = self.health();
+            if let Some(learnt) = health.learnt(&record, now) {
+                *health = learnt;
+            }
+        }
+    }
+
     /// Keeps what is known of its quota and health for later runs, if anything is.
     pub fn keep(&self, state: &State) {
         let quota = self.quota();
@@ -372,6 +389,38 @@ mod tests {
         assert_eq!(known.quota().exhausted_until(now), Some(until));
         assert_eq!(known.quota().remaining(now), Some(60.0));
         assert_eq!(known.health().to_record(), served.health().to_record());
+    }
+
+    #[tokio::test]
+    async fn what_one_process_learns_another_that_runs_takes_up() {
+        let home = tempfile::tempdir().unwrap();
+        let now = Now::read();
+        let ((one, refused), (other, serving)) = (process(home.path()), process(home.path()));
+        let earlier = Now { unix: now.unix - 60, ..now };
+        refused.quota().observe_own(window(10.0, earlier), Source::Usage, earlier);
+        let until = refused.quota().exhaust(Some(now.unix + 9000), now);
+        refused.health().refuse(CircuitOf::Compact, now);
+        refused.keep(&one);
+        one.close();
+        // It has been told more of the window meanwhile, and of another circuit.
+        serving.quota().observe_own(window(40.0, now), Source::Response, now);
+        serving.health().refuse(CircuitOf::Websocket, now);
+        let began = Instant::now();
+        other.reread().await;
+        serving.learn(&other);
+        assert_eq!(serving.quota().exhausted_until(now), Some(until));
+        assert_eq!(serving.quota().remaining(now), Some(60.0));
+        let circuits = serving.health().to_record().circuits;
+        let of: Vec<_> = circuits.iter().map(|circuit| circuit.of).collect();
+        assert_eq!(of, [CircuitOf::Compact, CircuitOf::Websocket]);
+        let known = serving.quota().to_record();
+        serving.learn(&other);
+        assert_eq!(serving.quota().to_record(), known, "nothing is new");
+        assert!(!serving.quota().serve(began), "what had begun before is no sign that it is past");
+        assert!(serving.quota().serve(Instant::now()));
+        serving.keep(&other);
+        serving.learn(&other);
+        assert_eq!(serving.quota().exhausted_until(now), None, "nor does it come back");
     }
 
     #[test]

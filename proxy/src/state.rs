@@ -314,6 +314,12 @@ impl State {
         }
     }
 
+    /// Whether other processes may have put something since this was asked last: then [`State::reread`] is worth it.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        self.writer.as_ref().is_some_and(Writer::has_news)
+    }
+
     /// Adds what other processes have put to what [`State::get`] knows.
     pub async fn reread(&self) {
         let Some(writer) = &self.writer else { return };

@@ -117,6 +117,9 @@ pub const TABLE: &[Entry] = &[
 /// What a field is that the table does not list.
 pub const UNLISTED: Entry = entry("", Plain, Keep, Keep);
 
+/// What a field for intermediaries is that the table does not list: what a client says to its proxy ends there.
+const PROXY: Entry = entry("proxy-", Plain, Drop, Keep);
+
 /// Where in the table the names with each first letter begin.
 const STARTS: [u8; 27] = starts();
 
@@ -146,7 +149,12 @@ pub fn lookup(name: &str) -> Entry {
         return UNLISTED;
     }
     let range = usize::from(STARTS[letter])..usize::from(STARTS[letter + 1]);
-    TABLE[range].iter().copied().find(|entry| entry.name.eq_ignore_ascii_case(name)).unwrap_or(UNLISTED)
+    let listed = TABLE[range].iter().copied().find(|entry| entry.name.eq_ignore_ascii_case(name));
+    listed.unwrap_or_else(|| {
+        let prefix = name.as_bytes().get(..PROXY.name.len());
+        let is_for_proxies = prefix.is_some_and(|prefix| prefix.eq_ignore_ascii_case(PROXY.name.as_bytes()));
+        if is_for_proxies { PROXY } else { UNLISTED }
+    })
 }
 
 #[cfg(test)]
@@ -160,8 +168,11 @@ mod tests {
             assert_eq!(lookup(entry.name), *entry);
             assert_eq!(lookup(&entry.name.to_ascii_uppercase()), *entry);
         }
-        for name in ["", "x-codex-routing-hint", "accept", "Zeta", "7", "é"] {
+        for name in ["", "x-codex-routing-hint", "accept", "Zeta", "7", "é", "proxy", "proxé-a"] {
             assert_eq!(lookup(name), UNLISTED, "{name}");
+        }
+        for name in ["Proxy-Features", "proxy-status", "PROXY-"] {
+            assert_eq!((lookup(name).request, lookup(name).response), (Drop, Keep), "{name}");
         }
     }
 

@@ -166,13 +166,7 @@ pub fn limits_of_headers<'a>(fields: impl Iterator<Item = Field<'a>>) -> Vec<Lim
             }
             None => continue,
         };
-        let window = &mut found[at].windows[usize::from(name.is_secondary)];
-        let value = value.trim();
-        match name.what {
-            What::UsedPercent => window.used = value.parse().ok().filter(|used: &f64| used.is_finite()),
-            What::WindowMinutes => window.minutes = value.parse().ok(),
-            What::ResetAt => window.resets_at = value.parse().ok(),
-        }
+        found[at].windows[usize::from(name.is_secondary)].take(name.what, value.trim());
     }
     found.into_iter().filter_map(Found::limit).collect()
 }
@@ -182,6 +176,22 @@ pub fn limits_of_headers<'a>(fields: impl Iterator<Item = Field<'a>>) -> Vec<Lim
 pub fn windows_of_headers<'a>(fields: impl Iterator<Item = Field<'a>>) -> Vec<Window> {
     let own = limits_of_headers(fields).into_iter().find(|limit| limit.id.is_none());
     own.map(|limit| limit.windows).unwrap_or_default()
+}
+
+/// The windows of the account's own limit that the `headers` of an error message on a WebSocket state. Codex takes
+/// strings and numbers there (measured with 0.149 and 0.169).
+#[must_use]
+pub fn windows_of_error(message: Value<'_>) -> Vec<Window> {
+    let mut windows = [FoundWindow::default(); 2];
+    for (key, value) in message.get("headers").into_iter().flat_map(Value::entries) {
+        let Some(key) = key.as_str() else { continue };
+        let Some(name) = FieldName::parse(&key).filter(|name| name.limit.eq_ignore_ascii_case(OWN)) else {
+            continue;
+        };
+        let text = value.as_str().unwrap_or_else(|| String::from_utf8_lossy(value.raw()));
+        windows[usize::from(name.is_secondary)].take(name.what, text.trim());
+    }
+    windows.into_iter().filter_map(FoundWindow::window).collect()
 }
 
 /// What the name of a header field says about the value.
@@ -229,14 +239,26 @@ struct FoundWindow {
     resets_at: Option<i64>,
 }
 
+impl FoundWindow {
+    fn take(&mut self, what: What, value: &str) {
+        match what {
+            What::UsedPercent => self.used = value.parse().ok().filter(|used: &f64| used.is_finite()),
+            What::WindowMinutes => self.minutes = value.parse().ok(),
+            What::ResetAt => self.resets_at = value.parse().ok(),
+        }
+    }
+
+    /// The window, if it says how much is used.
+    fn window(self) -> Option<Window> {
+        let length = self.minutes.and_then(|minutes| Duration::try_from_secs_f64(minutes * 60.0).ok());
+        self.used.map(|used_percent| Window { used_percent, length, resets_at: self.resets_at })
+    }
+}
+
 impl Found<'_> {
     /// The limit, if it has an id that is one, and a window that says how much is used.
     fn limit(self) -> Option<Limit> {
-        let window = |found: FoundWindow| {
-            let length = found.minutes.and_then(|minutes| Duration::try_from_secs_f64(minutes * 60.0).ok());
-            found.used.map(|used_percent| Window { used_percent, length, resets_at: found.resets_at })
-        };
-        let windows: Vec<Window> = self.windows.into_iter().filter_map(window).collect();
+        let windows: Vec<Window> = self.windows.into_iter().filter_map(FoundWindow::window).collect();
         let id = limit_id(self.limit)?;
         (!windows.is_empty()).then_some(Limit { id, windows })
     }

@@ -213,6 +213,16 @@ pub fn encrypted_contents(text: &[u8]) -> impl Iterator<Item = Cow<'_, str>> {
     })
 }
 
+/// The header in which Codex says what a request is for, as JSON: present on every model call (0.140 to 0.169).
+pub const TURN_METADATA: &str = "x-codex-turn-metadata";
+
+/// Whether the value of [`TURN_METADATA`] says that the request is a compaction, on whatever route.
+#[must_use]
+pub fn is_of_compaction(turn_metadata: &[u8]) -> bool {
+    let kind = Value::new(turn_metadata).get("request_kind").and_then(Value::as_str);
+    kind.is_some_and(|kind| kind == "compaction")
+}
+
 /// The name of the turn state, as a header and as a key of `client_metadata`.
 pub const TURN_STATE: &str = "x-codex-turn-state";
 
@@ -424,6 +434,14 @@ mod tests {
         for text in ["", "[]", "null", "\"x\"", "{", "\u{0}"] {
             let view = RequestView::new(text.as_bytes());
             assert_eq!((view.previous_response_id(), view.model()), (None, None), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_compaction_says_so_in_the_head() {
+        assert!(is_of_compaction(br#"{"turn_id":"1","request_kind":"compaction","model":"m"}"#));
+        for other in [r#"{"request_kind":"turn"}"#, r#"{"model":"compaction"}"#, "compaction", ""] {
+            assert!(!is_of_compaction(other.as_bytes()), "{other}");
         }
     }
 

@@ -26,6 +26,13 @@ const WINDOW: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
+/// How long behind its pause an upstream still counts as one that nobody reaches, if nobody tries: others are
+/// chosen before it, and it is not to stay the last for ever.
+const REMEMBERED: Duration = Duration::from_secs(30);
+
+/// Most upstreams that are remembered; each profile has one at a time.
+const CAPACITY: usize = 1024;
+
 /// How long a turn waits for an upstream that cannot be reached. Other calls do not wait: what Codex asks
 /// beside a turn, it waits for.
 pub const PATIENCE: Duration = Duration::from_secs(3);
@@ -49,6 +56,13 @@ struct Host {
     is_probing: bool,
     /// Told when a probe ends.
     changed: Arc<Notify>,
+}
+
+impl Host {
+    /// Whether connecting would most likely be in vain.
+    fn is_open(&self, now: Instant) -> bool {
+        self.open.is_some_and(|(until, _)| self.is_probing || now < until + REMEMBERED)
+    }
 }
 
 /// The right to connect to an upstream once. Dropped without a word, it says nothing about the upstream.
@@ -101,17 +115,18 @@ impl Hosts {
         self.count.load(Ordering::Acquire) > 0
     }
 
-    /// Whether nobody may connect to this upstream now.
+    /// Whether this upstream could not be reached a moment ago, several times.
     #[must_use]
     pub fn is_open(&self, peer: &Peer) -> bool {
-        self.failing().get(peer).is_some_and(|host| host.open.is_some())
+        let now = Instant::now();
+        self.failing().get(peer).is_some_and(|host| host.is_open(now))
     }
 
-    /// The upstreams to which nobody may connect now.
+    /// The upstreams that could not be reached a moment ago, several times.
     #[must_use]
     pub fn unreachable(&self) -> Vec<String> {
-        let failing = self.failing();
-        let open = failing.iter().filter(|(_, host)| host.open.is_some());
+        let (failing, now) = (self.failing(), Instant::now());
+        let open = failing.iter().filter(|(_, host)| host.is_open(now));
         let mut open: Vec<_> = open.map(|(peer, _)| peer.to_string()).collect();
         open.sort_unstable();
         open
@@ -139,9 +154,14 @@ impl Pass {
 
     /// The upstream could not be reached. Says for how long nobody tries now, if this was once too often.
     pub fn failed(mut self) -> Option<Duration> {
-        let mut failing = self.hosts.failing();
+        let (mut failing, now) = (self.hosts.failing(), Instant::now());
+        if failing.len() >= CAPACITY && !failing.contains_key(&self.peer) {
+            failing.retain(|_, host| host.is_open(now));
+            if failing.len() >= CAPACITY {
+                return None;
+            }
+        }
         let host = failing.entry(self.peer.clone()).or_default();
-        let now = Instant::now();
         let pause = match host.open {
             Some((_, pause)) if self.is_probe => Some((pause * 2).min(LONGEST_PAUSE)),
             // Begun before it opened: that says nothing new.
@@ -222,6 +242,29 @@ mod tests {
         }
         assert_eq!(pauses, [1000, 2000, 4000, 4000, 4000]);
         assert_eq!(hosts.enter(&peer(), PATIENCE).await.unwrap_err(), LONGEST_PAUSE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_nobody_tries_is_given_another_chance() {
+        let hosts = open().await;
+        tokio::time::advance(PAUSE + REMEMBERED - Duration::from_millis(1)).await;
+        assert!(hosts.is_open(&peer()) && hosts.unreachable().len() == 1);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(!hosts.is_open(&peer()) && hosts.unreachable().is_empty(), "it is as good as any");
+        let probe = pass(&hosts).await;
+        assert!(probe.is_probe && hosts.is_open(&peer()), "until one has tried");
+        assert_eq!(probe.failed(), Some(2 * PAUSE), "and what came before is not forgotten");
+        assert!(hosts.is_open(&peer()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_number_of_upstreams_is_bounded() {
+        let hosts = Arc::new(Hosts::default());
+        let host = |port: usize| Peer::of(&Origin::parse(&format!("http://127.0.0.1:{port}")).unwrap());
+        for port in 1..=3 * CAPACITY {
+            hosts.enter(&host(port), Duration::ZERO).await.unwrap().failed();
+            assert!(hosts.failing().len() <= CAPACITY);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -254,6 +254,7 @@ mod tests {
             "POST /backend-api/codex/responses?x=%41 HTTP/1.1\nVersion: 0.169.0\nx-DUP:  a \nX-Dup: b\n\
              x-codex-turn-state: ts\nAuthorization: Bearer own\nchatgpt-account-id: acct-own\n\
              Origin: http://localhost\nCookie: c=d\nConnection: keep-alive, X-Hop\nX-Hop: 1\nTE: trailers\n\
+             Proxy-Features: x\n\
              host: localhost:1\ncontent-length: 2\nx-openai-fedramp: true\n\n",
             b"{}",
         );

@@ -4,7 +4,7 @@
 //! account, a plain 429 among them, is nobody's refusal and passes to the client untouched.
 
 use wire::http1::ResponseHead;
-use wire::limits::{ErrorCode, ErrorView, windows_of_headers};
+use wire::limits::{ErrorCode, ErrorView, Window, windows_of_error, windows_of_headers};
 use wire::responses::{EventKind, EventView};
 
 /// The refusal of an account.
@@ -83,13 +83,18 @@ pub fn refusal_of_response(head: &ResponseHead, body: &[u8], now: i64) -> Option
     }
     stated.or_else(|| match status {
         402 => Some(Refusal::Account { code: code_of(error, "payment_required") }),
-        // The limit of requests per minute is the account's own if its windows are full.
-        429 if is_exhausted(head) => Some(Refusal::Quota {
-            code: code_of(error, "rate_limit_exceeded"),
-            resets_at: reset_of(head, now),
-        }),
+        429 => refusal_of_windows(error, &windows_of_headers(head.fields()), now),
         _ => None,
     })
+}
+
+/// The limit of requests per minute is the account's own if its windows are full. Until the last of those starts
+/// anew.
+fn refusal_of_windows(error: Option<ErrorView<'_>>, windows: &[Window], now: i64) -> Option<Refusal> {
+    let full = || windows.iter().filter(|window| window.used_percent >= 100.0);
+    full().next()?;
+    let resets_at = full().filter_map(|window| window.resets_at).filter(|at| *at > now).max();
+    Some(Refusal::Quota { code: code_of(error, "rate_limit_exceeded"), resets_at })
 }
 
 /// The refusal that an event states: a failed response, or an error message on a WebSocket.
@@ -104,7 +109,11 @@ pub fn refusal_of_event(event: EventView<'_>, now: i64) -> Option<Refusal> {
     }
     let error = event.error().map(ErrorView::of_object);
     let stated = error.and_then(|error| refusal_of_error(status, error, now));
-    stated.or_else(|| (status == 402).then(|| Refusal::Account { code: code_of(error, "payment_required") }))
+    stated.or_else(|| match status {
+        402 => Some(Refusal::Account { code: code_of(error, "payment_required") }),
+        429 => refusal_of_windows(error, &windows_of_error(event.value()), now),
+        _ => None,
+    })
 }
 
 fn refusal_of_error(status: u16, error: ErrorView<'_>, now: i64) -> Option<Refusal> {
@@ -130,17 +139,6 @@ fn refusal_of_error(status: u16, error: ErrorView<'_>, now: i64) -> Option<Refus
 fn code_of(error: Option<ErrorView<'_>>, otherwise: &str) -> String {
     let name = error.and_then(ErrorView::name);
     name.map_or_else(|| otherwise.to_owned(), |name| name.chars().take(60).collect())
-}
-
-fn is_exhausted(head: &ResponseHead) -> bool {
-    windows_of_headers(head.fields()).iter().any(|window| window.used_percent >= 100.0)
-}
-
-/// When the last of the full windows starts anew.
-fn reset_of(head: &ResponseHead, now: i64) -> Option<i64> {
-    let windows = windows_of_headers(head.fields());
-    let full = windows.iter().filter(|window| window.used_percent >= 100.0);
-    full.filter_map(|window| window.resets_at).filter(|at| *at > now).max()
 }
 
 #[cfg(test)]
@@ -233,6 +231,18 @@ mod tests {
             quota("insufficient_quota", None)
         );
         assert_eq!(event(r#"{"type":"error","status":401,"error":{}}"#), Some(Refusal::Auth));
+        let rate = |headers: &str| {
+            let error = r#"{"code":"rate_limit_exceeded"}"#;
+            event(&format!(r#"{{"type":"error","status":429,"error":{error},"headers":{{{headers}}}}}"#))
+        };
+        let full = r#""X-Codex-Primary-Used-Percent":"100","x-codex-primary-reset-at":1500"#;
+        assert_eq!(rate(full), quota("rate_limit_exceeded", Some(1500)));
+        let secondary = r#""x-codex-primary-used-percent":7,"x-codex-secondary-used-percent":100.0"#;
+        assert_eq!(rate(secondary), quota("rate_limit_exceeded", None));
+        for others in ["", r#""x-codex-primary-used-percent":"99""#, r#""x-other-primary-used-percent":100"#]
+        {
+            assert_eq!(rate(others), None, "{others}");
+        }
         for text in [
             r#"{"type":"response.failed","response":{"error":{"code":"context_length_exceeded"}}}"#,
             r#"{"type":"response.failed","response":{"error":null}}"#,

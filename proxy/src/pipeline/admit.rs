@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use wire::http1::RequestHead;
+use wire::responses::{TURN_METADATA, is_of_compaction};
 use wire::run_event::RunEvent;
 
 use super::Proxy;
@@ -29,7 +30,9 @@ impl Proxy {
         }
         let ties = Ties::read(head, None);
         affinity::recall(&self.control.state, &ties).await;
-        let rank = Rank::new(lane == Lane::Compact, self.continues(&ties));
+        // The route of its own is that of older clients; the others say it beside the turn's other data.
+        let is_compaction = lane == Lane::Compact || head.get(TURN_METADATA).is_some_and(is_of_compaction);
+        let rank = Rank::new(is_compaction, self.continues(&ties));
         Box::pin(self.wait(gate, Ask { request, lane: index, rank }, Subject::Lane(lane))).await
     }
 
@@ -57,7 +60,7 @@ impl Proxy {
         if let Some(permit) = gate.try_enter(index) {
             return Ok(permit);
         }
-        let rank = Rank::new(false, self.continues(ties));
+        let rank = Rank::new(ties.is_compaction, self.continues(ties));
         let ask = Ask { request, lane: index, rank };
         Box::pin(self.wait(gate, ask, Subject::Lane(Lane::Websocket))).await
     }
@@ -75,7 +78,7 @@ impl Proxy {
         if let Some(seat) = profile.try_enter() {
             return Ok(seat);
         }
-        let ask = Ask { request, lane: 0, rank: Rank::new(false, self.continues(ties)) };
+        let ask = Ask { request, lane: 0, rank: Rank::new(ties.is_compaction, self.continues(ties)) };
         let subject = Subject::Profile(Arc::clone(&profile.name));
         let waited = Box::pin(self.wait(&profile.gate, ask, subject)).await;
         waited.map(|permit| profile.admitted(permit))

@@ -6,7 +6,7 @@ use std::time::Instant;
 use wire::route::Api;
 use wire::run_event::{CircuitOf, RunEvent};
 
-use super::{Proxy, milliseconds};
+use super::{Proxy, Tries, milliseconds};
 use crate::commit::refusal::Refusal;
 use crate::error::{ConnectStep, Error};
 use crate::exchange::{Exchange, Ties};
@@ -219,6 +219,14 @@ impl Proxy {
         if ties.is_compaction || ties.has_compaction {
             let profile = owner.into();
             self.control.log.record(&RunEvent::CompactFreshFallbackBlocked { request, profile });
+        }
+    }
+
+    /// Says so when a request ends because there may be no more attempts, or none so late.
+    pub(crate) fn record_budget(&self, request: u64, tries: &Tries) {
+        if tries.are_over_budget() {
+            let (attempts, ms) = (tries.count(), milliseconds(tries.age()));
+            self.control.log.record(&RunEvent::PrecommitBudgetExhausted { request, attempts, ms });
         }
     }
 

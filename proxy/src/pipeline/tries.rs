@@ -68,6 +68,8 @@ pub struct Tries {
     overloads: u32,
     /// The earliest reset among the refusals that say one.
     reset: Option<i64>,
+    /// No further attempt makes sense.
+    is_ended: bool,
     /// How often the owner of a response has been asked again.
     owner_repeats: usize,
     tried: Vec<Arc<str>>,
@@ -132,6 +134,7 @@ impl Tries {
             failures: 0,
             overloads: 0,
             reset: None,
+            is_ended: false,
             owner_repeats: 0,
             tried: Vec::new(),
             renewed: Vec::new(),
@@ -176,7 +179,7 @@ impl Tries {
 
     /// Allows no further attempt.
     pub fn end(&mut self) {
-        self.max_count = self.count;
+        self.is_ended = true;
     }
 
     /// Takes the right to try the profile that is asked next, if it takes one.
@@ -189,9 +192,15 @@ impl Tries {
         self.probe = None;
     }
 
-    /// Whether there were as many attempts as allowed, or the time for further ones is over.
+    /// Whether there is to be no further attempt.
     #[must_use]
     pub fn are_spent(&self) -> bool {
+        self.is_ended || self.are_over_budget()
+    }
+
+    /// Whether there were as many attempts as allowed, or the time for further ones is over.
+    #[must_use]
+    pub fn are_over_budget(&self) -> bool {
         let is_late = self.failed.is_some_and(|failed| failed.elapsed() >= self.window);
         self.count >= self.max_count || is_late
     }

@@ -1,5 +1,7 @@
 //! What requests see to by the way: that tokens stay good, quotas known, new logins found, and the home tidy.
 //!
+//! What another process of the home has learnt of the profiles is taken up here as well.
+//!
 //! There may be many profiles and many more requests, so a request looks at what is published and leaves the
 //! profiles alone, but for one a second.
 
@@ -78,6 +80,13 @@ impl Proxy {
             // On a thread that may wait for the disk, and nobody waits for it.
             self.control.tasks.spawn(async move {
                 drop(tokio::task::spawn_blocking(move || control.store.tidy()).await);
+            });
+        }
+        if self.control.state.has_news() {
+            let (control, profiles) = (Arc::clone(&self.control), self.profiles.profiles());
+            self.control.tasks.spawn(async move {
+                control.state.reread().await;
+                profiles.iter().for_each(|profile| profile.learn(&control.state));
             });
         }
         for profile in self.profiles.of(api).iter() {

@@ -185,6 +185,30 @@ impl Health {
         health
     }
 
+    /// This with what the record of another process adds to it; none if that is nothing. Circuits of which it
+    /// knows nothing newer stay as they are, with who tries them.
+    #[must_use]
+    pub fn learnt(&self, theirs: &Record, now: Now) -> Option<Self> {
+        let ours = self.to_record();
+        let merged = ours.merge(theirs);
+        if merged == ours {
+            return None;
+        }
+        let of = |record: &Record, of| {
+            let open = record.circuits.iter().find(|circuit| circuit.of == of).cloned();
+            (open, record.closed.iter().find(|closed| closed.of == of).copied())
+        };
+        let mut learnt = self.clone();
+        for circuit in CIRCUITS.into_iter().filter(|circuit| of(&merged, *circuit) != of(&ours, *circuit)) {
+            learnt.circuits[index(circuit)] = match of(&merged, circuit) {
+                (Some(open), _) => Circuit::from_record(&open, now),
+                (None, Some(closed)) if closed.at <= now.unix => Circuit::closed_at(closed.at),
+                (None, _) => Circuit::default(),
+            };
+        }
+        Some(learnt)
+    }
+
     /// Takes the circuits as they were kept. Why the account is left out until its credentials change stays.
     pub fn recall(&mut self, record: &Record, now: Now) {
         self.circuits = Default::default();

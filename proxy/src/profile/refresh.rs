@@ -493,18 +493,21 @@ fn save(store: &Store, profile: &Profile) -> Result<Option<Credentials>, StoreEr
     Ok((!is_spent).then_some(stored))
 }
 
-/// Runs a piece of disk work where it blocks nobody.
+/// Runs a piece of disk work where it blocks nobody. A lease may be waited for in it for as long as anything of the
+/// control path, and a disk that does not answer within that time again is not waited for: the work goes on.
 async fn on_disk<T: Send + 'static>(
     profile: &Arc<Profile>,
     control: &Arc<Control>,
     work: impl FnOnce(&Store, &Profile) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, RefreshError> {
+    let limit = 2 * control.config.control_timeout;
     let (control, profile) = (Arc::clone(control), Arc::clone(profile));
-    let result = tokio::task::spawn_blocking(move || work(&control.store, &profile)).await;
-    match result {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(RefreshError::Unavailable(describe(&error))),
-        Err(_) => Err(RefreshError::Unavailable("the disk work was aborted".to_owned())),
+    let working = tokio::task::spawn_blocking(move || work(&control.store, &profile));
+    match tokio::time::timeout(limit, working).await {
+        Ok(Ok(Ok(value))) => Ok(value),
+        Ok(Ok(Err(error))) => Err(RefreshError::Unavailable(describe(&error))),
+        Ok(Err(_)) => Err(RefreshError::Unavailable("the disk work was aborted".to_owned())),
+        Err(_) => Err(RefreshError::Unavailable(format!("the disk did not answer within {limit:?}"))),
     }
 }
 

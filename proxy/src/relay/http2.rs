@@ -138,7 +138,9 @@ impl State {
     /// Ends the relay before its body's end.
     fn cut(&mut self, outcome: Outcome, problem: &str) {
         let Some(mut relay) = self.relay.take() else { return };
-        relay.account.read_error(problem);
+        if outcome == Outcome::UpstreamCut {
+            relay.account.read_error(problem);
+        }
         relay.account.close(outcome);
         self.problem = Some(problem.to_owned());
     }

@@ -90,15 +90,16 @@ impl<'a> Connection<'a> {
         }
         if head.is_none() {
             let rest = tokio::time::timeout(config.request_timeout, self.read_head()).await;
-            head = rest.map_err(|_| Error::refused(408, "the request's head did not arrive in time"))?;
+            let late = |_| Error::refused(408, "the request's head did not arrive in time");
+            head = rest.map_err(late).inspect_err(|error| self.record_unrouted(None, error))?;
         }
         let Some(head) = head else { return Ok(None) };
-        let head = head.map_err(head_refusal)?;
+        let head = head.map_err(head_refusal).inspect_err(|error| self.record_unrouted(None, error))?;
         self.is_to_head = head.method() == "HEAD";
         let id = worker.proxy.next_request();
         let started = Instant::now();
         let checked = self.check(&head);
-        let (target, length, routed) = checked.inspect_err(|error| self.record_refusal(id, error))?;
+        let (target, length, routed) = checked.inspect_err(|error| self.record_unrouted(Some(id), error))?;
         let meter = Meter::new(&worker.proxy.control.metrics, Series::of(routed, Transport::Http1));
         if worker.proxy.draining.is_cancelled() {
             meter.settle(Ending::Draining);
@@ -109,7 +110,8 @@ impl<'a> Connection<'a> {
             return Ok(None);
         };
         let keep_alive = !wants_close(&head);
-        let Some(body) = self.read_body(&head, length).await.inspect_err(fail)? else { return Ok(None) };
+        let body = self.read_body(&head, length).await.inspect_err(fail);
+        let Some(body) = body.inspect_err(|error| self.record_refusal(id, error))? else { return Ok(None) };
         let mut exchange = Exchange {
             id,
             started,
@@ -261,6 +263,7 @@ impl<'a> Connection<'a> {
         let Some(key) = websocket_key(&exchange.head) else {
             let error = Error::refused(400, "the WebSocket upgrade is malformed, or not of version 13");
             exchange.meter.settle(Ending::Invalid);
+            self.record_refusal(exchange.id, &error);
             return self.refuse(&error).await;
         };
         let mut tries = Tries::new(&proxy.control, &exchange, permit);
@@ -340,12 +343,17 @@ impl<'a> Connection<'a> {
     }
 
     fn record_refusal(&self, request: u64, error: &Error) {
-        let log = &self.worker.proxy.control.log;
         if let Error::Refused { status, reason } = error {
-            log.record(&RunEvent::RequestRefused { request, status: *status, reason: (&**reason).into() });
-            let metrics = &self.worker.proxy.control.metrics;
-            metrics.end(Series::unrouted(Transport::Http1), Ending::Invalid);
+            let event = RunEvent::RequestRefused { request, status: *status, reason: (&**reason).into() };
+            self.worker.proxy.control.log.record(&event);
         }
+    }
+
+    /// The same for a request that is counted nowhere else; one of which there was no head gets its number here.
+    fn record_unrouted(&self, request: Option<u64>, error: &Error) {
+        let proxy = &self.worker.proxy;
+        self.record_refusal(request.unwrap_or_else(|| proxy.next_request()), error);
+        proxy.control.metrics.end(Series::unrouted(Transport::Http1), Ending::Invalid);
     }
 }
 

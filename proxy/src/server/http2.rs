@@ -149,12 +149,15 @@ async fn answer(
 ) -> Result<Answer, Error> {
     let proxy = &worker.proxy;
     let (id, started) = (proxy.next_request(), Instant::now());
-    let checked = check(worker, parts).inspect_err(|error| {
+    let record = |error: &Error| {
         if let Error::Refused { status, reason } = error {
             let event = RunEvent::RequestRefused { request: id, status: *status, reason: (&**reason).into() };
             proxy.control.log.record(&event);
-            proxy.control.metrics.end(Series::unrouted(Transport::Http2), Ending::Invalid);
         }
+    };
+    let checked = check(worker, parts).inspect_err(|error| {
+        record(error);
+        proxy.control.metrics.end(Series::unrouted(Transport::Http2), Ending::Invalid);
     });
     let (head, target, routed) = checked?;
     let meter = Meter::new(&proxy.control.metrics, Series::of(routed, Transport::Http2));
@@ -162,7 +165,13 @@ async fn answer(
     let permit = proxy.admit(id, routed.lane, &head).await.inspect_err(fail)?;
     let config = &proxy.control.config;
     let body = collect(incoming, config.max_request_body.bytes(), config.request_timeout, tap).await;
-    let body = body.inspect_err(fail)?;
+    let body = body.inspect_err(|error| {
+        fail(error);
+        // One whose body breaks off has gone, and is refused nothing.
+        if !matches!(error, Error::Refused { status: 400, .. }) {
+            record(error);
+        }
+    })?;
     let mut exchange = Exchange {
         id,
         started,

@@ -186,6 +186,34 @@ async fn a_disk_that_hangs_stops_nothing_for_long() {
     assert!(events(&log).contains(&("state_save_error".to_owned(), Some("stuck".to_owned()))));
 }
 
+#[tokio::test]
+async fn a_disk_that_hangs_keeps_nobody_who_looks_something_up() {
+    let (_home, directory) = home();
+    let (state, log) = open_logged(&directory);
+    let state = Arc::new(state);
+    let hanging = state.writer.as_ref().unwrap().hang_reader();
+    let look = async |id: &str| {
+        let recall = state.recall([(Tie::Response, digest(id))]);
+        tokio::time::timeout(Duration::from_secs(20), recall).await.expect("nobody waits for ever");
+    };
+    tokio::join!(look("one"), look("two"));
+    let began = std::time::Instant::now();
+    look("three").await;
+    assert!(began.elapsed() < Duration::from_secs(1), "what does not answer is not asked again");
+    drop(hanging);
+    let other = open(&directory);
+    settle(&other, other.bind(Tie::Response, "four", &profile("a"))).await;
+    let found = async {
+        while state.owner(Tie::Response, "four").is_none() {
+            look("four").await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), found).await.expect("it is asked when it answers again");
+    state.close();
+    let stuck = ("state_save_error".to_owned(), Some("stuck".to_owned()));
+    assert_eq!(events(&log).into_iter().filter(|event| *event == stuck).count(), 1);
+}
+
 #[test]
 fn a_disk_that_hangs_does_not_keep_the_run_from_its_end() {
     let (_home, directory) = home();

@@ -6,13 +6,14 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 use wire::run_event::RunEvent;
 
 use super::change::ChangeCounter;
@@ -75,6 +76,8 @@ pub(super) struct Writer {
     reader: Arc<Mutex<Option<Reader>>>,
     /// Look-ups go one after the other, and those that wait for it take no thread.
     reads: Semaphore,
+    /// The look-up that was given up last: while the disk does not answer it, no other is begun.
+    given_up: Mutex<Option<AbortHandle>>,
     /// What tells when somebody commits.
     change: Option<ChangeCounter>,
     path: PathBuf,
@@ -90,6 +93,8 @@ pub(super) struct Shared {
     queue: Mutex<Queue>,
     /// Told when there is work, or more hurry than there was.
     changed: Condvar,
+    /// Another process has committed since [`Writer::has_news`] was asked.
+    has_news: AtomicBool,
     /// The count of commits up to which memory was told everything; with a bit above it while there is none.
     known: AtomicU64,
     log: Arc<RunLog>,
@@ -199,6 +204,7 @@ impl Writer {
             watermark: Watermark::default(),
             queue: Mutex::default(),
             changed: Condvar::new(),
+            has_news: AtomicBool::new(false),
             known: AtomicU64::new(UNKNOWN),
             log,
         });
@@ -227,6 +233,7 @@ impl Writer {
             memory,
             reader: Arc::default(),
             reads: Semaphore::new(1),
+            given_up: Mutex::default(),
             change,
             path,
             looked: Mutex::new(Instant::now()),
@@ -294,6 +301,11 @@ impl Writer {
         self.shared.changed.notify_one();
     }
 
+    /// Whether another process may have written facts since this was asked last.
+    pub(super) fn has_news(&self) -> bool {
+        self.shared.has_news.swap(false, Ordering::Relaxed)
+    }
+
     /// Whether memory was told all that anybody has committed.
     pub(super) fn is_up_to_date(&self) -> bool {
         let change = self.change.as_ref().and_then(ChangeCounter::read);
@@ -319,7 +331,8 @@ impl Writer {
         self.read(Reader::facts).await.unwrap_or_default()
     }
 
-    /// Reads on a thread that may wait for the disk. None if that fails, which the log tells.
+    /// Reads on a thread that may wait for the disk. None if that fails, or takes for longer than a commit is
+    /// waited for, which the log tells.
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Reader) -> rusqlite::Result<T> + Send + 'static,
@@ -343,9 +356,21 @@ impl Writer {
             };
             found.inspect_err(failed).ok()
         };
+        // A request that is dropped meanwhile gives its turn to the next, whose look-up waits for what still runs.
         let _turn = self.reads.acquire().await;
-        // One that panicked has found nothing.
-        tokio::task::spawn_blocking(read).await.ok().flatten()
+        if lock(&self.given_up).as_ref().is_some_and(|given_up| !given_up.is_finished()) {
+            return None;
+        }
+        let mut reading = tokio::task::spawn_blocking(read);
+        if let Ok(found) = tokio::time::timeout(LIMIT, &mut reading).await {
+            // One that panicked has found nothing.
+            return found.ok().flatten();
+        }
+        *lock(&self.given_up) = Some(reading.abort_handle());
+        let (backlog, lag_ms) = (self.backlog(), milliseconds(LIMIT));
+        let (cause, error) = ("stuck".into(), "a look-up has not come to its end".into());
+        self.shared.log.record(&RunEvent::StateSaveError { cause, error, backlog, lag_ms });
+        None
     }
 
     /// Writes what waits, and ends the thread. One whose disk does not answer is left behind: it must not
@@ -372,6 +397,21 @@ impl Writer {
 
 #[cfg(test)]
 impl Writer {
+    /// Lets look-ups wait until what is returned is dropped, as a disk that hangs does.
+    pub(super) fn hang_reader(&self) -> std::sync::mpsc::SyncSender<()> {
+        let reader = Arc::clone(&self.reader);
+        let (sender, receiver) = sync_channel(0);
+        let (hanging, hangs) = sync_channel(0);
+        std::thread::spawn(move || {
+            let _held = lock(&reader);
+            // Whoever waits for either has ended with the test.
+            let _ = hanging.send(());
+            let _ = receiver.recv();
+        });
+        assert!(hangs.recv().is_ok());
+        sender
+    }
+
     /// Whether anything was ever looked up on the disk.
     pub(super) fn has_read(&self) -> bool {
         lock(&self.reader).is_some()
@@ -506,7 +546,10 @@ impl Thread {
         let has_changed = self.database.has_changed();
         let (memory, watermark) = (&self.memory, &self.shared.watermark);
         let seen = match has_changed {
-            Ok(true) => self.database.rows_after(self.seen, |row| memory.learn_settled(row, watermark)),
+            Ok(true) => {
+                self.shared.has_news.store(true, Ordering::Relaxed);
+                self.database.rows_after(self.seen, |row| memory.learn_settled(row, watermark))
+            }
             Ok(false) => Ok(self.seen),
             // An error comes again with the next write, which tells it.
             Err(_) => return,

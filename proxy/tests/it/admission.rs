@@ -175,6 +175,29 @@ async fn compactions_give_way_to_turns() {
 }
 
 #[tokio::test]
+async fn compactions_on_the_route_of_turns_give_way_as_well() {
+    let (_mock, proxy) = narrow().start().await;
+    let mut socket = Socket::open(&proxy, &[]).await.unwrap();
+    let first = in_flight(&proxy).await;
+    let mut second = begin_turn(&proxy, "", &user("hi")).await;
+    waiting(&proxy, 1).await;
+    let kind = "x-codex-turn-metadata: {\"request_kind\":\"compaction\"}\r\n";
+    let shed = turn(&proxy, kind, &user("hi")).await;
+    assert!(shed.status() == 503 && shed.text().contains("compactions give way"), "{}", shed.text());
+    let mut trigger = create("x");
+    trigger["input"].as_array_mut().unwrap().push(json!({ "type": "compaction_trigger" }));
+    let shed = socket.turn(&trigger).await;
+    let message = shed[0]["error"]["message"].as_str().unwrap();
+    assert!(shed[0]["status"] == 503 && message.contains("compactions give way"), "{message}");
+    drop(first);
+    assert_eq!(second.response().await.status(), 200);
+    assert_eq!(turn(&proxy, kind, &user("hi")).await.status(), 200);
+    assert_eq!(socket.turn(&trigger).await.last().unwrap()["type"], "response.completed");
+    drop((second, socket));
+    assert_eq!(proxy.stop().await.events("compact_pressure_shed").count(), 2);
+}
+
+#[tokio::test]
 async fn turns_and_side_routes_have_places_of_their_own() {
     let slow = Rule::new(Http::json(200, json!({ "models": [] }))).call(CallName::Models).times(1);
     let script = hanging().rule(slow.fault(Fault::before_head(End::Hang)));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use mock_upstream::pacing::Pacing;
 use mock_upstream::script::{Rule, Script, Turn};
 use mock_upstream::{Exchange, Mock};
+use serde_json::json;
 
 use crate::connection::{CODEX, TURN, begin_turn, head, request, turn, user};
 use crate::http2::Http2;
@@ -94,6 +95,11 @@ async fn a_request_that_does_not_come_to_its_end_is_given_up() {
         assert_eq!(client.response().await.status(), 408, "{part}");
     }
     assert!(mock.journal().exchanges().is_empty());
+    let log = proxy.stop().await;
+    let told = log.events("request_refused").map(|line| (&line.fields["status"], &line.fields["reason"]));
+    let of = |what| (json!(408), json!(format!("the request's {what} did not arrive in time")));
+    let told: Vec<_> = told.map(|(status, reason)| (status.clone(), reason.clone())).collect();
+    assert_eq!(told, [of("head"), of("head"), of("body")], "the log says which leg was silent");
 }
 
 #[tokio::test]
@@ -108,6 +114,9 @@ async fn a_body_that_is_too_long_is_refused() {
     client.send(format!("401\r\n{}\r\n0\r\n\r\n", "x".repeat(1025))).await;
     assert_eq!(client.response().await.status(), 413);
     assert_eq!(mock.journal().responses().len(), 1);
+    let log = proxy.stop().await;
+    let told: Vec<_> = log.events("request_refused").map(|line| line.fields["status"].clone()).collect();
+    assert_eq!(told, [413, 413]);
 }
 
 #[tokio::test]

@@ -14,6 +14,10 @@ async fn a_request_that_does_not_come_to_its_end_is_given_up() {
     let mut client = Http2::open(&proxy).await;
     let answer = client.begin(&format!("{}{TURN}", proxy.prefix())).await;
     assert_eq!(answer.unwrap().status(), 408);
+    drop(client);
+    let log = proxy.stop().await;
+    let told: Vec<_> = log.events("request_refused").map(|line| line.fields["status"].clone()).collect();
+    assert_eq!(told, [408]);
 }
 
 #[tokio::test]
@@ -37,4 +41,9 @@ async fn a_client_that_stops_reading_is_given_up() {
     data(response.body_mut()).await.unwrap().unwrap();
     let gone = |all: &[Exchange]| all.iter().any(Exchange::client_gone);
     mock.journal().wait_for("the upstream to be told", LIMIT, gone).await.unwrap();
+    drop((client, response));
+    let log = proxy.stop().await;
+    let ended = &log.events("stream_complete").next().unwrap().fields;
+    assert_eq!((&ended["outcome"], &ended["leg"]), (&"slow_client".into(), &"client".into()));
+    assert_eq!(log.events("stream_read_error").count(), 0, "the upstream is not to blame");
 }

@@ -50,6 +50,21 @@ async fn when_all_are_used_up_a_socket_gets_the_refusal_with_the_earliest_reset(
 }
 
 #[tokio::test]
+async fn the_attempts_of_a_turn_have_a_budget() {
+    let limit = Http::json(429, json!({ "error": { "type": "usage_limit_reached" } }));
+    let refusing = Rule::new(limit).transport(Transport::Websocket);
+    let setting = Setting::new(&["a", "b", "c", "d"], Script::rules([refusing]));
+    let (mock, proxy) = setting.set("PRODEX_MAX_CONTINUATION_ATTEMPTS", "2").start().await;
+    let mut socket = Socket::open(&proxy, &[]).await.unwrap();
+    let events = socket.turn(&create("x")).await;
+    assert_eq!((&events[0]["error"]["type"], asked(&mock).len()), (&"usage_limit_reached".into(), 2));
+    drop(socket);
+    let log = proxy.stop().await;
+    let spent: Vec<_> = log.events("precommit_budget_exhausted").collect();
+    assert_eq!((spent.len(), &spent[0].fields["attempts"]), (1, &2.into()), "which the log tells");
+}
+
+#[tokio::test]
 async fn what_only_its_account_can_read_does_not_move() {
     let script = Script::rules([Rule::new(Turn::of([Item::Reasoning("hm".into())]))]);
     let (mock, proxy) = start(&["a", "b"], script.account(Account::new("a").turns_left(1))).await;

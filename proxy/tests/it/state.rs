@@ -6,7 +6,7 @@ use rusqlite::Connection as Database;
 use serde_json::{Value, json};
 
 use crate::connection::{Response, turn, user};
-use crate::rig::{Proxy, Setting, code, finished, prodex, sandbox, start, until};
+use crate::rig::{LIMIT, Proxy, Setting, code, finished, prodex, sandbox, start, until};
 use crate::socket::{Socket, create, create_behind, response_id};
 
 /// Turns go to the account that their text names.
@@ -54,6 +54,24 @@ async fn what_one_process_binds_another_that_runs_already_knows() {
     let mut socket = Socket::open(&other, &[]).await.unwrap();
     let events = socket.turn(&create_behind("on", &response_id(&events))).await;
     assert_eq!(events.last().unwrap()["type"], "response.completed");
+}
+
+#[tokio::test]
+async fn what_one_process_learns_of_an_account_another_that_runs_takes_up() {
+    let limit = json!({ "error": { "type": "usage_limit_reached", "resets_in_seconds": 9000 } });
+    let once = Rule::new(Http::json(429, limit)).account("a").times(1);
+    let (mock, one) = start(&["a", "b"], Script::rules([once])).await;
+    let other = one.another().await;
+    assert_eq!(served_by(&mock, &one, "", &user("x")).await, "b");
+    assert_eq!(
+        served_by(&mock, &other, "", &user("x")).await,
+        "a",
+        "it would serve, and is spared all the same"
+    );
+    let moves = async { while served_by(&mock, &other, "", &user("x")).await != "b" {} };
+    tokio::time::timeout(LIMIT, moves).await.expect("the other has taken it up");
+    let log = other.stop().await;
+    assert_eq!(log.events("profile_quota_quarantine").count(), 0, "it was refused nothing itself");
 }
 
 #[tokio::test]

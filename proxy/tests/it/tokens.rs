@@ -280,7 +280,13 @@ async fn an_api_key_that_was_refused_once_is_tried_again_later() {
     let script = Script::rules([refused]).account(Account::new("one").api_key(&key));
     let (mock, proxy) = Setting::new(&[], script).key("key", &key).start().await;
     let ask = || request(&proxy, "POST", "/v1/responses", "", b"{}");
-    assert_eq!(ask().await.status(), 503);
+    let first = ask().await;
+    assert_eq!(first.status(), 503);
+    let (text, today) = (first.text(), jiff::Timestamp::now().strftime("%Y-").to_string());
+    assert!(
+        text.contains(&format!("key refused and is left out until {today}")),
+        "who, and when it is back: {text}"
+    );
     let second = ask().await;
     assert_eq!((second.status(), asked(&mock).len()), (200, 2), "{}", second.text());
 }

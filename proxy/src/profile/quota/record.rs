@@ -136,6 +136,33 @@ impl Quota {
         quota
     }
 
+    /// This with what the record of another process adds to it; none if that is nothing. What is learnt so was
+    /// observed when it says, and came here now: no request that began before can lift it.
+    #[must_use]
+    pub fn learnt(&self, theirs: Record, now: Now) -> Option<Self> {
+        let mut learnt = Self::from_record(self.to_record(), now);
+        let before = learnt.to_record();
+        learnt.merge(Self::from_record(theirs, now), now);
+        if learnt.to_record() == before {
+            return None;
+        }
+        let came = |observed: Observed| Observed { instant: Some(now.instant), ..observed };
+        for window in &mut learnt.windows {
+            let is_same = |ours: &&Measured| {
+                let at = |reading: &Reading| Reading { observed: came(reading.observed), ..*reading };
+                ours.key == window.key && at(&ours.reading) == at(&window.reading)
+            };
+            match self.windows.iter().find(is_same) {
+                Some(ours) => *window = ours.clone(),
+                None => window.reading.observed = came(window.reading.observed),
+            }
+        }
+        let at = |exhausted: Exhausted| Exhausted { observed: came(exhausted.observed), ..exhausted };
+        let is_ours = learnt.exhausted.map(at) == self.exhausted.map(at);
+        learnt.exhausted = if is_ours { self.exhausted } else { learnt.exhausted.map(at) };
+        Some(learnt)
+    }
+
     /// Adds what another process knows, as if one had learnt all of it in the order of time. Both come from
     /// records, so that their times are comparable.
     fn merge(&mut self, other: Self, now: Now) {

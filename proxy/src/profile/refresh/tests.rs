@@ -198,6 +198,40 @@ async fn a_lease_that_is_not_given_back_is_not_waited_for_for_ever() {
     assert!(setting.renew().await.is_ok());
 }
 
+/// A file that does not answer: whoever reads it waits for somebody who writes. Dropped, it is one that does, also
+/// for those who wait, so that the test comes to its end.
+struct Hanging(std::path::PathBuf);
+
+impl Hanging {
+    fn at(path: std::path::PathBuf) -> Self {
+        std::fs::remove_file(&path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        Self(path)
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        let both = std::fs::OpenOptions::new().read(true).write(true).open(&self.0);
+        let _ = std::fs::remove_file(&self.0).and_then(|()| std::fs::write(&self.0, "{}"));
+        drop(both);
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_does_not_answer_is_not_waited_for_for_ever() {
+    let setting = Setting::new(renewed()).await;
+    let _hanging = Hanging::at(setting.home.path().join("profiles/work/auth.json"));
+    let limit = std::time::Duration::from_secs(20);
+    let renewing = tokio::time::timeout(limit, setting.renew());
+    let error = renewing.await.expect("nobody waits for ever").unwrap_err();
+    assert_eq!(error.to_string(), "its login could not be renewed: the disk did not answer within 1s");
+    setting.profile.health().park("its file".to_owned());
+    let looking = look_again(&setting.control, &setting.profile);
+    tokio::time::timeout(limit, looking).await.expect("nobody waits for ever");
+    assert_eq!(setting.exchanges().await, 0);
+}
+
 #[tokio::test]
 async fn a_rejected_login_parks_its_profile_until_a_new_one_comes() {
     for (status, body, code) in [

@@ -44,7 +44,7 @@ impl Socket<'_> {
         };
         let mut ties = Ties::of_message(&self.exchange.ties, view);
         let is_warm_up = view.is_warm_up();
-        let continues = view.previous_response_id().map(Cow::into_owned);
+        let continues = view.previous_response_id().filter(|id| !id.is_empty()).map(Cow::into_owned);
         ties.contents = contents(view, &text).await;
         affinity::recall(&self.proxy.control.state, &ties).await;
         // A request without a response to continue has all of the conversation with it.
@@ -103,7 +103,7 @@ impl Socket<'_> {
             Ok(place) => Ok(Some(place)),
             Err(error) => {
                 meter.settle((&error).into());
-                self.inject_unavailable(&error);
+                self.say(&Reply::of(&error).message());
                 Ok(None)
             }
         }
@@ -385,6 +385,7 @@ impl Socket<'_> {
 
     /// Lets the client have the best of the refusals.
     fn pass_best(&mut self, request: Request, tries: Tries, best: Option<Best>) -> Result<(), Outcome> {
+        self.proxy.record_budget(request.id, &tries);
         let Some(Best { refusal, frames, account }) = best else {
             if request.may_move {
                 // Without one that is for the client it connects anew.
@@ -424,21 +425,6 @@ impl Socket<'_> {
         snapshot.candidates().any(|candidate| {
             candidate.state(CircuitOf::Websocket).may_be_asked() && !tries.tried().contains(candidate.name())
         })
-    }
-
-    /// Tells the client that its turn is not served now. Codex takes an error without a status for none.
-    fn inject_unavailable(&mut self, error: &Error) {
-        let reply = Reply::of(error);
-        let fields = reply.fields.iter().filter(|(name, _)| *name == "retry-after");
-        let headers: serde_json::Map<_, _> =
-            fields.map(|(name, value)| ((*name).to_owned(), value.as_str().into())).collect();
-        let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap_or_default();
-        let (status, error) = (reply.status, &body["error"]);
-        let message =
-            serde_json::json!({"type": "error", "status": status, "error": error, "headers": headers});
-        let mut frame = Vec::new();
-        encode_text(&message.to_string(), &mut frame);
-        self.to_client.push(&frame);
     }
 
     /// Tells the client that the response it continues is not there.
