@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use super::caller::{Caller, Kit};
 use super::connection::{BUFFER, Buffer};
 use super::open;
-use super::plan::{Pace, Plan, Stage};
+use super::plan::{MAX_REQUESTS, Pace, Plan, Stage};
 use super::result::{Cell, DriverCost, Example, Stage as StageResult, Tick};
 use super::session;
 use super::stats::{Counters, Recorder, StageMarks, merge_cells, merge_ticks};
@@ -115,7 +115,9 @@ impl Shared {
 /// When a thread or its runtime cannot be had.
 pub fn run(plan: &Plan, mut progress: impl FnMut(&Progress) -> Option<String>) -> std::io::Result<Measured> {
     mock_upstream::raise_file_limit();
-    let threads = plan.threads.max(1);
+    // No thread without a caller: what is due on it would never be sent.
+    let least = plan.stages.iter().map(|stage| stage.concurrency).min().unwrap_or(1);
+    let threads = plan.threads.clamp(1, least.max(1));
     let plan = Plan { threads, ..plan.clone() };
     let common = Arc::new(Common {
         stop: AtomicBool::new(false),
@@ -155,6 +157,9 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(&Progress) -> Option<String>) -
             let state = state(&counters, began);
             if state.bytes > common.plan.max_bytes && cut_short.is_none() {
                 cut_short = Some(format!("more than {} bytes were received", common.plan.max_bytes));
+            }
+            if state.sent > MAX_REQUESTS && cut_short.is_none() {
+                cut_short = Some(format!("more than {MAX_REQUESTS} requests were sent"));
             }
             if now() - told >= 200_000_000 {
                 told = now();
@@ -365,6 +370,7 @@ fn merge(
             rate: stage.rate(),
             concurrency: stage.concurrency,
             unsent: marks().map(|marks| marks.unsent).sum(),
+            unfinished: marks().map(|marks| marks.in_flight).sum(),
             peak: marks().map(|marks| marks.peak).sum(),
         }
     });
