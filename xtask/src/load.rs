@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow};
 use harness::load::driver::{self, Measured, Progress};
 use harness::load::plan::{DEFAULT_BYTES, Plan, Target};
 use harness::load::pressure::Watch;
-use harness::load::resources::{Process, Sampler};
+use harness::load::resources::{self, Process, Sampler};
 use harness::load::result::{self, Outcome, Route, Run};
 use harness::load::rig;
 use harness::load::scenario::{Changes, Limits, Scenario, parse_duration};
@@ -353,7 +353,9 @@ async fn perform(
     let accounts = usize::from(args.profiles);
     if !args.start_mock {
         let target = target.context("failed to find a target")?;
-        return drive(args, scenario, target, &[], Observed::default(), programs, stop).await.map(Some);
+        let pids = served_by(&target)?;
+        let pids: Vec<(&str, u32)> = pids.iter().map(|(name, pid)| (name.as_str(), *pid)).collect();
+        return drive(args, scenario, target, &pids, Observed::default(), programs, stop).await.map(Some);
     }
     let started = unless_stopped(stop, rig::start_mock(&programs.mock, accounts, 1)).await;
     let Some(mock) = started.transpose().context("failed to start the mock")? else { return Ok(None) };
@@ -389,6 +391,19 @@ async fn perform(
         run.gates.extend(thresholds::judge_against(&run, without, limit));
     }
     Ok(Some(run))
+}
+
+/// The processes of this machine that serve a target, by a name each; none where it is elsewhere, or another user's.
+fn served_by(target: &Target) -> Result<Vec<(String, u32)>> {
+    if !target.address.ip().is_loopback() {
+        return Ok(Vec::new());
+    }
+    let pids = resources::listeners(target.address.port()).context("failed to look for processes")?;
+    let named = pids.into_iter().enumerate().map(|(at, pid)| match at {
+        0 => (target.name.clone(), pid),
+        _ => (format!("{}-{}", target.name, at + 1), pid),
+    });
+    Ok(named.collect())
 }
 
 /// What is looked at beside the requests.
@@ -451,10 +466,10 @@ async fn drive(
     let processes = processes.collect();
     let refusals = measured.cells.iter().filter(|cell| cell.outcome == Outcome::Admission);
     let refusals = refusals.map(|cell| cell.count).sum();
-    let pressure = watch.map_or_else(
-        || result::Pressure { causes: refusals, refusals, ..result::Pressure::default() },
-        |watch| watch.finish(refusals),
-    );
+    let pressure = match watch {
+        Some(watch) => watch.finish(refusals).await,
+        None => result::Pressure { causes: refusals, refusals, ..result::Pressure::default() },
+    };
     let build = if programs.driver.is_some() { "release" } else { "debug" };
     let mut run = Run {
         version: result::VERSION,

@@ -190,7 +190,7 @@ async fn smoke(args: &Args, program: Option<PathBuf>) -> Result<Verdict> {
     let mut pressure = admission;
     if let Some((proxy, watch)) = proxy {
         // The logs go with the proxy.
-        pressure = watch.finish(admission).causes;
+        pressure = watch.finish(admission).await.causes;
         proxy.stop().await?;
     }
     let misplaced = mock.metrics().all.misplaced;

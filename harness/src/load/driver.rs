@@ -64,6 +64,14 @@ pub struct Progress {
     pub bytes: u64,
 }
 
+impl Progress {
+    /// Requests in flight, about: the numbers are read one after the other while threads go on counting.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        self.sent.saturating_sub(self.ok + self.not_ok)
+    }
+}
+
 /// What the threads of a run have in common.
 #[derive(Debug)]
 struct Common {
@@ -400,5 +408,17 @@ fn merge(
         driver,
         examples,
         cut_short,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Progress;
+
+    #[test]
+    fn numbers_that_were_read_at_different_times_do_no_harm() {
+        let late = Progress { sent: 10, ok: 11, not_ok: 2, ..Progress::default() };
+        assert_eq!(late.in_flight(), 0);
+        assert_eq!(Progress { sent: 10, ok: 7, not_ok: 1, ..late }.in_flight(), 2);
     }
 }

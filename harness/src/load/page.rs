@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 
 use super::result::{Cell, Gate, Outcome, Process, Route, Run, Stage, Tick, Times, Trend};
+use crate::report::push_escaped;
 
 mod memory;
 mod plot;
@@ -386,19 +387,11 @@ fn trend(verdict: Trend) -> (&'static str, &'static str) {
     }
 }
 
-/// Text as HTML.
+/// Text as HTML, and within SVG: no marks for control characters.
 fn text(text: &str) -> String {
     let mut html = String::with_capacity(text.len());
     for letter in text.chars() {
-        match letter {
-            '&' => html.push_str("&amp;"),
-            '<' => html.push_str("&lt;"),
-            '>' => html.push_str("&gt;"),
-            '"' => html.push_str("&quot;"),
-            '\'' => html.push_str("&#39;"),
-            letter if letter.is_control() => html.push('\u{fffd}'),
-            letter => html.push(letter),
-        }
+        push_escaped(if letter.is_control() { '\u{fffd}' } else { letter }, &mut html);
     }
     html
 }

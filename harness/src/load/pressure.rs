@@ -103,7 +103,7 @@ impl Watch {
     /// What was found, with the refusals that the driver saw. A log is written a little after what it tells of:
     /// it is read until nothing has come for a while.
     #[must_use]
-    pub fn finish(mut self, refusals: u64) -> Pressure {
+    pub async fn finish(mut self, refusals: u64) -> Pressure {
         let begun = Instant::now();
         let mut quiet_since = begun;
         loop {
@@ -113,7 +113,7 @@ impl Watch {
             if !self.saw_a_file || quiet_since.elapsed() >= QUIET || begun.elapsed() >= LONGEST_WAIT {
                 break;
             }
-            std::thread::sleep(QUIET / 10);
+            tokio::time::sleep(QUIET / 10).await;
         }
         let told = self.requests.len() as u64 + self.others;
         Pressure {
@@ -217,8 +217,8 @@ mod tests {
         format!(r#"{{"timestamp":"t","event":"{event}","fields":{{"request":{request}}}}}"#) + "\n"
     }
 
-    #[test]
-    fn each_cause_counts_once_and_only_what_is_of_the_run() {
+    #[tokio::test]
+    async fn each_cause_counts_once_and_only_what_is_of_the_run() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("prodex-runtime-1.jsonl");
         std::fs::write(&path, line(EVENTS[2], 1)).unwrap();
@@ -236,7 +236,7 @@ mod tests {
         file.write_all(&late.as_bytes()[20..]).unwrap();
         std::fs::write(&path, line(EVENTS[2], 5) + "nonsense\n").unwrap();
         std::fs::write(directory.path().join("other.jsonl"), line(EVENTS[2], 6)).unwrap();
-        let pressure = watch.finish(3);
+        let pressure = watch.finish(3).await;
         // Requests 2, 3, 4 and 5; the three refusals that were seen are among them.
         assert_eq!((pressure.causes, pressure.refusals, pressure.unreadable), (4, 3, 1));
         let count =
@@ -244,8 +244,8 @@ mod tests {
         assert_eq!(count("runtime_proxy_lane_limit_reached"), Some(3));
     }
 
-    #[test]
-    fn a_request_whose_events_stand_in_two_parts_of_the_log_is_one_cause() {
+    #[tokio::test]
+    async fn a_request_whose_events_stand_in_two_parts_of_the_log_is_one_cause() {
         let directory = tempfile::tempdir().unwrap();
         let place = |name: &str| directory.path().join(name);
         let mut watch = Watch::begin(directory.path());
@@ -255,11 +255,11 @@ mod tests {
         std::fs::write(place("prodex-runtime-7-1.jsonl"), line(EVENTS[2], 2)).unwrap();
         // Another process numbers its requests anew.
         std::fs::write(place("prodex-runtime-8-1.jsonl"), line(EVENTS[2], 2)).unwrap();
-        assert_eq!(watch.finish(0).causes, 2);
+        assert_eq!(watch.finish(0).await.causes, 2);
     }
 
-    #[test]
-    fn an_event_counts_whatever_else_its_line_mentions() {
+    #[tokio::test]
+    async fn an_event_counts_whatever_else_its_line_mentions() {
         let directory = tempfile::tempdir().unwrap();
         let mentions = |event: &str, other: &str| {
             format!(r#"{{"timestamp":"t","event":"{event}","fields":{{"request":1,"why":"{other}"}}}}"#)
@@ -268,18 +268,19 @@ mod tests {
         let text = [mentions(EVENTS[7], EVENTS[0]), mentions("profile_commit", EVENTS[2])].concat();
         let watch = Watch::of_new(directory.path());
         std::fs::write(directory.path().join("prodex-runtime-1.jsonl"), text).unwrap();
-        let pressure = watch.finish(0);
+        let pressure = watch.finish(0).await;
         assert_eq!((pressure.causes, pressure.events), (1, vec![(EVENTS[7].to_owned(), 1)]));
     }
 
-    #[test]
-    fn what_a_log_tells_a_little_later_counts() {
+    #[tokio::test]
+    async fn what_a_log_tells_a_little_later_counts() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("prodex-runtime-1.jsonl");
         std::fs::write(&path, line("profile_commit", 1)).unwrap();
         let watch = Watch::of_new(directory.path());
         let late = std::thread::spawn(move || {
-            std::thread::sleep(QUIET / 4);
+            let (_never, wait) = std::sync::mpsc::sync_channel::<()>(1);
+            let _ = wait.recv_timeout(QUIET / 4);
             File::options()
                 .append(true)
                 .open(path)
@@ -287,14 +288,14 @@ mod tests {
                 .write_all(line(EVENTS[2], 1).as_bytes())
                 .unwrap();
         });
-        assert_eq!(watch.finish(0).causes, 1);
+        assert_eq!(watch.finish(0).await.causes, 1);
         late.join().unwrap();
     }
 
-    #[test]
-    fn refusals_count_without_a_log() {
+    #[tokio::test]
+    async fn refusals_count_without_a_log() {
         let directory = tempfile::tempdir().unwrap();
-        let pressure = Watch::begin(directory.path()).finish(7);
+        let pressure = Watch::begin(directory.path()).finish(7).await;
         assert_eq!((pressure.causes, pressure.log_read), (7, false));
     }
 }

@@ -35,7 +35,7 @@ impl Shown {
             self.stages.get(now.stage).map_or("", String::as_str),
             rate(now.ok, self.last.ok),
             rate(now.not_ok, self.last.not_ok),
-            now.sent - now.ok - now.not_ok,
+            now.in_flight(),
             rate(now.events, self.last.events),
         );
         terminal::rewrite(&line);

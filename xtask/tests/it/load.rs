@@ -73,12 +73,12 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
-        let place = tempfile::tempdir().unwrap();
-        std::fs::create_dir(place.path().join("tmp")).unwrap();
+        let place = tempfile::tempdir().expect("the place of the test is there");
+        std::fs::create_dir(place.path().join("tmp")).expect("the place of the test is there");
         let script = rig::accounts(3).into_iter().fold(Script::default(), Script::account);
-        let mock = Bulk::start(BulkConfig { script, ..BulkConfig::default() }).unwrap();
+        let mock = Bulk::start(BulkConfig { script, ..BulkConfig::default() }).expect("the mock starts");
+        let url = mock.base_url();
         let stage = Self { place, _mock: mock };
-        let url = stage._mock.base_url();
         stage.program("mock", &format!("echo 'mock-upstream-ready {{\"base_url\":\"{url}\"}}'"));
         stage.program(
             "proxy",
@@ -96,8 +96,9 @@ impl Stage {
         use std::os::unix::fs::PermissionsExt as _;
         let pids = self.path("pids");
         let text = format!("#!/bin/sh\n{does}\necho $$ >> {}\nexec sleep 600\n", pids.display());
-        std::fs::write(self.path(name), text).unwrap();
-        std::fs::set_permissions(self.path(name), std::fs::Permissions::from_mode(0o700)).unwrap();
+        std::fs::write(self.path(name), text).expect("the place of the test is there");
+        std::fs::set_permissions(self.path(name), std::fs::Permissions::from_mode(0o700))
+            .expect("the place of the test is there");
     }
 
     fn start(&self, task: &str, words: &[&str]) -> Child {
@@ -116,15 +117,19 @@ impl Stage {
         let begun = Instant::now();
         while self.pids().len() < programs {
             assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", self.pids());
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::park_timeout(Duration::from_millis(10));
         }
-        kill(Pid::from_raw(i32::try_from(task.id()).unwrap()), signal).unwrap();
-        let output = task.wait_with_output().unwrap();
+        kill(Pid::from_raw(i32::try_from(task.id()).expect("a pid is small")), signal)
+            .expect("the task runs");
+        let output = task.wait_with_output().expect("the task ends");
         for pid in self.pids() {
             assert!(!lives(pid), "{pid} was left behind");
         }
-        let left: Vec<_> =
-            std::fs::read_dir(self.path("tmp")).unwrap().flatten().map(|entry| entry.path()).collect();
+        let left: Vec<_> = std::fs::read_dir(self.path("tmp"))
+            .expect("the place of the test is there")
+            .flatten()
+            .map(|entry| entry.path())
+            .collect();
         assert!(left.is_empty(), "{left:?} were left behind");
         output
     }
