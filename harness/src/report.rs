@@ -15,6 +15,7 @@ mod junit;
 mod markdown;
 
 pub use html::page;
+pub(crate) use html::push_escaped;
 pub use junit::junit;
 pub use markdown::markdown;
 

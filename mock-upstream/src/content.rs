@@ -57,6 +57,19 @@ pub struct Shape {
     pub line_end: LineEnd,
     /// Whether the mock sends the whole stream with one write, else each event with one of its own.
     pub in_one_write: bool,
+    /// What the stream brings.
+    pub content: Content,
+}
+
+/// What a stream brings between `response.created` and `response.completed`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Content {
+    /// The answer of a turn, a few letters in each event.
+    Answer,
+    /// What a compaction leaves of a history: one sealed item, as Codex has asked for on the ordinary route with a
+    /// `compaction_trigger` since 0.140 (`fixtures/replay/codex/*/chatgpt-*-compaction.jsonl`). It is one event,
+    /// whatever number is asked for.
+    Compaction,
 }
 
 /// How lines end.
@@ -141,7 +154,7 @@ impl Fault {
 /// What is asked for with one request.
 ///
 /// As text: `load/1 EVENTS BYTES e|w l|c FIRST GAP JITTER FAULT RATE NONCE`, where `e` is a write for each
-/// event and `w` one for all, `l` is LF and `c` CR LF, the three delays are microseconds, the fault is its
+/// event and `w` one for all, in upper case for a compaction, `l` is LF and `c` CR LF, the three delays are microseconds, the fault is its
 /// letter and the rate a number of millionths. The nonce comes last, so that a client can put another into a
 /// request that is ready otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,7 +187,12 @@ impl Ask {
     #[must_use]
     pub fn text(&self) -> String {
         let Self { shape, first_byte, gap, jitter, fault, rate, nonce } = self;
-        let writes = if shape.in_one_write { 'w' } else { 'e' };
+        let writes = match (shape.in_one_write, shape.content) {
+            (true, Content::Answer) => 'w',
+            (false, Content::Answer) => 'e',
+            (true, Content::Compaction) => 'W',
+            (false, Content::Compaction) => 'E',
+        };
         let line_end = if shape.line_end == LineEnd::Lf { 'l' } else { 'c' };
         format!(
             "{MARK}{} {} {writes} {line_end} {} {} {} {} {rate} {}",
@@ -195,9 +213,11 @@ impl Ask {
         let at = memchr::memmem::find(body, MARK.as_bytes())?;
         let mut fields = Fields { rest: &body[at + MARK.len()..] };
         let (events, bytes) = (fields.number()?, fields.number()?);
-        let in_one_write = match fields.letter()? {
-            b'w' => true,
-            b'e' => false,
+        let (in_one_write, content) = match fields.letter()? {
+            b'w' => (true, Content::Answer),
+            b'e' => (false, Content::Answer),
+            b'W' => (true, Content::Compaction),
+            b'E' => (false, Content::Compaction),
             _ => return None,
         };
         let line_end = match fields.letter()? {
@@ -210,7 +230,7 @@ impl Ask {
         let rate = fields.number()?;
         let nonce = *fields.rest.first_chunk::<NONCE>()?;
         let is_hex = nonce.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        let shape = Shape { events, bytes, line_end, in_one_write };
+        let shape = Shape { events, bytes, line_end, in_one_write, content };
         (is_hex && shape.is_allowed()).then_some(Self { shape, first_byte, gap, jitter, fault, rate, nonce })
     }
 
@@ -232,6 +252,25 @@ impl Ask {
 }
 
 impl Shape {
+    /// How many events come between `response.created` and `response.completed`.
+    #[must_use]
+    pub fn content_events(&self) -> u32 {
+        match self.content {
+            Content::Answer => self.events,
+            Content::Compaction => 1,
+        }
+    }
+
+    /// The type of an event.
+    fn kind(&self, index: u32) -> &'static str {
+        match self.content {
+            _ if index == 0 => "response.created",
+            _ if index > self.content_events() => "response.completed",
+            Content::Answer => "response.output_text.delta",
+            Content::Compaction => "response.output_item.done",
+        }
+    }
+
     /// Whether it keeps the limits.
     #[must_use]
     pub fn is_allowed(&self) -> bool {
@@ -330,8 +369,8 @@ impl Template {
     pub fn sse(shape: Shape) -> Self {
         let end = if shape.line_end == LineEnd::Lf { "\n" } else { "\r\n" };
         let mut template = Self::empty();
-        for index in 0..=shape.events + 1 {
-            template.literal(&format!("event: {}{end}data: ", kind(index, shape.events)));
+        for index in 0..=shape.content_events() + 1 {
+            template.literal(&format!("event: {}{end}data: ", shape.kind(index)));
             template.event(index, shape);
             template.literal(&format!("{end}{end}"));
             template.ends.push(template.bytes.len());
@@ -344,7 +383,7 @@ impl Template {
     #[must_use]
     pub fn messages(shape: Shape) -> Self {
         let mut template = Self::empty();
-        for index in 0..=shape.events + 1 {
+        for index in 0..=shape.content_events() + 1 {
             template.event(index, shape);
             template.ends.push(template.bytes.len());
         }
@@ -361,16 +400,9 @@ impl Template {
         template.hole(Field::Received);
         template.literal(r#"","sent":""#);
         template.hole(Field::Sent);
-        template.literal(r#"","output":[{"type":"compaction","id":"cmp_"#);
-        template.hole(Field::Nonce);
-        // As with the real backend, no two sealed items are equal, and one is its account's alone.
-        template.literal(r#"","encrypted_content":"sealed_"#);
-        template.hole(Field::Nonce);
-        template.literal("_");
-        template.hole(Field::Account);
-        template.literal("_");
-        template.letters(0, bytes);
-        template.literal(r#""}]}"#);
+        template.literal(r#"","output":["#);
+        template.sealed_item(bytes);
+        template.literal("]}");
         template.ends.push(template.bytes.len());
         template
     }
@@ -394,7 +426,9 @@ impl Template {
         }
     }
 
-    fn empty() -> Self {
+    /// The bytes of no reply.
+    #[must_use]
+    pub fn empty() -> Self {
         Self { bytes: Vec::new(), holes: Vec::new(), ends: Vec::new() }
     }
 
@@ -415,16 +449,27 @@ impl Template {
         self.hole(Field::Account);
     }
 
+    /// What a compaction leaves of a history. As with the real backend, no two sealed items are equal, and one
+    /// is its account's alone.
+    fn sealed_item(&mut self, bytes: u32) {
+        self.literal(r#"{"type":"compaction","id":"cmp_"#);
+        self.hole(Field::Nonce);
+        self.literal(r#"","encrypted_content":"sealed_"#);
+        self.hole(Field::Nonce);
+        self.literal("_");
+        self.hole(Field::Account);
+        self.literal("_");
+        self.letters(0, bytes);
+        self.literal(r#""}"#);
+    }
+
     fn letters(&mut self, index: u32, count: u32) {
         self.literal(&letters(index, count));
     }
 
     /// The JSON of one event.
     fn event(&mut self, index: u32, shape: Shape) {
-        self.literal(&format!(
-            r#"{{"type":"{}","sequence_number":{index},"sent":""#,
-            kind(index, shape.events)
-        ));
+        self.literal(&format!(r#"{{"type":"{}","sequence_number":{index},"sent":""#, shape.kind(index)));
         self.hole(Field::Sent);
         if index == 0 {
             self.literal(r#"","received":""#);
@@ -432,7 +477,11 @@ impl Template {
             self.literal(r#"","response":{"id":""#);
             self.response_id();
             self.literal(r#"","object":"response","status":"in_progress","model":"load","output":[]}}"#);
-        } else if index <= shape.events {
+        } else if index <= shape.content_events() && shape.content == Content::Compaction {
+            self.literal(r#"","output_index":0,"item":"#);
+            self.sealed_item(shape.bytes);
+            self.literal("}");
+        } else if index <= shape.content_events() {
             self.literal(r#"","item_id":"msg_"#);
             self.hole(Field::Nonce);
             self.literal(r#"","output_index":0,"content_index":0,"delta":""#);
@@ -441,7 +490,7 @@ impl Template {
         } else {
             self.literal(r#"","response":{"id":""#);
             self.response_id();
-            let (input, output) = (100, shape.events);
+            let (input, output) = (100, shape.content_events());
             self.literal(&format!(
                 r#"","object":"response","status":"completed","model":"load","output":[],"usage":{{"input_tokens":{input},"input_tokens_details":{{"cached_tokens":0}},"output_tokens":{output},"output_tokens_details":{{"reasoning_tokens":0}},"total_tokens":{}}}}}}}"#,
                 input + output
@@ -450,21 +499,10 @@ impl Template {
     }
 }
 
-/// The letters of the event with this number; of a unary reply it is 0.
+/// The letters of the event with this number; those of a sealed item have 0.
 #[must_use]
 pub fn letters(index: u32, count: u32) -> String {
     (0..count).map(|place| char::from(b'a' + ((index % 26 * 7 + place % 26) % 26) as u8)).collect()
-}
-
-/// The type of an event.
-fn kind(index: u32, events: u32) -> &'static str {
-    if index == 0 {
-        "response.created"
-    } else if index <= events {
-        "response.output_text.delta"
-    } else {
-        "response.completed"
-    }
 }
 
 /// The JSON of the event with which a turn fails in-band: `code` is `server_error` or `insufficient_quota`.
@@ -525,84 +563,4 @@ pub fn now() -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SHAPE: Shape = Shape { events: 3, bytes: 40, line_end: LineEnd::CrLf, in_one_write: false };
-
-    fn values() -> Values {
-        Values {
-            nonce: *b"0123456789abcdef0123456789abcdef",
-            account: account_field(b"load-001"),
-            received: time_field(17),
-        }
-    }
-
-    #[test]
-    fn an_ask_is_found_as_it_was_written() {
-        for fault in Fault::ALL {
-            let ask =
-                Ask { fault, rate: 5_000, gap: Duration::from_millis(7), ..Ask::new(SHAPE, values().nonce) };
-            let body = format!(r#"{{"model":"load","instructions":"{}","input":[]}}"#, ask.text());
-            assert_eq!(Ask::find(body.as_bytes()), Some(ask));
-            let cut_off = body.find("0123").unwrap() + NONCE - 1;
-            assert_eq!(Ask::find(&body.as_bytes()[..cut_off]), None);
-        }
-        let huge = Shape { events: MAX_EVENTS, bytes: MAX_BYTES, ..SHAPE };
-        assert_eq!(Ask::find(Ask::new(huge, values().nonce).text().as_bytes()), None);
-    }
-
-    #[test]
-    fn a_rendered_stream_is_events_of_valid_json() {
-        let mut out = Vec::new();
-        let template = Template::sse(SHAPE);
-        template.render(0, template.ends.len(), &values(), &time_field(42), &mut out);
-        let mut decoder = wire::sse::Decoder::default();
-        let mut kinds = Vec::new();
-        let each = |event: wire::sse::Event<'_>| {
-            let json: serde_json::Value = serde_json::from_str(&event.text()).unwrap();
-            assert_eq!(json["type"], event.kind().as_ref());
-            assert_eq!(json["sequence_number"], kinds.len());
-            assert_eq!(json["sent"], "0000000000000000042");
-            kinds.push(event.kind().into_owned());
-        };
-        decoder.feed(&out, each).unwrap();
-        assert_eq!((kinds.len(), kinds[4].as_str()), (5, "response.completed"));
-        assert!(!out.contains(&0));
-    }
-
-    #[test]
-    fn messages_and_unary_replies_are_json() {
-        let template = Template::messages(SHAPE);
-        for event in 0..template.ends.len() {
-            let mut out = Vec::new();
-            template.render(event, event + 1, &values(), &time_field(42), &mut out);
-            serde_json::from_slice::<serde_json::Value>(&out).unwrap();
-        }
-        let (mut out, template) = (Vec::new(), Template::unary(100));
-        template.render(0, 1, &values(), &time_field(42), &mut out);
-        let json: serde_json::Value = serde_json::from_slice(&out).unwrap();
-        assert_eq!(json["id"], "resp_0123456789abcdef0123456789abcdef_load-001........");
-    }
-
-    #[test]
-    fn a_fault_strikes_at_its_rate_and_each_account_by_itself() {
-        let struck = |account: &[u8]| -> Vec<bool> {
-            let nonce = |number: u32| *format!("{number:032x}").as_bytes().first_chunk().unwrap();
-            let ask = |number| Ask { fault: Fault::Cut, rate: 100_000, ..Ask::new(SHAPE, nonce(number)) };
-            (0..10_000).map(|number| ask(number).is_struck(account)).collect()
-        };
-        let (one, other) = (struck(b"a"), struck(b"b"));
-        let count = one.iter().filter(|struck| **struck).count();
-        assert!((900..1_100).contains(&count), "{count}");
-        assert_ne!(one, other);
-    }
-
-    #[test]
-    fn a_time_is_read_as_it_was_written() {
-        for time in [0, 1, 1_234_567_890_123_456_789] {
-            assert_eq!(time_of(&time_field(time)), Some(time));
-        }
-        assert!(now() > 0);
-    }
-}
+mod tests;

@@ -8,9 +8,8 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Exit;
-use crate::suite;
 use crate::terminal;
-use crate::thresholds::{self, Allowed, Threshold, Thresholds};
+use crate::thresholds::{self, Allowed, Options, Threshold, Thresholds};
 
 mod policy;
 
@@ -29,12 +28,8 @@ pub(crate) struct Args {
     /// Write the thresholds into the file; its comments stay.
     #[arg(long)]
     apply: bool,
-    /// The file of thresholds.
-    #[arg(long, value_name = "FILE", default_value = thresholds::PATH)]
-    thresholds: PathBuf,
-    /// Print one JSON document on standard output and nothing else.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    options: Options,
 }
 
 const EXAMPLES: &str = "\
@@ -88,16 +83,8 @@ struct Row {
 }
 
 pub(crate) fn run(args: &Args) -> Result<Exit> {
-    let name = args.thresholds.display();
-    let content =
-        std::fs::read_to_string(&args.thresholds).with_context(|| format!("failed to read {name}"))?;
-    let thresholds = match Thresholds::open(&args.thresholds)? {
-        Ok(thresholds) => thresholds,
-        Err(mistakes) => {
-            mistakes.iter().for_each(|mistake| suite::diagnostic(mistake));
-            return Ok(Exit::Usage);
-        }
-    };
+    let Options { thresholds: path, json } = &args.options;
+    let Some(thresholds) = args.options.open()? else { return Ok(Exit::Usage) };
     let mut runs = BTreeMap::new();
     for (name, text) in sources(&args.files)? {
         if let Err(error) = read(&text, &mut runs) {
@@ -111,10 +98,12 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
     }
     let rows = rows(&thresholds, &runs);
     if args.apply {
+        let name = path.display();
+        let content = std::fs::read_to_string(path).with_context(|| format!("failed to read {name}"))?;
         let text = thresholds::written(&content, rows.iter().map(|row| (row.case.as_str(), row.then())))?;
-        std::fs::write(&args.thresholds, text).with_context(|| format!("failed to write {name}"))?;
+        std::fs::write(path, text).with_context(|| format!("failed to write {name}"))?;
     }
-    if args.json {
+    if *json {
         let document = serde_json::json!({
             "version": 1, "applied": args.apply, "policy": thresholds.policy, "cases": rows,
             "not_measured": not_measured(&thresholds, &runs),

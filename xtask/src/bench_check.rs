@@ -3,16 +3,14 @@
 //! Time is judged as a ratio to a reference that was measured in the same run and beside each case, never in
 //! nanoseconds of one machine; instructions as they are. What is measured, and how, is `benches`' own.
 
-use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
 use crate::exit::Exit;
 use crate::step::Steps;
-use crate::suite;
 use crate::terminal;
-use crate::thresholds::{self, Thresholds};
+use crate::thresholds::Options;
 
 mod measured;
 
@@ -41,12 +39,8 @@ pub(crate) struct Args {
     /// Measure time and count no instructions.
     #[arg(long)]
     time: bool,
-    /// The file of thresholds.
-    #[arg(long, value_name = "FILE", default_value = thresholds::PATH)]
-    thresholds: PathBuf,
-    /// Print one JSON document on one line of standard output and nothing else.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    options: Options,
 }
 
 const EXAMPLES: &str = "\
@@ -62,13 +56,7 @@ Exit codes: 0 all within their thresholds; 1 a case is not, or lacks a threshold
 const NO_SUCH_BENCH: i32 = 2;
 
 pub(crate) fn run(args: &Args) -> Result<Exit> {
-    let thresholds = match Thresholds::open(&args.thresholds)? {
-        Ok(thresholds) => thresholds,
-        Err(mistakes) => {
-            mistakes.iter().for_each(|mistake| suite::diagnostic(mistake));
-            return Ok(Exit::Usage);
-        }
-    };
+    let Some(thresholds) = args.options.open()? else { return Ok(Exit::Usage) };
     let tools = if args.time { None } else { Some(tools::find()) };
     if args.instructions
         && let Some(Err(missing)) = &tools
@@ -93,7 +81,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
         },
     };
     let verdict = report.judge(&thresholds, &args.bench);
-    terminal::result(&if args.json { serde_json::to_string(&verdict)? } else { verdict.table() })?;
+    terminal::result(&if args.options.json { serde_json::to_string(&verdict)? } else { verdict.table() })?;
     Ok(if verdict.passed { Exit::Good } else { Exit::Findings })
 }
 

@@ -1,6 +1,5 @@
 //! `cargo xtask load`: a scenario driven through the mock alone, our proxy, or any other; judged and reported.
 
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,13 +9,17 @@ use anyhow::{Context, Result, anyhow};
 use harness::load::driver::{self, Measured, Progress};
 use harness::load::plan::{DEFAULT_BYTES, Plan, Target};
 use harness::load::pressure::Watch;
-use harness::load::resources::{Process, Sampler};
+use harness::load::resources::{self, Process, Sampler};
 use harness::load::result::{self, Outcome, Route, Run};
-use harness::load::rig::{self, Started};
+use harness::load::rig;
 use harness::load::scenario::{Changes, Limits, Scenario, parse_duration};
 use harness::load::{document, hdr, machine, page, slope, table, thresholds};
 
 mod compare;
+mod progress;
+mod self_test;
+
+use progress::Shown;
 
 use crate::exit::Exit;
 use crate::step::Steps;
@@ -37,6 +40,9 @@ pub(crate) struct Args {
     /// Start a bulk mock.
     #[arg(long)]
     start_mock: bool,
+    /// The mock's program [default: mock-upstream, built now with optimisation].
+    #[arg(long, value_name = "PROGRAM")]
+    mock: Option<PathBuf>,
     /// Start our proxy in front of the mock.
     #[arg(long, requires = "start_mock", conflicts_with = "target")]
     start_proxy: bool,
@@ -47,7 +53,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 3, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=256))]
     profiles: u16,
     /// A setting for the proxy that is started.
-    #[arg(long = "set", value_name = "NAME=VALUE", requires = "start_proxy", value_parser = setting)]
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
     settings: Vec<(String, String)>,
     /// Drive what serves at this base URL; with --compare NAME=URL, and as often as there are targets.
     #[arg(long, value_name = "URL", conflicts_with = "start_mock")]
@@ -115,6 +121,13 @@ pub(crate) struct Args {
     hdr: Option<PathBuf>,
     #[command(flatten)]
     compare: compare::Args,
+    /// Drive the mock alone, and say how many requests a second of CPU time the driver and the mock are good for.
+    #[arg(long, conflicts_with_all = [
+        "compare", "scenario", "start_mock", "target", "debug_build", "save", "html", "hdr", "runtime_log_dir",
+        "requests", "duration", "concurrency", "rate", "route", "compact_every", "client_read_delay_ms",
+        "request_timeout_ms", "max_error_rate", "max_ttft_p95_ms", "max_admission_pressure_rate",
+    ])]
+    self_test: bool,
     /// Print what would be done, and do nothing.
     #[arg(long)]
     dry_run: bool,
@@ -132,22 +145,24 @@ Examples:
   cargo xtask load --scenario my.toml --dry-run
   cargo xtask load --scenario soak --start-mock --start-proxy --html soak.html
   cargo xtask load --compare --nginx
+  cargo xtask load --self-test
 
 Exit codes: 0 all limits kept; 1 a limit is broken; 2 usage, or a mistake in a scenario;
 3 a program does not start; 4 nothing was driven; 124 out of time; 130 interrupted.";
 
 pub(crate) fn run(args: &Args) -> Result<Exit> {
+    if let Some(problem) = misuse(args) {
+        terminal::progress(&format!("error: {problem}"));
+        return Ok(Exit::Usage);
+    }
     if args.compare.is_asked_for() {
         return compare::run(args);
     }
+    if args.self_test {
+        return self_test::run(args);
+    }
     if args.target.len() > 1 {
         terminal::progress("error: one --target is driven at a time, except with --compare");
-        return Ok(Exit::Usage);
-    }
-    if !args.start_mock && args.target.is_empty() && !args.dry_run {
-        terminal::progress(
-            "error: nothing to drive: give --start-mock, with or without --start-proxy, or --target URL",
-        );
         return Ok(Exit::Usage);
     }
     let scenario = match scenario(args) {
@@ -178,12 +193,55 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
     let stop = stop_on_signals()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let ended = runtime.block_on(perform(args, &scenario, target, &programs, &stop));
-    let Some(run) = ended? else { return Ok(Exit::Interrupted) };
+    let Some(run) = ended? else {
+        terminal::progress("load: interrupted before anything was driven");
+        return Ok(Exit::Interrupted);
+    };
     report(args, &run)
 }
 
+/// What of the flags makes no sense together, where clap cannot tell.
+fn misuse(args: &Args) -> Option<String> {
+    let compares = args.compare.is_asked_for();
+    let is_given = |files: &[&Option<PathBuf>]| files.iter().any(|file| file.is_some());
+    if !(compares || args.self_test || args.start_mock || args.dry_run) && args.target.is_empty() {
+        let ways = "give --start-mock, with or without --start-proxy, or --target URL";
+        return Some(format!("nothing to drive: {ways}"));
+    }
+    if !compares && args.target.len() > 1 {
+        return Some("one --target is driven; several are compared, with --compare".to_owned());
+    }
+    if !(args.start_proxy || compares) && (args.prodex.is_some() || !args.settings.is_empty()) {
+        return Some("--prodex and --set mean nothing without --start-proxy".to_owned());
+    }
+    if !(args.start_mock || compares || args.self_test) && args.mock.is_some() {
+        return Some("--mock means nothing without --start-mock".to_owned());
+    }
+    if !args.start_proxy && args.target.is_empty() && is_given(&[&args.runtime_log_dir]) {
+        return Some("--runtime-log-dir means nothing without --start-proxy or --target".to_owned());
+    }
+    // Known before, not behind hours of a run.
+    let files = [&args.save, &args.html, &args.hdr].into_iter().flatten();
+    let mut directories = files.filter_map(|file| Some((file, std::path::absolute(file).ok()?)));
+    let nowhere = directories.find(|(_, path)| path.is_dir() || !path.parent().is_some_and(Path::is_dir));
+    nowhere.map(|(file, _)| format!("{} cannot be written: no file can be there", file.display()))
+}
+
+/// What comes of some work, unless somebody wants the run to end first; what it had started ends with it then.
+pub(crate) async fn unless_stopped<T>(stop: &AtomicBool, work: impl Future<Output = T>) -> Option<T> {
+    let stopped = async {
+        while !stop.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        done = work => Some(done),
+        () = stopped => None,
+    }
+}
+
 /// A flag that is set when somebody wants the run to end.
-fn stop_on_signals() -> Result<Arc<AtomicBool>> {
+pub(crate) fn stop_on_signals() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("failed to listen for signals")?;
@@ -257,7 +315,7 @@ impl Programs {
             words.extend(["--release", "-p", "harness", "--bin", "load-driver"]);
         }
         let compares = args.compare.is_asked_for();
-        if args.start_mock || compares {
+        if (args.start_mock || compares || args.self_test) && args.mock.is_none() {
             words.extend(["-p", "mock-upstream", "--bin", "mock-upstream"]);
         }
         if (args.start_proxy || compares) && args.prodex.is_none() {
@@ -279,7 +337,8 @@ impl Programs {
         let built = |name: &str| metadata.target_directory.join(profile).join(name).into_std_path_buf();
         let proxy = args.prodex.clone().unwrap_or_else(|| built("prodex"));
         let driver = (!args.debug_build).then(|| built("load-driver"));
-        Ok(Ok(Self { mock: built("mock-upstream"), proxy, driver }))
+        let mock = args.mock.clone().unwrap_or_else(|| built("mock-upstream"));
+        Ok(Ok(Self { mock, proxy, driver }))
     }
 }
 
@@ -292,14 +351,14 @@ async fn perform(
     stop: &Arc<AtomicBool>,
 ) -> Result<Option<Run>> {
     let accounts = usize::from(args.profiles);
-    let mock = match args.start_mock {
-        true => Some(rig::start_mock(&programs.mock, accounts, 1).await.context("failed to start the mock")?),
-        false => None,
-    };
-    let Some(mock) = mock else {
+    if !args.start_mock {
         let target = target.context("failed to find a target")?;
-        return drive(args, scenario, target, &[], Observed::default(), programs, stop).await.map(Some);
-    };
+        let pids = served_by(&target)?;
+        let pids: Vec<(&str, u32)> = pids.iter().map(|(name, pid)| (name.as_str(), *pid)).collect();
+        return drive(args, scenario, target, &pids, Observed::default(), programs, stop).await.map(Some);
+    }
+    let started = unless_stopped(stop, rig::start_mock(&programs.mock, accounts, 1)).await;
+    let Some(mock) = started.transpose().context("failed to start the mock")? else { return Ok(None) };
     let alone = rig::mock_target("mock", &mock).map_err(|problem| anyhow!(problem))?;
     if !args.start_proxy {
         let run = drive(args, scenario, alone, &[("mock", mock.pid())], Observed::default(), programs, stop)
@@ -319,9 +378,9 @@ async fn perform(
         None => None,
     };
     let logs = args.runtime_log_dir.as_deref();
-    let proxy: Started = rig::start_proxy(&programs.proxy, &mock.base_url, accounts, logs, &args.settings)
-        .await
-        .context("failed to start the proxy")?;
+    let started = rig::start_proxy(&programs.proxy, &mock.base_url, accounts, logs, &args.settings);
+    let started = unless_stopped(stop, started).await.transpose();
+    let Some(proxy) = started.context("failed to start the proxy")? else { return Ok(None) };
     let through = Target::of_url("proxy", &proxy.base_url).map_err(|problem| anyhow!(problem))?;
     let observed = Observed { logs: Some(proxy.logs.clone()), is_quiet: false };
     let pids = [("proxy", proxy.pid()), ("mock", mock.pid())];
@@ -332,6 +391,19 @@ async fn perform(
         run.gates.extend(thresholds::judge_against(&run, without, limit));
     }
     Ok(Some(run))
+}
+
+/// The processes of this machine that serve a target, by a name each; none where it is elsewhere, or another user's.
+fn served_by(target: &Target) -> Result<Vec<(String, u32)>> {
+    if !target.address.ip().is_loopback() {
+        return Ok(Vec::new());
+    }
+    let pids = resources::listeners(target.address.port()).context("failed to look for processes")?;
+    let named = pids.into_iter().enumerate().map(|(at, pid)| match at {
+        0 => (target.name.clone(), pid),
+        _ => (format!("{}-{}", target.name, at + 1), pid),
+    });
+    Ok(named.collect())
 }
 
 /// What is looked at beside the requests.
@@ -394,10 +466,10 @@ async fn drive(
     let processes = processes.collect();
     let refusals = measured.cells.iter().filter(|cell| cell.outcome == Outcome::Admission);
     let refusals = refusals.map(|cell| cell.count).sum();
-    let pressure = watch.map_or_else(
-        || result::Pressure { causes: refusals, refusals, ..result::Pressure::default() },
-        |watch| watch.finish(refusals),
-    );
+    let pressure = match watch {
+        Some(watch) => watch.finish(refusals).await,
+        None => result::Pressure { causes: refusals, refusals, ..result::Pressure::default() },
+    };
     let build = if programs.driver.is_some() { "release" } else { "debug" };
     let mut run = Run {
         version: result::VERSION,
@@ -436,22 +508,22 @@ const INTERRUPTED: &str = "interrupted";
 const OUT_OF_TIME: &str = "out of time";
 
 fn report(args: &Args, run: &Run) -> Result<Exit> {
-    if let Some(path) = &args.save {
-        save(path, run)?;
-    }
-    if let Some(path) = &args.html {
-        std::fs::write(path, page::page(run))
-            .with_context(|| format!("failed to write {}", path.display()))?;
-    }
-    if let Some(path) = &args.hdr {
-        let mut log = Vec::new();
-        hdr::write(run, &mut log)?;
-        std::fs::write(path, log).with_context(|| format!("failed to write {}", path.display()))?;
-    }
+    // First what needs no file: a disk that is full must not take the result of hours along.
     if args.json {
         terminal::result(&document::of(run).to_string())?;
     } else {
         terminal::result(&table::render(run))?;
+    }
+    if let Some(path) = &args.save {
+        write(path, &serde_json::to_vec(run).context("failed to write the run as JSON")?)?;
+    }
+    if let Some(path) = &args.html {
+        write(path, page::page(run).as_bytes())?;
+    }
+    if let Some(path) = &args.hdr {
+        let mut log = Vec::new();
+        hdr::write(run, &mut log)?;
+        write(path, &log)?;
     }
     Ok(match run.cut_short.as_deref() {
         Some(INTERRUPTED) => Exit::Interrupted,
@@ -462,49 +534,8 @@ fn report(args: &Args, run: &Run) -> Result<Exit> {
     })
 }
 
-fn save(path: &Path, run: &Run) -> Result<()> {
-    let text = serde_json::to_vec(run).context("failed to write the run as JSON")?;
-    std::fs::write(path, text).with_context(|| format!("failed to write {}", path.display()))
-}
-
-/// The progress, as one line that is rewritten on a terminal; nothing elsewhere.
-struct Shown {
-    is_shown: bool,
-    stages: Vec<String>,
-    last: Progress,
-}
-
-impl Shown {
-    fn new(plan: &Plan, is_quiet: bool) -> Self {
-        let is_shown = !is_quiet && std::io::stderr().is_terminal();
-        let stages = plan.stages.iter().map(|stage| stage.name.clone()).collect();
-        Self { is_shown, stages, last: Progress::default() }
-    }
-
-    fn show(&mut self, now: &Progress) {
-        let passed = now.seconds - self.last.seconds;
-        if !self.is_shown || passed < 0.9 {
-            return;
-        }
-        let rate = |now: u64, then: u64| (now - then) as f64 / passed;
-        let line = format!(
-            "{:>6.1} s {:<17.17} {:>8.0}/s ok {:>6.0}/s not, {:>6} in flight, {:>7.0} events/s",
-            now.seconds,
-            self.stages.get(now.stage).map_or("", String::as_str),
-            rate(now.ok, self.last.ok),
-            rate(now.not_ok, self.last.not_ok),
-            now.sent - now.ok - now.not_ok,
-            rate(now.events, self.last.events),
-        );
-        terminal::rewrite(&line);
-        self.last = *now;
-    }
-
-    fn end(&self) {
-        if self.is_shown {
-            terminal::rewrite("");
-        }
-    }
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    std::fs::write(path, bytes).with_context(|| format!("failed to write {}", path.display()))
 }
 
 fn setting(text: &str) -> std::result::Result<(String, String), String> {

@@ -1,12 +1,15 @@
 //! `cargo xtask load-smoke`: a few dozen requests with every byte checked, before anybody asks for thousands.
 //!
 //! The proxy is judged by what it adds to the time of the mock alone, measured in turns with it in the same
-//! run: a slow machine is slow for both.
+//! run: a slow machine is slow for both. What counts is the median of the rounds, so that neither one bad round
+//! breaks the limit nor one good round keeps it; where the limit is broken there are more rounds before that is said,
+//! because what else the machine does comes and goes, and what a proxy adds stays.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
+use harness::load::compare::Spread;
 use harness::load::driver::{self, Measured};
 use harness::load::plan::{Pace, Plan, Stage, Target, Traffic};
 use harness::load::pressure::Watch;
@@ -18,6 +21,7 @@ use serde::Serialize;
 
 use crate::compat::build;
 use crate::exit::Exit;
+use crate::load::{stop_on_signals, unless_stopped};
 use crate::terminal;
 
 /// Send some requests through the proxy, and judge every byte.
@@ -71,6 +75,9 @@ long; 130 interrupted.";
 /// How often mock and proxy are driven in turns.
 const ROUNDS: usize = 5;
 
+/// How often at most, where the limit is broken.
+const MOST_ROUNDS: usize = 15;
+
 /// How many accounts the proxy has.
 const PROFILES: usize = 2;
 
@@ -98,8 +105,8 @@ struct Verdict {
     proxy: Option<Side>,
     /// Causes of admission pressure.
     pressure: u64,
-    /// What the proxy added, in milliseconds: the least over the rounds.
-    added_ms: Option<f64>,
+    /// What the proxy added, in milliseconds: the median over the rounds, with the least and the greatest.
+    added_ms: Option<Spread>,
     failures: Vec<String>,
 }
 
@@ -118,20 +125,19 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
     };
     let limit = Duration::from_millis(args.timeout_ms);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let verdict = runtime.block_on(async {
-        tokio::select! {
-            verdict = tokio::time::timeout(limit, smoke(args, program)) => Some(verdict),
-            // What was started is ended by its drop.
-            _ = tokio::signal::ctrl_c() => None,
-        }
-    });
-    let seconds = limit.as_secs_f64();
+    let stop = stop_on_signals()?;
+    // What was started is ended by its drop.
+    let smoke = async { tokio::time::timeout(limit, smoke(args, program)).await };
+    let verdict = runtime.block_on(unless_stopped(&stop, smoke));
     // A driver that is still at it must not be waited for.
     runtime.shutdown_background();
     let verdict = match verdict {
-        None => return Ok(Exit::Interrupted),
+        None => {
+            terminal::progress("load-smoke: interrupted");
+            return Ok(Exit::Interrupted);
+        }
         Some(Err(_)) => {
-            terminal::result(&format!("load-smoke: NOT over within {seconds:.1} s"))?;
+            terminal::progress(&format!("load-smoke: NOT over within {:.1} s", limit.as_secs_f64()));
             return Ok(Exit::TimedOut);
         }
         Some(Ok(verdict)) => verdict?,
@@ -169,17 +175,22 @@ async fn smoke(args: &Args, program: Option<PathBuf>) -> Result<Verdict> {
         drive(plan(target, args.concurrency.max(8), args.concurrency, 0)).await?;
     }
     let mut admission = 0;
-    for round in 0..ROUNDS {
+    for round in 0..MOST_ROUNDS {
         for (target, side) in &mut sides {
             let measured = drive(plan(target, args.requests, args.concurrency, round as u64)).await?;
             admission += side.add(&measured);
         }
+        let is_kept = added(&sides).is_none_or(|added| added.median <= MOST_ADDED);
+        if (round + 1) % ROUNDS == 0 && is_kept {
+            break;
+        }
     }
+    let added_ms = added(&sides);
     let mut failures = Vec::new();
     let mut pressure = admission;
     if let Some((proxy, watch)) = proxy {
         // The logs go with the proxy.
-        pressure = watch.finish(admission).causes;
+        pressure = watch.finish(admission).await.causes;
         proxy.stop().await?;
     }
     let misplaced = mock.metrics().all.misplaced;
@@ -188,7 +199,17 @@ async fn smoke(args: &Args, program: Option<PathBuf>) -> Result<Verdict> {
     }
     let mut sides = sides.into_iter().map(|(_, side)| side);
     let (mock_side, proxy_side) = (sides.next().unwrap_or_default(), sides.next());
-    Ok(judge(mock_side, proxy_side, pressure, failures, begun.elapsed()))
+    Ok(judge(mock_side, proxy_side, added_ms, pressure, failures, begun.elapsed()))
+}
+
+/// What the second target adds to the first one's times, over the rounds; none without a second.
+fn added(sides: &[(Target, Side)]) -> Option<Spread> {
+    let [(_, mock), (_, proxy)] = sides else { return None };
+    added_by(mock, proxy)
+}
+
+fn added_by(mock: &Side, proxy: &Side) -> Option<Spread> {
+    Spread::of(proxy.ttft_p95_ms.iter().zip(&mock.ttft_p95_ms).map(|(proxy, mock)| proxy - mock))
 }
 
 /// One closed stage on each route.
@@ -236,6 +257,7 @@ impl Side {
 fn judge(
     mock: Side,
     proxy: Option<Side>,
+    added_ms: Option<Spread>,
     pressure: u64,
     mut failures: Vec<String>,
     took: Duration,
@@ -253,31 +275,21 @@ fn judge(
     if pressure > 0 {
         failures.push(format!("{pressure} requests were refused, or waited too long, for want of room"));
     }
-    let added_ms = proxy.as_ref().and_then(|proxy| {
-        let pairs = proxy.ttft_p95_ms.iter().zip(&mock.ttft_p95_ms);
-        // What a machine does beside makes a round slower and never quicker; what the proxy adds is in all.
-        pairs.map(|(proxy, mock)| proxy - mock).min_by(f64::total_cmp)
-    });
-    if let Some(added) = added_ms.filter(|added| *added > MOST_ADDED) {
+    if let Some(added) = added_ms.filter(|added| added.median > MOST_ADDED) {
+        let Spread { median, least, greatest } = added;
         failures.push(format!(
-            "the proxy adds {added:.1} ms to the p95 of the first content event, {MOST_ADDED} ms are allowed"
+            "the proxy adds {median:.1} ms ({least:.1} to {greatest:.1}) to the p95 of the first content event, {MOST_ADDED} ms are allowed"
         ));
     }
     let (passed, seconds) = (failures.is_empty(), took.as_secs_f64());
     Verdict { version: 1, passed, seconds, mock, proxy, pressure, added_ms, failures }
 }
 
-/// The middle of the rounds.
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
-}
-
 fn table(verdict: &Verdict) -> String {
     let mut text = String::new();
     let named = [("mock", Some(&verdict.mock)), ("proxy", verdict.proxy.as_ref())];
     for (name, side) in named.into_iter().filter_map(|(name, side)| Some((name, side?))) {
-        let p95 = median(side.ttft_p95_ms.clone()).unwrap_or_default();
+        let p95 = Spread::of(side.ttft_p95_ms.iter().copied()).map_or(0.0, |p95| p95.median);
         text.push_str(&format!(
             "{name:<6} {:>6} requests, {} not ok, {} events, first content event p95 {p95:.2} ms\n",
             side.requests, side.not_ok, side.events
@@ -287,7 +299,8 @@ fn table(verdict: &Verdict) -> String {
         text.push_str(&format!("not: {failure}\n"));
     }
     let word = if verdict.passed { "all is well" } else { "NOT all is well" };
-    let added = verdict.added_ms.map_or(String::new(), |added| format!(", the proxy adds {added:.2} ms"));
+    let added =
+        verdict.added_ms.map_or(String::new(), |added| format!(", the proxy adds {:.2} ms", added.median));
     text + &format!("load-smoke: {word}{added}, in {:.1} s", verdict.seconds)
 }
 
@@ -300,21 +313,22 @@ mod tests {
     }
 
     fn verdict(mock: Side, proxy: Side, pressure: u64) -> Verdict {
-        judge(mock, Some(proxy), pressure, Vec::new(), Duration::from_millis(1_500))
+        let added = added_by(&mock, &proxy);
+        judge(mock, Some(proxy), added, pressure, Vec::new(), Duration::from_millis(1_500))
     }
 
     #[test]
-    fn a_slow_machine_is_slow_for_both_and_bad_rounds_decide_nothing() {
-        let busy = side([915.0, 2_000.0, 1_100.0, 990.0, 995.0]);
+    fn a_slow_machine_is_slow_for_both_and_most_rounds_decide() {
+        let busy = side([915.0, 2_000.0, 1_100.0, 905.0, 955.0]);
         let good = verdict(side([900.0, 910.0, 905.0, 900.0, 950.0]), busy, 0);
         assert!(good.passed, "{:?}", good.failures);
-        let slow = verdict(side([1.0; ROUNDS]), side([27.0, 26.5, 90.0, 28.0, 26.5]), 0);
+        let slow = verdict(side([1.0; ROUNDS]), side([27.0, 26.5, 90.0, 28.0, 1.0]), 0);
         assert!(!slow.passed);
         insta::assert_snapshot!(table(&slow), @"
         mock      288 requests, 0 not ok, 4000 events, first content event p95 1.00 ms
         proxy     288 requests, 0 not ok, 4000 events, first content event p95 27.00 ms
-        not: the proxy adds 25.5 ms to the p95 of the first content event, 25 ms are allowed
-        load-smoke: NOT all is well, the proxy adds 25.50 ms, in 1.5 s
+        not: the proxy adds 26.0 ms (0.0 to 89.0) to the p95 of the first content event, 25 ms are allowed
+        load-smoke: NOT all is well, the proxy adds 26.00 ms, in 1.5 s
         ");
     }
 

@@ -5,19 +5,45 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use manifest::file::{Mistake, Text};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use crate::suite;
+
 mod write;
 
 pub(crate) use write::written;
 
+/// What each task about thresholds takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// The file of thresholds.
+    #[arg(long, value_name = "FILE", default_value = PATH)]
+    pub(crate) thresholds: PathBuf,
+    /// Print one JSON document on one line of standard output and nothing else.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Options {
+    /// The thresholds. None when there are mistakes in the file, which have been shown then.
+    pub(crate) fn open(&self) -> Result<Option<Thresholds>> {
+        match Thresholds::open(&self.thresholds)? {
+            Ok(thresholds) => Ok(Some(thresholds)),
+            Err(mistakes) => {
+                mistakes.iter().for_each(|mistake| suite::diagnostic(mistake));
+                Ok(None)
+            }
+        }
+    }
+}
+
 /// Where the file stands, from the root of the checkout.
-pub(crate) const PATH: &str = "benches/thresholds.toml";
+const PATH: &str = "benches/thresholds.toml";
 
 /// The only version of the file that there is.
 const VERSION: i64 = 1;
@@ -91,7 +117,7 @@ impl Allowed {
 
 impl Thresholds {
     /// Reads a file; what is wrong with it is the inner error.
-    pub(crate) fn open(path: &Path) -> Result<Result<Self, Vec<Mistake>>> {
+    fn open(path: &Path) -> Result<Result<Self, Vec<Mistake>>> {
         let name = path.display().to_string();
         let content = fs::read_to_string(path).with_context(|| format!("failed to read {name}"))?;
         Ok(Self::read(&Text::new(&name, &content), &content))

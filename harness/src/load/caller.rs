@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use mock_upstream::content::{ACCOUNT, Ask, Fault, NONCE, Template, now};
+use mock_upstream::content::{ACCOUNT, Ask, Content as Brings, Fault, NONCE, Shape, Template, now};
 
 use super::arrivals::mix;
 use super::connection::{Connection, Lost};
@@ -26,14 +26,41 @@ pub(crate) struct Kit {
     pub(crate) traffic: Traffic,
     /// What the stage's choices are made from.
     pub(crate) seed: u64,
-    pub(crate) sse: Template,
-    pub(crate) messages: Template,
-    pub(crate) unary: Template,
+    turns: Templates,
+    compactions: Templates,
+    unary: Template,
     /// What is asked for, by fault and by whether it is slow.
     asks: Vec<Ask>,
     /// Requests by route, by ask, and by whether they refer to an earlier response. Made when first needed.
     prepared: RefCell<Vec<Option<Prepared>>>,
     faults: Vec<(Fault, f64)>,
+}
+
+/// The streams of one content, in both forms.
+#[derive(Debug)]
+struct Templates {
+    sse: Template,
+    messages: Template,
+}
+
+impl Templates {
+    fn new(shape: Shape, has_sockets: bool) -> Self {
+        let messages = if has_sockets { Template::messages(shape) } else { Template::empty() };
+        Self { sse: Template::sse(shape), messages }
+    }
+}
+
+/// The reply that a request wants.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    pub(crate) route: Route,
+    pub(crate) nonce: [u8; NONCE],
+    /// When it must be over, in nanoseconds of the clock.
+    pub(crate) deadline: u64,
+    /// Whether the turn state is wanted.
+    pub(crate) keeps_state: bool,
+    /// Whether it is a compaction.
+    pub(crate) is_compaction: bool,
 }
 
 /// What a request is, which follows from its number.
@@ -49,10 +76,9 @@ impl Kit {
     pub(crate) fn new(plan: &Plan, stage: usize) -> Self {
         let traffic = plan.stages[stage].traffic.clone();
         let shape = traffic.shape();
-        let nothing = Template { bytes: Vec::new(), holes: Vec::new(), ends: Vec::new() };
-        let is_socket = plan.stages[stage].has_sockets();
-        let (sse, messages) =
-            (Template::sse(shape), if is_socket { Template::messages(shape) } else { nothing });
+        let has_sockets = plan.stages[stage].has_sockets();
+        let turns = Templates::new(shape, has_sockets);
+        let compactions = Templates::new(Shape { content: Brings::Compaction, ..shape }, has_sockets);
         let unary = Template::unary(traffic.bytes);
         let mut faults = traffic.faults();
         faults.insert(0, (Fault::None, 0.0));
@@ -72,20 +98,27 @@ impl Kit {
         }
         let prepared = RefCell::new(vec![None; asks.len() * Route::ALL.len() * 2]);
         let seed = mix(plan.seed, stage as u64);
-        Self { stage, traffic, seed, sse, messages, unary, asks, prepared, faults }
+        Self { stage, traffic, seed, turns, compactions, unary, asks, prepared, faults }
     }
 
-    pub(crate) fn template(&self, route: Route) -> &Template {
-        match route {
-            Route::Responses => &self.sse,
+    fn template(&self, wanted: &Wanted) -> &Template {
+        let streams = if wanted.is_compaction { &self.compactions } else { &self.turns };
+        match wanted.route {
+            Route::Responses => &streams.sse,
             Route::Compact => &self.unary,
-            Route::Websocket => &self.messages,
+            Route::Websocket => &streams.messages,
         }
     }
 
     /// What is asked for when nothing is to go wrong.
     pub(crate) fn plain_ask(&self) -> &Ask {
         &self.asks[0]
+    }
+
+    /// What is asked for with a compaction.
+    pub(crate) fn compaction_ask(&self) -> Ask {
+        let plain = self.asks[0];
+        Ask { shape: Shape { content: Brings::Compaction, ..plain.shape }, ..plain }
     }
 
     pub(crate) fn timeout(&self) -> u64 {
@@ -152,6 +185,8 @@ impl Kit {
                 has_previous: previous.is_some(),
                 compressed: self.traffic.compressed && choice.route == Route::Responses,
                 turn_state: None,
+                is_compaction: choice.route == Route::Compact,
+                window: 0,
             };
             Prepared::new(&plan.target, choice.route, &content)
         });
@@ -197,9 +232,15 @@ impl Caller {
         let kit = Rc::clone(&self.kit);
         let choice = kit.choice(number);
         let sent = self.begin(intended);
-        let deadline = sent + kit.timeout();
+        let wanted = Wanted {
+            route: choice.route,
+            nonce: choice.nonce,
+            deadline: sent + kit.timeout(),
+            keeps_state: false,
+            is_compaction: choice.route == Route::Compact,
+        };
         let reply = if choice.route == Route::Websocket {
-            self.turn_of(&choice, deadline).await
+            self.turn_of(&choice, &wanted).await
         } else {
             let shared = Rc::clone(&self.shared);
             let start = |connection: &mut Connection| {
@@ -210,7 +251,7 @@ impl Caller {
                     }
                 })
             };
-            self.exchange(choice.route, choice.nonce, deadline, false, start).await
+            self.exchange(&wanted, start).await
         };
         self.finish(choice.route, intended, sent, reply);
     }
@@ -251,14 +292,10 @@ impl Caller {
     /// Sends a request over HTTP, with `start`, and reads its reply.
     pub(crate) async fn exchange(
         &mut self,
-        route: Route,
-        nonce: [u8; NONCE],
-        deadline: u64,
-        keeps_state: bool,
+        wanted: &Wanted,
         start: impl FnOnce(&mut Connection) -> Result<(), Lost>,
     ) -> Reply {
-        let is_usable =
-            |connection: &Connection| now().saturating_sub(connection.used) < IDLE || !connection.is_stale();
+        let deadline = wanted.deadline;
         let mut connection = match self.connection.take().filter(is_usable) {
             Some(connection) => connection,
             None => match Connection::open(self.shared.plan().target.address, deadline).await {
@@ -281,9 +318,9 @@ impl Caller {
             );
         }
         let (shared, kit) = (&self.shared, &self.kit);
-        let expected = self.expected(route, nonce, deadline, keeps_state);
+        let expected = self.expected(wanted);
         let event = |gap, on_the_way| {
-            shared.recorder.borrow_mut().event(kit.stage, route, gap, on_the_way);
+            shared.recorder.borrow_mut().event(kit.stage, wanted.route, gap, on_the_way);
         };
         let reply = http::reply(&mut connection, &shared.buffer, &expected, event).await;
         if reply.is_reusable {
@@ -292,30 +329,31 @@ impl Caller {
         reply
     }
 
-    fn expected(&self, route: Route, nonce: [u8; NONCE], deadline: u64, keeps_state: bool) -> Expected<'_> {
+    fn expected(&self, wanted: &Wanted) -> Expected<'_> {
         let traffic = &self.kit.traffic;
         Expected {
-            template: self.kit.template(route),
-            nonce,
-            deadline,
+            template: self.kit.template(wanted),
+            nonce: wanted.nonce,
+            deadline: wanted.deadline,
             pause: Duration::from_secs_f64(traffic.read_delay),
             room: traffic.read_size.max(1),
-            keeps_state,
+            keeps_state: wanted.keeps_state,
         }
     }
 
     /// Takes a turn on the caller's WebSocket; a new one after so many turns.
-    async fn turn_of(&mut self, choice: &Choice, deadline: u64) -> Reply {
+    async fn turn_of(&mut self, choice: &Choice, wanted: &Wanted) -> Reply {
         if self.chain.turns >= self.kit.traffic.turns_per_socket.max(1) {
             self.leave_socket();
         }
+        self.drop_closed_socket();
         let thread = *self.chain.thread.get_or_insert(choice.thread);
         let kit = Rc::clone(&self.kit);
         let message =
             kit.with_request(self.shared.plan(), choice, &thread, self.chain.previous.as_ref(), |request| {
                 request.bytes.clone()
             });
-        self.turn(&message, thread, choice.nonce, deadline).await
+        self.turn(&message, thread, wanted).await
     }
 
     /// Leaves the WebSocket, and its conversation with it.
@@ -323,14 +361,19 @@ impl Caller {
         (self.socket, self.chain) = (None, Chain::default());
     }
 
-    /// Whether there is a WebSocket that can be used.
-    pub(crate) fn has_socket(&self) -> bool {
-        self.socket.is_some()
+    /// Lets a WebSocket go that was closed while it was idle. Who opens another refers to no earlier response on
+    /// it: it has no memory of one.
+    fn drop_closed_socket(&mut self) {
+        if self.socket.as_ref().is_some_and(|socket| !is_usable(&socket.connection)) {
+            self.socket = None;
+            self.forget_previous();
+        }
     }
 
-    /// The last response of the WebSocket's conversation.
-    pub(crate) fn previous(&self) -> Option<[u8; PREVIOUS]> {
-        self.chain.previous
+    /// The last response of the conversation on the WebSocket; none where there is no WebSocket.
+    pub(crate) fn previous(&mut self) -> Option<[u8; PREVIOUS]> {
+        self.drop_closed_socket();
+        self.chain.previous.filter(|_| self.socket.is_some())
     }
 
     /// Forgets the last response, as a client does that has compacted its history.
@@ -339,22 +382,13 @@ impl Caller {
     }
 
     /// Sends a message on the WebSocket, which is opened if there is none, and reads its reply.
-    pub(crate) async fn turn(
-        &mut self,
-        message: &[u8],
-        thread: [u8; THREAD],
-        nonce: [u8; NONCE],
-        deadline: u64,
-    ) -> Reply {
-        let socket = self.socket.take().filter(|socket| {
-            now().saturating_sub(socket.connection.used) < IDLE || !socket.connection.is_stale()
-        });
-        let mut socket = match socket {
+    pub(crate) async fn turn(&mut self, message: &[u8], thread: [u8; THREAD], wanted: &Wanted) -> Reply {
+        let mut socket = match self.socket.take() {
             Some(socket) => socket,
             None => {
-                let filling = Filling { nonce: &nonce, thread: &thread, previous: None };
+                let filling = Filling { nonce: &wanted.nonce, thread: &thread, previous: None };
                 let (target, buffer) = (&self.shared.plan().target, &self.shared.buffer);
-                match Socket::open(target, &filling, buffer, deadline).await {
+                match Socket::open(target, &filling, buffer, wanted.deadline).await {
                     Ok(socket) => {
                         Counters::add(&self.shared.counters.connections, 1);
                         socket
@@ -367,7 +401,7 @@ impl Caller {
             }
         };
         let (shared, stage) = (Rc::clone(&self.shared), self.kit.stage);
-        let expected = self.expected(Route::Websocket, nonce, deadline, false);
+        let expected = self.expected(wanted);
         let event = |gap, on_the_way| {
             shared.recorder.borrow_mut().event(stage, Route::Websocket, gap, on_the_way);
         };
@@ -379,7 +413,7 @@ impl Caller {
                 reply.text = Some(other_account(self.chain.account, account));
             }
             self.chain.account = Some(account);
-            self.chain.previous = Some(request::previous(&nonce, &account));
+            self.chain.previous = Some(request::previous(&wanted.nonce, &account));
         }
         self.chain.turns += 1;
         if reply.is_reusable {
@@ -389,6 +423,11 @@ impl Caller {
         }
         reply
     }
+}
+
+/// Whether a connection that may have been idle can still be used.
+fn is_usable(connection: &Connection) -> bool {
+    now().saturating_sub(connection.used) < IDLE || !connection.is_stale()
 }
 
 /// Says that a conversation was answered by another account than its owner.

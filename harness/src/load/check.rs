@@ -237,12 +237,20 @@ pub(crate) fn excerpt(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use mock_upstream::content::{LineEnd, Shape, Values, account_field, failed, time_field};
+    use mock_upstream::content::{Content, LineEnd, Shape, Values, account_field, failed, time_field};
     use proptest::prelude::*;
 
     use super::*;
 
-    const SHAPE: Shape = Shape { events: 3, bytes: 50, line_end: LineEnd::CrLf, in_one_write: false };
+    const SHAPE: Shape = Shape {
+        events: 3,
+        bytes: 50,
+        line_end: LineEnd::CrLf,
+        in_one_write: false,
+        content: Content::Answer,
+    };
+
+    const SEALED: Shape = Shape { content: Content::Compaction, ..SHAPE };
     const MINE: [u8; NONCE] = *b"0123456789abcdef0123456789abcdef";
 
     fn stream(template: &Template) -> Vec<u8> {
@@ -312,7 +320,13 @@ mod tests {
     proptest! {
         #[test]
         fn pieces_make_no_difference(cuts in proptest::collection::vec(0_usize..1_500, 0..12)) {
-            for template in [Template::sse(SHAPE), Template::messages(SHAPE), Template::unary(90)] {
+            for template in [
+                Template::sse(SHAPE),
+                Template::messages(SHAPE),
+                Template::unary(90),
+                Template::sse(SEALED),
+                Template::messages(SEALED),
+            ] {
                 let bytes = stream(&template);
                 let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % bytes.len()).collect();
                 cuts.extend([0, bytes.len()]);

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use super::caller::{Caller, Kit};
 use super::connection::{BUFFER, Buffer};
 use super::open;
-use super::plan::{Pace, Plan, Stage};
+use super::plan::{MAX_REQUESTS, Pace, Plan, Stage};
 use super::result::{Cell, DriverCost, Example, Stage as StageResult, Tick};
 use super::session;
 use super::stats::{Counters, Recorder, StageMarks, merge_cells, merge_ticks};
@@ -62,6 +62,14 @@ pub struct Progress {
     pub events: u64,
     /// Bytes received.
     pub bytes: u64,
+}
+
+impl Progress {
+    /// Requests in flight, about: the numbers are read one after the other while threads go on counting.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        self.sent.saturating_sub(self.ok + self.not_ok)
+    }
 }
 
 /// What the threads of a run have in common.
@@ -115,7 +123,9 @@ impl Shared {
 /// When a thread or its runtime cannot be had.
 pub fn run(plan: &Plan, mut progress: impl FnMut(&Progress) -> Option<String>) -> std::io::Result<Measured> {
     mock_upstream::raise_file_limit();
-    let threads = plan.threads.max(1);
+    // No thread without a caller: what is due on it would never be sent.
+    let least = plan.stages.iter().map(|stage| stage.concurrency).min().unwrap_or(1);
+    let threads = plan.threads.clamp(1, least.max(1));
     let plan = Plan { threads, ..plan.clone() };
     let common = Arc::new(Common {
         stop: AtomicBool::new(false),
@@ -155,6 +165,9 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(&Progress) -> Option<String>) -
             let state = state(&counters, began);
             if state.bytes > common.plan.max_bytes && cut_short.is_none() {
                 cut_short = Some(format!("more than {} bytes were received", common.plan.max_bytes));
+            }
+            if state.sent > MAX_REQUESTS && cut_short.is_none() {
+                cut_short = Some(format!("more than {MAX_REQUESTS} requests were sent"));
             }
             if now() - told >= 200_000_000 {
                 told = now();
@@ -365,6 +378,7 @@ fn merge(
             rate: stage.rate(),
             concurrency: stage.concurrency,
             unsent: marks().map(|marks| marks.unsent).sum(),
+            unfinished: marks().map(|marks| marks.in_flight).sum(),
             peak: marks().map(|marks| marks.peak).sum(),
         }
     });
@@ -394,5 +408,17 @@ fn merge(
         driver,
         examples,
         cut_short,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Progress;
+
+    #[test]
+    fn numbers_that_were_read_at_different_times_do_no_harm() {
+        let late = Progress { sent: 10, ok: 11, not_ok: 2, ..Progress::default() };
+        assert_eq!(late.in_flight(), 0);
+        assert_eq!(Progress { sent: 10, ok: 7, not_ok: 1, ..late }.in_flight(), 2);
     }
 }

@@ -5,7 +5,8 @@
 
 use std::fmt::Write as _;
 
-use super::result::{Cell, Gate, Outcome, Process, Route, Run, Tick, Times, Trend};
+use super::result::{Cell, Gate, Outcome, Process, Route, Run, Stage, Tick, Times, Trend};
+use crate::report::push_escaped;
 
 mod memory;
 mod plot;
@@ -46,7 +47,13 @@ fn header(run: &Run, name: &str, html: &mut String) {
     let (class, word) = if run.passed() { ("good", "passed") } else { ("bad", "failed") };
     let _ = write!(html, "<header><h1>{name}</h1><p class=\"verdict {class}\">{word}</p>");
     if let Some(why) = &run.cut_short {
-        let _ = write!(html, "<p class=\"error\">Cut short: {}.</p>", text(why));
+        let sum = |number: fn(&Stage) -> u64| count(run.stages.iter().map(number).sum());
+        let (unsent, unfinished) = (sum(|stage| stage.unsent), sum(|stage| stage.unfinished));
+        let _ = write!(
+            html,
+            "<p class=\"error\">Cut short: {}. {unsent} requests were never sent, {unfinished} were in flight.</p>",
+            text(why)
+        );
     }
     let all = run.merged(|_| true);
     let ok = run.merged(|cell| cell.outcome == Outcome::Ok);
@@ -380,19 +387,11 @@ fn trend(verdict: Trend) -> (&'static str, &'static str) {
     }
 }
 
-/// Text as HTML.
+/// Text as HTML, and within SVG: no marks for control characters.
 fn text(text: &str) -> String {
     let mut html = String::with_capacity(text.len());
     for letter in text.chars() {
-        match letter {
-            '&' => html.push_str("&amp;"),
-            '<' => html.push_str("&lt;"),
-            '>' => html.push_str("&gt;"),
-            '"' => html.push_str("&quot;"),
-            '\'' => html.push_str("&#39;"),
-            letter if letter.is_control() => html.push('\u{fffd}'),
-            letter => html.push(letter),
-        }
+        push_escaped(if letter.is_control() { '\u{fffd}' } else { letter }, &mut html);
     }
     html
 }

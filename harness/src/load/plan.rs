@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use mock_upstream::content::{Fault, LineEnd, Shape};
+use mock_upstream::content::{Content, Fault, LineEnd, Shape};
 use serde::{Deserialize, Serialize};
 
 use super::result::Route;
@@ -15,7 +15,7 @@ use super::result::Route;
 /// Most requests at once.
 pub const MAX_CONCURRENCY: usize = 20_000;
 
-/// Most requests of a run.
+/// Most requests of a stage; a run that has sent more in all ends.
 pub const MAX_REQUESTS: u64 = 100_000_000;
 
 /// Longest stage.
@@ -160,6 +160,9 @@ pub struct Habits {
     pub tool_seconds: f64,
     /// After how many turns the history is compacted; never if zero.
     pub compact_every: u32,
+    /// Share of the agents that compact by a call of its own, as Codex did up to 0.149; the others ask for it on
+    /// the ordinary route, as newer ones do.
+    pub unary_compact_share: f64,
     /// Bytes that each turn adds to the history.
     pub turn_bytes: usize,
     /// Share of the agents that use a WebSocket, of one.
@@ -214,7 +217,13 @@ impl Traffic {
     #[must_use]
     pub fn shape(&self) -> Shape {
         let line_end = if self.crlf { LineEnd::CrLf } else { LineEnd::Lf };
-        Shape { events: self.events, bytes: self.bytes, line_end, in_one_write: self.in_one_write }
+        Shape {
+            events: self.events,
+            bytes: self.bytes,
+            line_end,
+            in_one_write: self.in_one_write,
+            content: Content::Answer,
+        }
     }
 
     /// The faults with their shares, which are below one together.
@@ -296,6 +305,16 @@ impl Stage {
         match &self.pace {
             Pace::Open { to, .. } => Some(*to),
             Pace::Closed { .. } | Pace::Sessions { .. } => None,
+        }
+    }
+
+    /// How many requests it makes; none where that is not known before.
+    #[must_use]
+    pub fn requests(&self) -> Option<f64> {
+        match &self.pace {
+            Pace::Closed { requests, .. } => requests.map(|requests| requests as f64),
+            Pace::Open { from, to, seconds, .. } => Some(f64::midpoint(*from, *to) * seconds),
+            Pace::Sessions { .. } => None,
         }
     }
 

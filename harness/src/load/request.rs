@@ -58,6 +58,10 @@ pub(crate) struct Content<'a> {
     pub(crate) compressed: bool,
     /// The turn state to return, if there is one.
     pub(crate) turn_state: Option<&'a [u8]>,
+    /// Whether it asks for a compaction.
+    pub(crate) is_compaction: bool,
+    /// How often the conversation has been compacted.
+    pub(crate) window: u32,
 }
 
 impl Prepared {
@@ -73,7 +77,7 @@ impl Prepared {
             Route::Compact => "responses/compact",
         };
         request.literal(&format!("POST {}/backend-api/codex/{path} HTTP/1.1\r\n", target.prefix));
-        request.fields(target, content.turn_state);
+        request.fields(target, content.turn_state, content.window, content.is_compaction);
         let accept = if route == Route::Responses { "text/event-stream" } else { "application/json" };
         request.literal(&format!("accept: {accept}\r\ncontent-type: application/json\r\n"));
         if content.compressed {
@@ -90,7 +94,7 @@ impl Prepared {
     pub(crate) fn upgrade(target: &Target, key: &str) -> Self {
         let mut request = Self::default();
         request.literal(&format!("GET {}/backend-api/codex/responses HTTP/1.1\r\n", target.prefix));
-        request.fields(target, None);
+        request.fields(target, None, 0, false);
         request.literal("connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n");
         request.literal("openai-beta: responses_websockets=2026-02-06\r\n");
         request.literal(&format!("sec-websocket-key: {key}\r\n\r\n"));
@@ -123,17 +127,20 @@ impl Prepared {
     }
 
     /// The fields that every request of a conversation has.
-    fn fields(&mut self, target: &Target, turn_state: Option<&[u8]>) {
+    fn fields(&mut self, target: &Target, turn_state: Option<&[u8]>, window: u32, is_compaction: bool) {
         self.literal(&format!("host: {}\r\n", target.host));
         let Target { account, token, .. } = target;
         self.literal(&format!("authorization: Bearer {token}\r\nchatgpt-account-id: {account}\r\n"));
         self.literal("originator: codex_exec\r\nuser-agent: codex_exec/0.169.0 (load; x86_64) load\r\n");
-        for name in ["session-id", "thread-id", "x-client-request-id", "x-codex-window-id"] {
+        for name in ["session-id", "thread-id", "x-client-request-id"] {
             self.literal(name);
             self.literal(": ");
             self.thread();
-            self.literal(if name == "x-codex-window-id" { ":0\r\n" } else { "\r\n" });
+            self.literal("\r\n");
         }
+        self.literal("x-codex-window-id: ");
+        self.thread();
+        self.literal(&format!(":{window}\r\n"));
         if let Some(state) = turn_state {
             self.literal("x-codex-turn-state: ");
             self.bytes.extend_from_slice(state);
@@ -143,7 +150,8 @@ impl Prepared {
         self.thread();
         self.literal(r#"","turn_id":""#);
         self.nonce();
-        self.literal("\",\"request_kind\":\"turn\"}\r\n");
+        let kind = if is_compaction { "compaction" } else { "turn" };
+        self.literal(&format!("\",\"request_kind\":\"{kind}\"}}\r\n"));
     }
 
     fn body(route: Route, content: &Content<'_>) -> Self {
@@ -259,19 +267,28 @@ pub(crate) fn thread(bits: [u64; 2]) -> [u8; THREAD] {
 
 #[cfg(test)]
 mod tests {
-    use mock_upstream::content::{LineEnd, Shape};
     use wire::http1::RequestHead;
     use wire::responses::RequestView;
 
+    use super::super::plan::Traffic;
     use super::*;
 
     fn content(ask: &Ask) -> Content<'_> {
-        Content { ask, input: b"", size: 4_000, has_previous: false, compressed: false, turn_state: None }
+        Content {
+            ask,
+            input: b"",
+            size: 4_000,
+            has_previous: false,
+            compressed: false,
+            turn_state: None,
+            is_compaction: false,
+            window: 0,
+        }
     }
 
     #[test]
     fn a_filled_request_is_one_that_readers_take() {
-        let shape = Shape { events: 2, bytes: 10, line_end: LineEnd::Lf, in_one_write: true };
+        let shape = Traffic { events: 2, bytes: 10, ..Traffic::default() }.shape();
         let ask = Ask::new(shape, [b'f'; NONCE]);
         let target = Target::of_url("proxy", "http://127.0.0.1:1/k/abc").unwrap();
         let (nonce, thread) = (nonce([1, u64::MAX]), thread([3, 4]));

@@ -87,6 +87,10 @@ pub struct Stage {
     pub concurrency: usize,
     /// Requests that were never sent because the run ended before.
     pub unsent: u64,
+    /// Requests that were in flight when the run was cut short; how they would have ended is not known, and they
+    /// count nowhere else.
+    #[serde(default)]
+    pub unfinished: u64,
     /// Most requests that were in flight at once.
     pub peak: u64,
 }

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::plan::{Pace, Plan, Stage, Target};
+use super::plan::{MAX_REQUESTS, Pace, Plan, Stage, Target};
 use super::result::Route;
 use super::stats::MAX_TICKS;
 
@@ -62,7 +62,7 @@ fn names() -> String {
 /// Limits that a run must keep.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Limits {
-    /// Most requests that may not end well, as a share of all.
+    /// Most requests that may not end well, as a share of all. A scenario that says nothing allows none.
     pub error_rate: Option<f64>,
     /// Longest 95th percentile of the time to the first content event, in milliseconds.
     pub ttft_p95_ms: Option<f64>,
@@ -128,7 +128,8 @@ impl Scenario {
     pub fn parse(name: &str, file: &str, text: &str) -> Result<Self, ScenarioError> {
         let invalid = |problem: Problem| {
             let line = 1 + text[..problem.at.min(text.len())].matches('\n').count();
-            ScenarioError::Invalid { file: file.to_owned(), line, problem: problem.text }
+            let key = key_of(text, problem.at).map_or(String::new(), |key| format!("{key}: "));
+            ScenarioError::Invalid { file: file.to_owned(), line, problem: key + &problem.text }
         };
         let parsed: File = toml::from_str(text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start);
@@ -151,9 +152,13 @@ impl Scenario {
         if changes.rate.is_some() && !self.stages.iter().any(is_constant) {
             return refuse("--rate means nothing here: no stage has a constant rate");
         }
+        let is_sessions = |stage: &Stage| matches!(stage.pace, Pace::Sessions { .. });
+        if (changes.route.is_some() || changes.compact_every.is_some()) && self.stages.iter().all(is_sessions)
+        {
+            return refuse("--route and --compact-every mean nothing here: agents decide by themselves");
+        }
         for stage in &mut self.stages {
-            let (pace, traffic) = (&mut stage.pace, &mut stage.traffic);
-            match pace {
+            match &mut stage.pace {
                 Pace::Closed { requests, seconds } => {
                     if let Some(length) = changes.duration {
                         (*requests, *seconds) = (changes.requests, Some(length.as_secs_f64()));
@@ -172,6 +177,8 @@ impl Scenario {
                 }
             }
             stage.concurrency = changes.concurrency.unwrap_or(stage.concurrency);
+            refuse_too_many(stage).map_err(ScenarioError::Flag)?;
+            let traffic = &mut stage.traffic;
             traffic.route = changes.route.unwrap_or(traffic.route);
             traffic.compact_every = changes.compact_every.unwrap_or(traffic.compact_every);
             traffic.read_delay = changes.read_delay.map_or(traffic.read_delay, |delay| delay.as_secs_f64());
@@ -194,6 +201,24 @@ impl Scenario {
             (2.0 * seconds / MAX_TICKS as f64).ceil().max(1.0)
         };
         plan
+    }
+}
+
+/// The key whose value begins at this byte of a file; none where it is no value.
+fn key_of(text: &str, at: usize) -> Option<&str> {
+    let before = text.get(..at)?.rsplit('\n').next()?.trim_end().strip_suffix('=')?.trim_end();
+    let key = before.rsplit(['{', ',', ' ', '\t']).next()?.trim_matches(['"', '\'']);
+    (!key.is_empty()).then_some(key)
+}
+
+/// Refuses a stage with more requests than a run may have.
+fn refuse_too_many(stage: &Stage) -> Result<(), String> {
+    match stage.requests() {
+        Some(number) if number > MAX_REQUESTS as f64 => Err(format!(
+            "the stage {} has {number:.0} requests, and at most {MAX_REQUESTS} are allowed",
+            stage.name
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -239,6 +264,8 @@ mod tests {
     fn a_mistake_is_named_with_its_line() {
         let head = "about = \"x\"\n";
         let stage = "[[stage]]\nname = \"a\"\nexecutor = \"closed\"\n";
+        let open = "[[stage]]\nname = \"b\"\nexecutor = \"constant-rate\"\n";
+        let agents = "[[stage]]\nname = \"c\"\nexecutor = \"sessions\"\n";
         let texts = [
             format!("{head}[limits]\nmax-error-rte = 0\n{stage}requests = 1"),
             format!("{head}[limits]\nmax-error-rate = 1.5\n{stage}requests = 1"),
@@ -246,6 +273,15 @@ mod tests {
             format!("{head}{stage}requests = 0"),
             format!("{head}{stage}requests = 1\nconcurrency = 1000000"),
             format!("{head}{stage}duration = \"10 parsecs\""),
+            format!("{head}{stage}requests = \"many\""),
+            format!("{head}{stage}requests = 1\n[stage.traffic]\nevents = 3\ngap = \"3m\""),
+            format!("{head}{stage}requests = 1\n[stage.traffic]\nroute = \"home\""),
+            format!("{head}{stage}requests = 1\n[stage.traffic]\nfaults = {{ cut = 0.1, reset = 1.7 }}"),
+            format!("{head}[traffic]\nevents = 100000\nbytes = 1000\n{stage}requests = 1"),
+            format!("{head}{open}rate = 1e6\nduration = \"1h\""),
+            format!("{head}{open}rate = nan\nduration = \"1h\""),
+            format!("{head}{open}rate = 1\nduration = \"25h\""),
+            format!("{head}{agents}duration = \"1m\"\ntool-time = \"99999999h\""),
             format!("{head}{stage}requests = 1\nthink-time = \"1s\""),
             format!("{head}{stage}requests = 1\n[stage.traffic]\nfaults = {{ cut = 0.7, reset = 0.7 }}"),
             format!("{head}{stage}requests = 1\n[stage.traffic]\nfaults = {{ fire = 0.7 }}"),
@@ -259,9 +295,18 @@ mod tests {
     }
 
     #[test]
+    fn a_scenario_that_sets_no_limit_allows_no_error() {
+        let text = "about = \"x\"\n[[stage]]\nname = \"a\"\nexecutor = \"closed\"\nrequests = 1";
+        assert_eq!(Scenario::parse("x", "x.toml", text).unwrap().limits.error_rate, Some(0.0));
+    }
+
+    #[test]
     fn a_flag_that_means_nothing_is_refused() {
         let mut sessions = Scenario::load("sessions").unwrap();
         sessions.change(&Changes { requests: Some(1), ..Changes::default() }).unwrap_err();
+        sessions.change(&Changes { route: Some(Route::Compact), ..Changes::default() }).unwrap_err();
+        let mut soak = Scenario::load("soak").unwrap();
+        soak.change(&Changes { rate: Some(1e6), ..Changes::default() }).unwrap_err();
         let mut baseline = Scenario::load("slow-client").unwrap();
         baseline.change(&Changes { rate: Some(1.0), ..Changes::default() }).unwrap_err();
         baseline.change(&Changes { requests: Some(7), ..Changes::default() }).unwrap();

@@ -1,6 +1,7 @@
 //! Agents: conversations of several turns with tools, time to think, compaction, over HTTP or a WebSocket.
 //!
-//! An agent does what Codex does. Over HTTP each request carries the whole history, and the turn state that
+//! An agent does what Codex does. A compaction is a turn whose input ends with a `compaction_trigger`, or with
+//! some agents a unary call, as of older clients; what follows carries the sealed item that it brought. Over HTTP each request carries the whole history, and the turn state that
 //! the first reply of a turn brought goes back with the others of that turn. On a WebSocket a request
 //! carries what is new and the id of the last response. A conversation has one owner: an answer of another
 //! account is wrong content, however right its bytes are.
@@ -8,12 +9,12 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use mock_upstream::content::{ACCOUNT, Ask, NONCE, now};
+use mock_upstream::content::{ACCOUNT, NONCE, now};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
 use super::arrivals::{exponential, mix, normal, unit};
-use super::caller::{Caller, Kit, other_account};
+use super::caller::{Caller, Kit, Wanted, other_account};
 use super::connection::Connection;
 use super::driver::Shared;
 use super::http::Reply;
@@ -36,13 +37,30 @@ struct Conversation {
     owner: Option<[u8; ACCOUNT]>,
     turn_state: Option<Vec<u8>>,
     turns: u32,
+    /// How often it has been compacted.
+    window: u32,
 }
+
+impl Conversation {
+    /// Adds an item.
+    fn push(&mut self, item: &[u8]) {
+        if !self.history.is_empty() {
+            self.history.push(b',');
+        }
+        self.history.extend_from_slice(item);
+    }
+}
+
+/// The item with which a turn is asked to be a compaction.
+const TRIGGER: &[u8] = br#"{"type":"compaction_trigger"}"#;
 
 struct Agent {
     caller: Caller,
     habits: Habits,
     random: ChaCha8Rng,
     is_on_socket: bool,
+    /// Whether it compacts by a call of its own.
+    compacts_by_call: bool,
     /// Requests so far: with the agent's number they make nonces.
     requests: u64,
     number: u64,
@@ -59,9 +77,10 @@ pub(crate) async fn agent(
 ) {
     let mut random = ChaCha8Rng::seed_from_u64(mix(kit.seed, number));
     let is_on_socket = unit(&mut random) < habits.websocket_share;
+    let compacts_by_call = unit(&mut random) < habits.unary_compact_share;
     let stage = kit.stage as u64;
     let caller = Caller::new(Rc::clone(&shared), kit);
-    let mut agent = Agent { caller, habits, random, is_on_socket, requests: 0, number };
+    let mut agent = Agent { caller, habits, random, is_on_socket, compacts_by_call, requests: 0, number };
     // Agents do not begin all at once.
     let wait = agent.thought() * unit(&mut agent.random);
     let mut next = begin + (wait * 1e9) as u64;
@@ -69,20 +88,18 @@ pub(crate) async fn agent(
         let bits = [agent.random.next_u64(), agent.random.next_u64()];
         let thread = request::thread(bits);
         let mut conversation =
-            Conversation { thread, history: Vec::new(), owner: None, turn_state: None, turns: 0 };
+            Conversation { thread, history: Vec::new(), owner: None, turn_state: None, turns: 0, window: 0 };
         agent.caller.leave_socket();
         let turns = 1 + (exponential(&mut agent.random) * f64::from(habits.turns.max(1) - 1)) as u32;
         while conversation.turns < turns && next < until && conversation.history.len() < LONGEST_HISTORY {
             tokio::time::sleep(Duration::from_nanos(next.saturating_sub(now()))).await;
             Counters::set(&shared.counters.stage, stage);
-            if shared.is_stopped() || !agent.turn(&mut conversation, next, until).await {
+            let goes_on = !shared.is_stopped() && agent.turn(&mut conversation, next, until).await;
+            // Whoever got nothing does not ask again at once either.
+            next = now() + ((agent.thought() * 1e9) as u64).max(if goes_on { 0 } else { 10_000_000 });
+            if !goes_on {
                 break;
             }
-            next = now() + (agent.thought() * 1e9) as u64;
-        }
-        if conversation.turns == 0 {
-            // Nothing came of it: the next one does not follow at once.
-            next = now() + ((agent.thought() * 1e9) as u64).max(10_000_000);
         }
     }
 }
@@ -123,85 +140,85 @@ impl Agent {
 
     /// One request with a further item; says whether it went well.
     async fn request(&mut self, conversation: &mut Conversation, item: &[u8], intended: u64) -> bool {
-        if !conversation.history.is_empty() {
-            conversation.history.push(b',');
-        }
-        conversation.history.extend_from_slice(item);
-        let kit = Rc::clone(&self.caller.kit);
-        let nonce = self.nonce();
-        let ask = *kit.plain_ask();
+        conversation.push(item);
         let route = if self.is_on_socket { Route::Websocket } else { Route::Responses };
-        // A new socket has no memory, so it gets all of the history.
-        let previous = self.caller.previous().filter(|_| self.caller.has_socket());
-        let input = if previous.is_some() { item } else { &conversation.history };
-        let mut request = self.prepare(route, &ask, input, conversation, previous.is_some());
-        request.fill(&Filling { nonce: &nonce, thread: &conversation.thread, previous: previous.as_ref() });
-        let sent = self.caller.begin(intended);
-        let deadline = sent + kit.timeout();
-        let mut reply = if self.is_on_socket {
-            self.caller.turn(&request.bytes, conversation.thread, nonce, deadline).await
-        } else {
-            self.send(route, request, nonce, deadline).await
-        };
-        Self::check_owner(conversation, &mut reply);
-        if conversation.turn_state.is_none() {
-            conversation.turn_state = reply.turn_state.take();
-        }
-        let is_ok = reply.outcome == Outcome::Ok;
-        self.caller.finish(route, intended, sent, reply);
+        let is_ok = self.ask(conversation, route, false, item, intended).await.is_some();
         if is_ok {
-            let said = message("assistant", self.number, self.requests, 64);
-            conversation.history.push(b',');
-            conversation.history.extend_from_slice(&said);
+            conversation.push(&message("assistant", self.number, self.requests, 64));
         }
         is_ok
     }
 
     /// Has the history shortened to one sealed item.
     async fn compact(&mut self, conversation: &mut Conversation, intended: u64) -> bool {
-        let kit = Rc::clone(&self.caller.kit);
-        let nonce = self.nonce();
-        let ask = *kit.plain_ask();
-        let mut request = self.prepare(Route::Compact, &ask, &conversation.history, conversation, false);
-        request.fill(&Filling { nonce: &nonce, thread: &conversation.thread, previous: None });
-        let sent = self.caller.begin(intended);
-        let mut reply = self.send(Route::Compact, request, nonce, sent + kit.timeout()).await;
-        Self::check_owner(conversation, &mut reply);
-        let (outcome, account) = (reply.outcome, reply.account);
-        self.caller.finish(Route::Compact, intended, sent, reply);
-        let (Outcome::Ok, Some(account)) = (outcome, account) else { return false };
+        let route = match (self.compacts_by_call, self.is_on_socket) {
+            (true, _) => Route::Compact,
+            (false, true) => Route::Websocket,
+            (false, false) => Route::Responses,
+        };
+        if !self.compacts_by_call {
+            conversation.push(TRIGGER);
+        }
+        let Some((nonce, account)) = self.ask(conversation, route, true, TRIGGER, intended).await else {
+            return false;
+        };
         // The reply was right to the last byte, so what it said is known.
         let (nonce, account) = (String::from_utf8_lossy(&nonce), String::from_utf8_lossy(&account));
         let sealed = format!(
             r#"{{"type":"compaction","id":"cmp_{nonce}","encrypted_content":"sealed_{nonce}_{account}_{}"}}"#,
-            mock_upstream::content::letters(0, kit.traffic.bytes)
+            mock_upstream::content::letters(0, self.caller.kit.traffic.bytes)
         );
         conversation.history = sealed.into_bytes();
+        conversation.window += 1;
         self.caller.forget_previous();
         true
     }
 
-    fn prepare(
-        &self,
+    /// Sends a request whose input ends with this item, and records its end. Gives what the ids of its reply are made
+    /// of, if that was right: the nonce, and the account that answered.
+    async fn ask(
+        &mut self,
+        conversation: &mut Conversation,
         route: Route,
-        ask: &Ask,
-        input: &[u8],
-        conversation: &Conversation,
-        has_previous: bool,
-    ) -> Prepared {
-        let traffic = &self.caller.kit.traffic;
+        is_compaction: bool,
+        item: &[u8],
+        intended: u64,
+    ) -> Option<([u8; NONCE], [u8; ACCOUNT])> {
+        let kit = Rc::clone(&self.caller.kit);
+        let nonce = self.nonce();
+        let ask = if is_compaction { kit.compaction_ask() } else { *kit.plain_ask() };
+        // A new socket has no memory, so it gets all of the history.
+        let previous = self.caller.previous().filter(|_| route == Route::Websocket);
+        let input = if previous.is_some() { item } else { &conversation.history };
         let content = Content {
-            ask,
+            ask: &ask,
             input,
             size: 0,
-            has_previous,
-            compressed: traffic.compressed && route == Route::Responses,
+            has_previous: previous.is_some(),
+            compressed: kit.traffic.compressed && route == Route::Responses,
             turn_state: conversation.turn_state.as_deref(),
+            is_compaction,
+            window: conversation.window,
         };
-        Prepared::new(&self.caller.shared.plan().target, route, &content)
+        let mut request = Prepared::new(&self.caller.shared.plan().target, route, &content);
+        request.fill(&Filling { nonce: &nonce, thread: &conversation.thread, previous: previous.as_ref() });
+        let sent = self.caller.begin(intended);
+        let deadline = sent + kit.timeout();
+        let wanted = Wanted { route, nonce, deadline, keeps_state: true, is_compaction };
+        let mut reply = match route {
+            Route::Websocket => self.caller.turn(&request.bytes, conversation.thread, &wanted).await,
+            Route::Responses | Route::Compact => self.send(request, &wanted).await,
+        };
+        Self::check_owner(conversation, &mut reply);
+        if conversation.turn_state.is_none() {
+            conversation.turn_state = reply.turn_state.take();
+        }
+        let told = reply.account.filter(|_| reply.outcome == Outcome::Ok);
+        self.caller.finish(route, intended, sent, reply);
+        told.map(|account| (nonce, account))
     }
 
-    async fn send(&mut self, route: Route, request: Prepared, nonce: [u8; NONCE], deadline: u64) -> Reply {
+    async fn send(&mut self, request: Prepared, wanted: &Wanted) -> Reply {
         let bytes = match request.compressed() {
             None => request.bytes,
             Some(Ok(bytes)) => bytes,
@@ -209,8 +226,7 @@ impl Agent {
                 return Reply::none(Outcome::Connect, Some(format!("compress a body: {error}")), now());
             }
         };
-        let start = |connection: &mut Connection| connection.start(&bytes);
-        self.caller.exchange(route, nonce, deadline, true, start).await
+        self.caller.exchange(wanted, |connection: &mut Connection| connection.start(&bytes)).await
     }
 
     /// A conversation's first answer says whose it is; all others must be the same account's.

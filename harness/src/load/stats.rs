@@ -208,6 +208,8 @@ pub(crate) fn merge_cells(threads: Vec<Vec<Cell>>) -> Vec<Cell> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn ended(outcome: Outcome, intended: u64, sent: u64, end: u64) -> Ended {
@@ -227,6 +229,36 @@ mod tests {
             events,
             bytes,
             text,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn percentiles_are_those_of_the_sorted_times(
+            times in prop::collection::vec((0_u64..4_000_000, 0_u64..90_000_000), 1..400), threads in 1_usize..4,
+        ) {
+            // Meant to be sent at a time, sent later, over later still: microseconds.
+            let mut recorders: Vec<Recorder> = (0..threads).map(|_| Recorder::new(0, 1.0, 1)).collect();
+            let (mut responses, mut services) = (Vec::new(), Vec::new());
+            for (at, (late, took)) in times.iter().enumerate() {
+                let (intended, sent) = (1_000_000_000, 1_000_000_000 + late * 1_000);
+                recorders[at % threads].sent(0, intended, sent);
+                recorders[at % threads].ended(ended(Outcome::Ok, intended, sent, sent + took * 1_000));
+                responses.push(late + took);
+                services.push(*took);
+            }
+            let cells = merge_cells(recorders.into_iter().map(Recorder::into_cells).collect());
+            prop_assert_eq!(cells.len(), 1);
+            for (sorted, told) in [(&mut responses, &cells[0].response), (&mut services, &cells[0].service)] {
+                sorted.sort_unstable();
+                for quantile in [0.0, 0.5, 0.9, 0.95, 0.99, 0.999, 1.0] {
+                    // The least time that this share of all is not above.
+                    let rank = ((quantile * sorted.len() as f64).ceil() as usize).max(1);
+                    let right = sorted[rank - 1] as f64 / 1e3;
+                    let told = told.millis(quantile).unwrap();
+                    prop_assert!((told - right).abs() <= right / 1e3 + 1e-9, "{quantile}: {told}, not {right}");
+                }
+            }
         }
     }
 

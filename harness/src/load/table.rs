@@ -34,8 +34,10 @@ pub fn render(run: &Run) -> String {
                 }
             }
         }
-        if stage.unsent > 0 {
-            let _ = writeln!(text, "{:<18}{:<11}{:>9} never sent", clip(&stage.name, 17), "", stage.unsent);
+        for (number, what) in [(stage.unsent, "never sent"), (stage.unfinished, "in flight at the end")] {
+            if number > 0 {
+                let _ = writeln!(text, "{:<18}{:<11}{number:>9} {what}", clip(&stage.name, 17), "");
+            }
         }
     }
     text.push('\n');
@@ -231,6 +233,7 @@ mod tests {
             rate: Some(50.0),
             concurrency: 8,
             unsent,
+            unfinished: unsent / 4,
             peak: 9,
         };
         let mut cells = Vec::new();

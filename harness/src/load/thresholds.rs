@@ -23,7 +23,11 @@ pub fn judge(run: &Run, limits: &Limits, judges_growth: bool) -> Vec<Gate> {
         gates.push(gate("admission pressure rate", None, value, limit, ""));
     }
     if judges_growth {
-        gates.extend(run.processes.iter().filter(|process| process.name != "mock").flat_map(growth));
+        let mut watched = run.processes.iter().filter(|process| process.name != "mock").peekable();
+        if watched.peek().is_none() && run.target != "mock" {
+            gates.push(gate(&format!("growth of {}, at least", run.target), None, None, 0.0, ""));
+        }
+        gates.extend(watched.flat_map(growth));
     }
     gates
 }
@@ -84,8 +88,17 @@ fn gate(name: &str, stage: Option<&String>, value: Option<f64>, limit: f64, unit
 
 #[cfg(test)]
 mod tests {
+    use super::super::page::example;
     use super::super::result::Growth;
     use super::*;
+
+    #[test]
+    fn a_soak_that_saw_no_process_has_not_shown_that_nothing_grows() {
+        let run = |target: &str| Run { target: target.into(), processes: Vec::new(), ..example() };
+        let gates = judge(&run("target"), &Limits::default(), true);
+        assert_eq!(gates.iter().map(|gate| (gate.value, gate.passed)).collect::<Vec<_>>(), [(None, false)]);
+        assert_eq!(judge(&run("mock"), &Limits::default(), true), []);
+    }
 
     #[test]
     fn what_was_not_shown_is_not_kept() {

@@ -40,6 +40,8 @@ pub(crate) struct Socket {
 struct Message {
     opcode: Option<Opcode>,
     is_final: bool,
+    /// Events that had come before it.
+    events: usize,
     /// The payload of a control frame.
     control: Vec<u8>,
     /// Pings to answer.
@@ -140,6 +142,12 @@ impl Socket {
                 })
             });
             let read = read.await;
+            for payload in std::mem::take(&mut state.pongs) {
+                self.frame(Opcode::Pong, &payload);
+                // If the connection is lost, the next read says so.
+                let _ = self.connection.start(&self.scratch);
+                let _ = self.connection.flush(expected.deadline).await;
+            }
             reply.received = check.received();
             reply.account = check.account();
             reply.bytes = check.bytes();
@@ -162,12 +170,6 @@ impl Socket {
                     return reply;
                 }
                 Err(lost) => return ended(reply, end_of(&lost, &check, expected.template)),
-            }
-            for payload in std::mem::take(&mut state.pongs) {
-                self.frame(Opcode::Pong, &payload);
-                // If the connection is lost, the next read says so.
-                let _ = self.connection.start(&self.scratch);
-                let _ = self.connection.flush(expected.deadline).await;
             }
             if !expected.pause.is_zero() {
                 tokio::time::sleep(expected.pause).await;
@@ -245,13 +247,18 @@ impl Message {
                     if !(ends_frame && self.is_final) {
                         continue;
                     }
-                    let is_over = check.is_whole(expected.template) || check.is_diverged();
-                    if !is_over && !check.is_between_events(expected.template) {
-                        return violation("a message ends within an event");
-                    }
-                    if is_over {
+                    if check.is_diverged() {
                         self.has_more = !rest.is_empty();
-                        if self.has_more && !check.is_diverged() {
+                        return ControlFlow::Break(Ok(()));
+                    }
+                    // A client reads each message as one text of JSON.
+                    let is_one = check.events() == self.events + 1;
+                    if !(is_one && check.is_between_events(expected.template)) {
+                        return violation("a message that is not one event");
+                    }
+                    self.events = check.events();
+                    if check.is_whole(expected.template) {
+                        if !rest.is_empty() {
                             return violation("frames behind the last event");
                         }
                         return ControlFlow::Break(Ok(()));
@@ -278,8 +285,76 @@ fn accept(key: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use mock_upstream::content::{NONCE, TIME, Template, Values, account_field, time_field};
+
+    use super::*;
+    use crate::load::plan::Traffic;
+
+    const NONE: [u8; NONCE] = [b'0'; NONCE];
+
+    /// What is said of a reply whose events come in messages of these frames: each is the numbers of the events in
+    /// it, the part of them, and whether it ends its message.
+    fn told(template: &Template, frames: &[Vec<u8>]) -> ControlFlow<End> {
+        let expected = Expected {
+            template,
+            nonce: NONE,
+            deadline: 0,
+            pause: Duration::ZERO,
+            room: 1,
+            keeps_state: false,
+        };
+        let (mut state, mut check, mut decoder) =
+            (Message::default(), Check::new(NONE), FrameDecoder::default());
+        for frame in frames {
+            let told = state.take(&mut decoder, frame, &expected, &mut check, &mut |_, _| {});
+            if told.is_break() {
+                return told;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn frame(opcode: Opcode, is_final: bool, payload: &[u8]) -> Vec<u8> {
+        let mut frame = Vec::new();
+        FrameHeader { is_final, opcode, mask: None, length: payload.len() as u64 }.encode(&mut frame);
+        frame.extend_from_slice(payload);
+        frame
+    }
+
+    #[test]
+    fn every_message_is_one_event_however_it_is_fragmented() {
+        let template = Template::messages(Traffic { events: 1, bytes: 9, ..Traffic::default() }.shape());
+        let values = Values { nonce: NONE, account: account_field(b"one"), received: [b'1'; TIME] };
+        let events: Vec<Vec<u8>> = (0..3)
+            .map(|event| {
+                let mut out = Vec::new();
+                template.render(event, event + 1, &values, &time_field(7), &mut out);
+                out
+            })
+            .collect();
+        let text = |payload: &[u8]| frame(Opcode::Text, true, payload);
+        let [one, two, three] = [0, 1, 2].map(|event| text(&events[event]));
+        let good = |frames: &[Vec<u8>]| matches!(told(&template, frames), ControlFlow::Break(Ok(())));
+        assert!(good(&[one.clone(), two.clone(), three.clone()]));
+        let begin = frame(Opcode::Text, false, &events[1][..5]);
+        let ping = frame(Opcode::Ping, true, b"?");
+        let end = frame(Opcode::Continuation, true, &events[1][5..]);
+        assert!(good(&[one.clone(), begin.clone(), ping, end, three.clone()]));
+        let violates = |frames: &[Vec<u8>]| {
+            matches!(told(&template, frames), ControlFlow::Break(Err((Outcome::ProtocolViolation, _))))
+        };
+        assert!(violates(&[one.clone(), text(&[&events[1][..], &events[2]].concat())]));
+        assert!(violates(&[text(&events.concat())]));
+        assert!(violates(&[one.clone(), text(b"")]));
+        assert!(violates(&[one.clone(), text(&events[1][..5]), text(&events[1][5..])]));
+        assert!(violates(&[one.clone(), begin, text(&events[1][5..])]));
+        assert!(violates(&[one, two, [three.clone(), three].concat()]));
+    }
+
     #[test]
     fn the_key_of_the_standard_is_accepted_as_it_says() {
-        assert_eq!(super::accept("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(accept("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 }

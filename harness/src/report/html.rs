@@ -153,19 +153,26 @@ fn text(text: &str) -> String {
     let mut html = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {
-            '&' => html.push_str("&amp;"),
-            '<' => html.push_str("&lt;"),
-            '>' => html.push_str("&gt;"),
-            '"' => html.push_str("&quot;"),
-            '\'' => html.push_str("&#39;"),
             '\n' => html.push_str("<span class=\"control\">\\n</span>\n"),
             '\r' => html.push_str("<span class=\"control\">\\r</span>"),
             '\t' => html.push_str("<span class=\"control\">\\t</span>"),
             letter if letter.is_control() => {
                 let _ = write!(html, "<span class=\"control\">\\u{{{:x}}}</span>", u32::from(letter));
             }
-            letter => html.push(letter),
+            letter => push_escaped(letter, &mut html),
         }
     }
     html
+}
+
+/// Appends a character as it is written in HTML and in XML, between quotation marks too.
+pub(crate) fn push_escaped(letter: char, out: &mut String) {
+    match letter {
+        '&' => out.push_str("&amp;"),
+        '<' => out.push_str("&lt;"),
+        '>' => out.push_str("&gt;"),
+        '"' => out.push_str("&quot;"),
+        '\'' => out.push_str("&#39;"),
+        letter => out.push(letter),
+    }
 }

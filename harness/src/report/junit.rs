@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::html::push_escaped;
 use super::{Problem, Report, Severity};
 
 /// Renders a report as JUnit XML.
@@ -79,17 +80,13 @@ fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
             '\n' => escaped.push_str("&#10;"),
             '\r' => escaped.push_str("&#13;"),
             '\t' => escaped.push_str("&#9;"),
             letter if letter.is_control() || matches!(letter, '\u{fffe}' | '\u{ffff}') => {
                 escaped.push('\u{fffd}');
             }
-            letter => escaped.push(letter),
+            letter => push_escaped(letter, &mut escaped),
         }
     }
     escaped

@@ -2,14 +2,18 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use harness::load::driver::{self, Measured};
 use harness::load::plan::{Habits, Pace, Plan, Stage, Target, Traffic};
 use harness::load::result::{Cell, Outcome, Route};
+use harness::load::rig;
 use mock_upstream::bulk::{Bulk, BulkConfig};
 use mock_upstream::{Account, Script};
+use nix::sys::signal::Signal;
 
 /// A bulk mock with one account, and the target that it is.
 fn mock() -> (Bulk, Target) {
@@ -130,7 +134,7 @@ fn an_open_stage_keeps_its_rate_and_its_successor_its_time() {
 
 #[test]
 fn agents_have_conversations() {
-    let (_mock, target) = mock();
+    let (mock, target) = mock();
     let habits = Habits {
         turns: 5,
         tool_rounds: 1.0,
@@ -138,13 +142,41 @@ fn agents_have_conversations() {
         think_spread: 0.5,
         tool_seconds: 0.001,
         compact_every: 2,
+        unary_compact_share: 0.5,
         turn_bytes: 300,
         websocket_share: 0.5,
     };
-    let measured = drive(&target, vec![stage(Pace::Sessions { seconds: 0.6, habits }, 6, small())]);
+    let measured = drive(&target, vec![stage(Pace::Sessions { seconds: 0.6, habits }, 12, small())]);
     let routes: Vec<Route> = measured.cells.iter().map(|cell| cell.route).collect();
     assert_eq!(routes, [Route::Responses, Route::Compact, Route::Websocket], "{:?}", measured.examples);
     assert!(measured.cells.iter().all(|cell| cell.outcome == Outcome::Ok), "{:?}", measured.examples);
+    // Old clients compact by a call of its own, new ones within the ordinary route.
+    let counts = mock.metrics().all;
+    assert!(counts.compactions > 0 && counts.unary > 0, "{counts:?}");
+}
+
+#[test]
+fn agents_compact_on_whatever_they_are_on() {
+    for websocket_share in [0.0, 1.0] {
+        let (mock, target) = mock();
+        let habits = Habits {
+            turns: 20,
+            tool_rounds: 0.0,
+            think_seconds: 0.002,
+            think_spread: 0.1,
+            tool_seconds: 0.001,
+            compact_every: 1,
+            unary_compact_share: 0.0,
+            turn_bytes: 100,
+            websocket_share,
+        };
+        let measured = drive(&target, vec![stage(Pace::Sessions { seconds: 0.3, habits }, 3, small())]);
+        assert!(measured.cells.iter().all(|cell| cell.outcome == Outcome::Ok), "{:?}", measured.examples);
+        let counts = mock.metrics().all;
+        let turns = if websocket_share > 0.0 { counts.messages } else { counts.streams };
+        assert!(counts.compactions > 5 && turns > counts.compactions, "{counts:?}");
+        assert_eq!(counts.unary, 0);
+    }
 }
 
 #[test]
@@ -190,6 +222,77 @@ fn what_is_no_reply_of_the_mock_is_judged_by_its_form() {
     for (answer, outcome) in cases {
         let measured = drive(&server(answer), vec![closed(2, 1, small())]);
         assert_eq!(count(&measured, outcome), 2, "{outcome:?}: {:?}", measured.examples);
+    }
+}
+
+#[test]
+fn no_thread_is_without_a_caller() {
+    let (_mock, target) = mock();
+    let scenario = "test".to_owned();
+    let pace = Pace::Open { from: 100.0, to: 100.0, seconds: 0.3, poisson: false };
+    let stages = vec![stage(pace, 1, small())];
+    let plan = Plan { scenario, seed: 1, threads: 3, target, stages, max_bytes: 1 << 30, tick_seconds: 0.1 };
+    let measured = driver::run(&plan, |now| (now.seconds > 10.0).then(|| "it hangs".to_owned())).unwrap();
+    assert_eq!((measured.cut_short.as_deref(), count(&measured, Outcome::Ok)), (None, 30));
+}
+
+#[test]
+fn what_is_in_flight_when_a_run_is_cut_short_is_told() {
+    let (_mock, target) = mock();
+    let scenario = "test".to_owned();
+    let slow = Traffic { first_byte: 20.0, timeout: 30.0, ..small() };
+    let stages = vec![closed(100, 4, slow)];
+    let plan = Plan { scenario, seed: 1, threads: 1, target, stages, max_bytes: 1 << 30, tick_seconds: 0.1 };
+    let measured = driver::run(&plan, |now| (now.sent == 4).then(|| "interrupted".to_owned())).unwrap();
+    assert_eq!((measured.stages[0].unfinished, measured.cells.len()), (4, 0));
+}
+
+/// The driver as a program of its own.
+fn program() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_load-driver"))
+}
+
+#[test]
+fn the_driver_as_a_program_leaves_the_same_result() {
+    let (_mock, target) = mock();
+    let scenario = "test".to_owned();
+    let stages = vec![closed(50, 4, small())];
+    let plan = Plan { scenario, seed: 1, threads: 2, target, stages, max_bytes: 1 << 30, tick_seconds: 0.1 };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let measured = runtime.block_on(rig::drive(program(), &plan, |_| None)).unwrap();
+    assert_eq!((count(&measured, Outcome::Ok), measured.cut_short), (50, None));
+    assert_eq!(measured.driver.requests, 50);
+}
+
+#[test]
+fn the_driver_as_a_program_ends_on_a_signal_and_leaves_what_it_has() {
+    let (_mock, target) = mock();
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let place = tempfile::tempdir().unwrap();
+        let pace = Pace::Open { from: 50.0, to: 50.0, seconds: 60.0, poisson: false };
+        let (scenario, target) = ("test".to_owned(), target.clone());
+        let stages = vec![stage(pace, 4, small())];
+        let plan =
+            Plan { scenario, seed: 1, threads: 1, target, stages, max_bytes: 1 << 30, tick_seconds: 1.0 };
+        let [of_plan, progress, result] = ["plan", "progress", "result"].map(|name| place.path().join(name));
+        std::fs::write(&of_plan, serde_json::to_vec(&plan).unwrap()).unwrap();
+        let mut driver = Command::new(program()).args([&of_plan, &progress, &result]).spawn().unwrap();
+        let begun = Instant::now();
+        let has_begun = || {
+            let progress = std::fs::read(&progress).ok();
+            let progress = progress.and_then(|bytes| serde_json::from_slice::<driver::Progress>(&bytes).ok());
+            progress.is_some_and(|progress| progress.ok > 0)
+        };
+        while !has_begun() {
+            assert!(begun.elapsed() < Duration::from_secs(20));
+            thread::yield_now();
+        }
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(driver.id()).unwrap());
+        nix::sys::signal::kill(pid, signal).unwrap();
+        assert!(driver.wait().unwrap().success());
+        let measured: Measured = serde_json::from_slice(&std::fs::read(&result).unwrap()).unwrap();
+        assert_eq!(measured.cut_short.as_deref(), Some("interrupted"));
+        assert!(count(&measured, Outcome::Ok) > 0 && measured.stages[0].unsent > 2_000);
     }
 }
 

@@ -34,7 +34,8 @@ const READ: usize = 256 * 1024;
 /// The most that is read ahead while a reply is sent.
 const READ_AHEAD: usize = 64 * 1024;
 
-/// How much of a body may come before it says what is asked for.
+/// How much of a body is looked at: it says in there what is asked for, and what it says there of other accounts
+/// is noticed.
 const MAX_SEARCH: usize = 64 * 1024;
 
 /// The longest compressed body; nothing is said of it before it is there.
@@ -293,9 +294,6 @@ fn model(shared: &Shared, head: &Head<'_>, bytes: &[u8]) -> Option<(usize, Next)
     if head.is_zstd && head.body > MAX_COMPRESSED {
         return refused(Refused::NoAsk);
     }
-    if head.is_zstd && left > 0 {
-        return None;
-    }
     let known = match known::find(shared, head) {
         Ok(known) => known,
         Err(why) => return refused(Refused::Unauthorized(why)),
@@ -303,12 +301,13 @@ fn model(shared: &Shared, head: &Head<'_>, bytes: &[u8]) -> Option<(usize, Next)
     if head.call == Call::Upgrade {
         return Some((used, Next::Upgrade(known, websocket::accept(head.key))));
     }
+    // What is another account's may stand anywhere in the input.
+    if left > 0 && (head.is_zstd || have < MAX_SEARCH) {
+        return None;
+    }
     let text = if head.is_zstd { unpacked(&rest[..have]).into() } else { Cow::Borrowed(&rest[..have]) };
     let text = &text[..text.len().min(MAX_SEARCH)];
-    let Some(ask) = Ask::find(text) else {
-        let may_come = left > 0 && have < MAX_SEARCH;
-        return if may_come { None } else { refused(Refused::NoAsk) };
-    };
+    let Some(ask) = Ask::find(text) else { return refused(Refused::NoAsk) };
     if let Some(what) = known.misplaced_state(head.turn_state).or_else(|| known.misplaced(text)) {
         count(&known.counts.misplaced);
         return refused(Refused::Misplaced(what));

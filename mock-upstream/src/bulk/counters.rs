@@ -28,6 +28,7 @@ pub(super) struct Account {
     pub(super) unary: AtomicU64,
     pub(super) streams: AtomicU64,
     pub(super) messages: AtomicU64,
+    pub(super) compactions: AtomicU64,
     pub(super) events: AtomicU64,
     pub(super) bytes_sent: AtomicU64,
     pub(super) faults: AtomicU64,
@@ -69,6 +70,8 @@ pub struct AccountCounts {
     pub streams: u64,
     /// Turns on WebSockets.
     pub messages: u64,
+    /// Those of the turns on either that were compactions; unary ones are not among them.
+    pub compactions: u64,
     /// Events sent, on either.
     pub events: u64,
     /// Bytes sent, framing included.
@@ -124,6 +127,7 @@ impl Account {
             unary: load(&self.unary),
             streams: load(&self.streams),
             messages: load(&self.messages),
+            compactions: load(&self.compactions),
             events: load(&self.events),
             bytes_sent: load(&self.bytes_sent),
             faults: load(&self.faults),
@@ -138,6 +142,7 @@ impl AccountCounts {
         self.unary += other.unary;
         self.streams += other.streams;
         self.messages += other.messages;
+        self.compactions += other.compactions;
         self.events += other.events;
         self.bytes_sent += other.bytes_sent;
         self.faults += other.faults;

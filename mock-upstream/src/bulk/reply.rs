@@ -86,9 +86,10 @@ fn framed(plain: &Template, begin: fn(usize, &mut Vec<u8>), end: &[u8]) -> Templ
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::content::{LineEnd, NONCE, TIME, Values, account_field, time_field};
+    use crate::content::{Content, LineEnd, NONCE, TIME, Values, account_field, time_field};
 
-    const SHAPE: Shape = Shape { events: 5, bytes: 100, line_end: LineEnd::Lf, in_one_write: false };
+    const SHAPE: Shape =
+        Shape { events: 5, bytes: 100, line_end: LineEnd::Lf, in_one_write: false, content: Content::Answer };
 
     fn all(template: &Template) -> Vec<u8> {
         let nonce = [b'7'; NONCE];

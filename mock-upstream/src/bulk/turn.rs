@@ -11,7 +11,9 @@ use super::connection::{Wire, open_turn};
 use super::known::Known;
 use super::reply::{self, Framing};
 use crate::connection::Gone;
-use crate::content::{self, Ask, Fault, LineEnd, TURN_STATE_PREFIX, Template, Values, now, time_field};
+use crate::content::{
+    self, Ask, Content, Fault, LineEnd, TURN_STATE_PREFIX, Template, Values, now, time_field,
+};
 use crate::metrics::count;
 
 /// A model call that is to be answered.
@@ -284,6 +286,9 @@ pub(super) async fn events(
     let counts = &order.known.counts;
     counts.bytes_sent.fetch_add(sent as u64, Ordering::Relaxed);
     if order.reply != Reply::Unary {
+        if order.ask.shape.content == Content::Compaction {
+            count(&counts.compactions);
+        }
         counts.events.fetch_add(parts as u64, Ordering::Relaxed);
     }
     Ok(ending)

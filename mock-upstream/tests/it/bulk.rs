@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use mock_upstream::bulk::{Bulk, BulkConfig};
-use mock_upstream::content::{self, Ask, Fault, LineEnd, NONCE, Shape, Template, Values};
+use mock_upstream::content::{self, Ask, Content, Fault, LineEnd, NONCE, Shape, Template, Values};
 use mock_upstream::{Account, Script};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -13,7 +13,8 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::client::{CHATGPT, Client, LIMIT, as_account};
 
-pub(crate) const SHAPE: Shape = Shape { events: 20, bytes: 40, line_end: LineEnd::CrLf, in_one_write: false };
+pub(crate) const SHAPE: Shape =
+    Shape { events: 20, bytes: 40, line_end: LineEnd::CrLf, in_one_write: false, content: Content::Answer };
 const COMPACT: &str = "/backend-api/codex/responses/compact";
 
 pub(crate) fn bulk(script: Script) -> Bulk {
@@ -196,13 +197,37 @@ async fn what_belongs_to_another_account_is_refused_and_counted() {
         assert_eq!(client.request("POST", CHATGPT, &account("one"), body).await.status, 200);
         assert_eq!(client.request("POST", CHATGPT, &account("two"), body).await.status, 400);
     }
+    // It is noticed however the body comes.
+    let length = sealed.len();
+    let head = format!("POST {CHATGPT} HTTP/1.1\r\n{}Content-Length: {length}\r\n\r\n", account("two"));
+    for piece in [head.as_bytes(), &sealed].concat().chunks(97) {
+        client.send(piece).await;
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(client.response().await.status, 400);
     let plain = body(&ask(Fault::None));
     let same = client.request("POST", CHATGPT, &(account("one") + &state), &plain).await;
     assert_eq!(same.status, 200);
     let other = client.request("POST", CHATGPT, &(account("two") + &state), &plain).await;
     assert_eq!(other.status, 400);
-    assert_eq!(mock.metrics().accounts["two"].misplaced, 3);
+    assert_eq!(mock.metrics().accounts["two"].misplaced, 4);
     assert_eq!(mock.metrics().accounts["one"].misplaced, 0);
+}
+
+#[tokio::test]
+async fn a_compaction_on_the_ordinary_route_is_one_sealed_item() {
+    let mock = bulk(Script::default());
+    let mut client = Client::connect(mock.address()).await;
+    for in_one_write in [false, true] {
+        let shape = Shape { in_one_write, content: Content::Compaction, ..SHAPE };
+        let body = body(&Ask::new(shape, [b'a'; NONCE]));
+        let reply = client.request("POST", CHATGPT, "ChatGPT-Account-Id: someone\r\n", &body).await;
+        assert_eq!(reply.body, expected(&Template::sse(shape), b"someone", &reply.body));
+        let events = reply.events();
+        assert_eq!((events.len(), &events[1]["item"]["type"]), (3, &json!("compaction")));
+    }
+    let counts = mock.metrics().all;
+    assert_eq!((counts.streams, counts.compactions, counts.events), (2, 2, 6));
 }
 
 #[tokio::test]

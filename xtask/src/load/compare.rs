@@ -10,9 +10,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use harness::load::compare::{Comparison, Turn, Workload, workloads};
 use harness::load::driver;
+use harness::load::machine;
 use harness::load::plan::{Plan, Target};
 use harness::load::resources::{self, Process};
-use harness::load::{machine, rig};
+use harness::load::rig::{self, Started};
 use harness::process::{Program, Running};
 
 use super::{Programs, stop_on_signals};
@@ -25,7 +26,11 @@ use crate::terminal;
 pub(crate) struct Args {
     /// Compare what requests cost: no proxy, our proxy, and each --target, in alternating rounds. The bulk mock is
     /// started, and so is our proxy; what a --target names must forward to --upstream-listen.
-    #[arg(long, conflicts_with_all = ["scenario", "start_mock", "save", "html", "hdr"])]
+    #[arg(long, conflicts_with_all = [
+        "scenario", "start_mock", "save", "html", "hdr", "runtime_log_dir", "threads", "requests", "duration",
+        "concurrency", "rate", "route", "compact_every", "client_read_delay_ms", "request_timeout_ms",
+        "max_error_rate", "max_ttft_p95_ms", "max_admission_pressure_rate",
+    ])]
     compare: bool,
     /// With --compare: start nginx as another target, one worker without buffering.
     #[arg(long, requires = "compare")]
@@ -137,17 +142,15 @@ async fn perform(
     if !others.is_empty() && args.compare.upstream_listen.port() == 0 {
         bail!("say with --upstream-listen where {} forwards to", others[0].name);
     }
+    let known = others.iter().map(|target| target.name.as_str()).chain(args.compare.nginx.then_some("nginx"));
+    let known: Vec<&str> = known.collect();
+    if let Some((name, _)) = args.compare.pids.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+        bail!("--pid names {name}, and the targets are {}", known.join(", "));
+    }
     let accounts = usize::from(args.profiles);
-    let mock = rig::start_mock_at(&programs.mock, accounts, 1, args.compare.upstream_listen)
-        .await
-        .context("failed to start the mock")?;
-    let proxy = rig::start_proxy(&programs.proxy, &mock.base_url, accounts, None, &args.settings)
-        .await
-        .context("failed to start the proxy")?;
-    let nginx = match args.compare.nginx {
-        true => Some(Nginx::start(&mock.base_url).await.context("failed to start nginx")?),
-        false => None,
-    };
+    let starting = start(args, programs, accounts);
+    let Some(started) = super::unless_stopped(stop, starting).await else { return Ok(interrupted()) };
+    let (mock, proxy, nginx) = started?;
     let alone = rig::mock_target("none", &mock).map_err(|problem| anyhow!(problem))?;
     let ours = Target::of_url("prodex", &proxy.base_url).map_err(|problem| anyhow!(problem))?;
     let mut contenders = vec![
@@ -161,7 +164,7 @@ async fn perform(
     let mut comparisons = Vec::new();
     for workload in chosen {
         let Some(comparison) = compare(args, workload, &contenders, programs, stop).await? else {
-            return Ok(Exit::Interrupted);
+            return Ok(interrupted());
         };
         if !args.json {
             terminal::result(&comparison.table(base))?;
@@ -173,6 +176,30 @@ async fn perform(
     proxy.stop().await?;
     mock.stop().await?;
     Ok(if comparisons.iter().all(Comparison::passed) { Exit::Good } else { Exit::Findings })
+}
+
+fn interrupted() -> Exit {
+    terminal::progress("compare: interrupted; a workload that was not driven to its end is not told of");
+    Exit::Interrupted
+}
+
+/// Starts what is ours to start.
+async fn start(
+    args: &super::Args,
+    programs: &Programs,
+    accounts: usize,
+) -> Result<(Started, Started, Option<Nginx>)> {
+    let mock = rig::start_mock_at(&programs.mock, accounts, 1, args.compare.upstream_listen)
+        .await
+        .context("failed to start the mock")?;
+    let proxy = rig::start_proxy(&programs.proxy, &mock.base_url, accounts, None, &args.settings)
+        .await
+        .context("failed to start the proxy")?;
+    let nginx = match args.compare.nginx {
+        true => Some(Nginx::start(&mock.base_url).await.context("failed to start nginx")?),
+        false => None,
+    };
+    Ok((mock, proxy, nginx))
 }
 
 fn contender(args: &super::Args, target: Target) -> Result<Contender> {
@@ -216,7 +243,8 @@ async fn compare(
         let mut turns = vec![Turn::default(); contenders.len()];
         for at in Comparison::order(contenders.len(), round) {
             let contender = &contenders[at];
-            let plan = workload.plan(&contender.target, args.compare.scale, args.seed + round as u64);
+            let plan =
+                workload.plan(&contender.target, args.compare.scale, args.seed.wrapping_add(round as u64));
             let before = contender.cpu()?;
             let measured = drive(programs, &plan, stop).await?;
             let after = contender.cpu()?;
@@ -235,7 +263,12 @@ async fn compare(
     Ok(Some(Comparison { workload, about, targets, rounds }))
 }
 
-async fn drive(programs: &Programs, plan: &Plan, stop: &Arc<AtomicBool>) -> Result<driver::Measured> {
+/// Drives one plan, quietly.
+pub(super) async fn drive(
+    programs: &Programs,
+    plan: &Plan,
+    stop: &Arc<AtomicBool>,
+) -> Result<driver::Measured> {
     let wish = || stop.load(Ordering::Relaxed).then(|| "interrupted".to_owned());
     match &programs.driver {
         Some(program) => rig::drive(program, plan, |_| wish()).await.context("failed to drive"),

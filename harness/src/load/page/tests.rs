@@ -65,7 +65,17 @@ pub(crate) fn example() -> Run {
 
 fn stage(name: &str, from: f64, to: f64, rate: f64) -> Stage {
     let executor = "constant-rate".into();
-    Stage { name: name.into(), executor, from, to, rate: Some(rate), concurrency: 512, unsent: 0, peak: 96 }
+    Stage {
+        name: name.into(),
+        executor,
+        from,
+        to,
+        rate: Some(rate),
+        concurrency: 512,
+        unsent: 0,
+        unfinished: 0,
+        peak: 96,
+    }
 }
 
 fn gate(name: &str, value: f64, limit: f64, unit: &str, passed: bool) -> Gate {

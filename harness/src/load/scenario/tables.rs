@@ -89,6 +89,7 @@ struct StageTable {
     think_spread: Option<Spanned<f64>>,
     tool_time: Option<Spanned<String>>,
     compact_turns: Option<Spanned<u64>>,
+    unary_compact_share: Option<Spanned<f64>>,
     turn_bytes: Option<Spanned<u64>>,
     websocket_share: Option<Spanned<f64>>,
     #[serde(default)]
@@ -99,7 +100,7 @@ impl File {
     /// The scenario that it describes.
     pub(super) fn scenario(self, name: &str) -> Result<Scenario, Problem> {
         let limits = Limits {
-            error_rate: self.limits.max_error_rate.map(|rate| number(&rate, 0.0, 1.0)).transpose()?,
+            error_rate: Some(self.limits.max_error_rate.map_or(Ok(0.0), |rate| number(&rate, 0.0, 1.0))?),
             ttft_p95_ms: self
                 .limits
                 .max_ttft_p95
@@ -112,7 +113,7 @@ impl File {
                 .transpose()?,
         };
         let base = self.traffic.over(Traffic::default())?;
-        let mut stages = Vec::new();
+        let mut stages: Vec<Stage> = Vec::new();
         let mut judges_growth = false;
         if self.stage.as_ref().is_empty() {
             return Err(Problem::new(&self.stage.span(), "a scenario has at least one stage"));
@@ -120,14 +121,13 @@ impl File {
         for table in self.stage.as_ref() {
             let (span, table) = (table.span(), table.as_ref());
             judges_growth |= table.executor.as_ref() == "soak";
-            stages.extend(table.stages(&span, &base)?);
-        }
-        for (at, stage) in stages.iter().enumerate() {
-            if stages[..at].iter().any(|other: &Stage| other.name == stage.name) {
-                return Err(Problem::new(
-                    &self.stage.span(),
-                    format!("two stages are called {}", stage.name),
-                ));
+            for stage in table.stages(&span, &base)? {
+                if stages.iter().any(|other| other.name == stage.name) {
+                    let text = format!("two stages are called {}", stage.name);
+                    return Err(Problem::new(&table.name.span(), text));
+                }
+                super::refuse_too_many(&stage).map_err(|text| Problem::new(&span, text))?;
+                stages.push(stage);
             }
         }
         Ok(Scenario { name: name.to_owned(), about: self.about, limits, stages, judges_growth })
@@ -139,7 +139,7 @@ impl StageTable {
     fn stages(&self, span: &Range<usize>, base: &Traffic) -> Result<Vec<Stage>, Problem> {
         let name = self.name.as_ref().clone();
         if name.is_empty() || name.len() > 24 || name.contains(char::is_control) {
-            return Err(Problem::new(&self.name.span(), "a stage's name has 1 to 24 characters"));
+            return Err(Problem::new(&self.name.span(), "a name has 1 to 24 characters"));
         }
         let executor = self.executor.as_ref().as_str();
         self.only_known(executor)?;
@@ -160,7 +160,7 @@ impl StageTable {
             let value = value.as_ref().ok_or_else(|| missing(key))?;
             let length = duration(value)?;
             if length.is_zero() || length > plan::MAX_DURATION {
-                return Err(Problem::new(&value.span(), format!("`{key}` is between 1ms and 24h")));
+                return Err(Problem::new(&value.span(), "a stage takes between 1us and 24h"));
             }
             Ok(length.as_secs_f64())
         };
@@ -171,7 +171,7 @@ impl StageTable {
             match self.arrivals.as_ref().map(|arrivals| (arrivals.span(), arrivals.as_ref().as_str())) {
                 None | Some((_, "random")) => true,
                 Some((_, "even")) => false,
-                Some((span, _)) => return Err(Problem::new(&span, "`arrivals` is `random` or `even`")),
+                Some((span, _)) => return Err(Problem::new(&span, "arrivals are random or even")),
             };
         let open = |from, to, seconds| Pace::Open { from, to, seconds, poisson };
         let closed = || -> Result<Pace, Problem> {
@@ -224,9 +224,7 @@ impl StageTable {
                 let share = |value: &Option<Spanned<f64>>, most, usual| {
                     value.as_ref().map_or(Ok(usual), |value| number(value, 0.0, most))
                 };
-                let time = |value: &Option<Spanned<String>>, usual| {
-                    value.as_ref().map_or(Ok(usual), |value| Ok(duration(value)?.as_secs_f64()))
-                };
+                let time = |value: &Option<Spanned<String>>, usual| value.as_ref().map_or(Ok(usual), delay);
                 let count = |value: &Option<Spanned<u64>>, least, most, usual| {
                     value.as_ref().map_or(Ok(usual), |value| whole(value, least, most))
                 };
@@ -237,6 +235,7 @@ impl StageTable {
                     think_spread: share(&self.think_spread, 5.0, 0.8)?,
                     tool_seconds: time(&self.tool_time, 0.5)?,
                     compact_every: count(&self.compact_turns, 0, 10_000, 6)? as u32,
+                    unary_compact_share: share(&self.unary_compact_share, 1.0, 0.25)?,
                     turn_bytes: count(&self.turn_bytes, 16, 1 << 20, 2_000)? as usize,
                     websocket_share: share(&self.websocket_share, 1.0, 0.5)?,
                 };
@@ -244,7 +243,7 @@ impl StageTable {
             }
             _ => {
                 let known = "closed, constant-rate, ramping-rate, spike, soak or sessions";
-                return Err(Problem::new(&self.executor.span(), format!("`executor` is {known}")));
+                return Err(Problem::new(&self.executor.span(), format!("an executor is {known}")));
             }
         })
     }
@@ -255,27 +254,28 @@ impl StageTable {
             value.as_ref().map(|value| value.span().start)
         }
         let sessions: &[&str] = &["sessions"];
-        let keys: [(&str, Option<usize>, &[&str]); 15] = [
-            ("requests", at(&self.requests), &["closed"]),
-            ("rate", at(&self.rate), &["constant-rate", "ramping-rate", "spike", "soak"]),
-            ("from-rate", at(&self.from_rate), &["ramping-rate"]),
-            ("peak-rate", at(&self.peak_rate), &["spike"]),
-            ("peak-duration", at(&self.peak_duration), &["spike"]),
-            ("recovery-duration", at(&self.recovery_duration), &["spike"]),
-            ("arrivals", at(&self.arrivals), &["constant-rate", "ramping-rate", "spike", "soak"]),
-            ("turns", at(&self.turns), sessions),
-            ("tool-rounds", at(&self.tool_rounds), sessions),
-            ("think-time", at(&self.think_time), sessions),
-            ("think-spread", at(&self.think_spread), sessions),
-            ("tool-time", at(&self.tool_time), sessions),
-            ("compact-turns", at(&self.compact_turns), sessions),
-            ("turn-bytes", at(&self.turn_bytes), sessions),
-            ("websocket-share", at(&self.websocket_share), sessions),
+        let keys: [(Option<usize>, &[&str]); 16] = [
+            (at(&self.requests), &["closed"]),
+            (at(&self.rate), &["constant-rate", "ramping-rate", "spike", "soak"]),
+            (at(&self.from_rate), &["ramping-rate"]),
+            (at(&self.peak_rate), &["spike"]),
+            (at(&self.peak_duration), &["spike"]),
+            (at(&self.recovery_duration), &["spike"]),
+            (at(&self.arrivals), &["constant-rate", "ramping-rate", "spike", "soak"]),
+            (at(&self.turns), sessions),
+            (at(&self.tool_rounds), sessions),
+            (at(&self.think_time), sessions),
+            (at(&self.think_spread), sessions),
+            (at(&self.tool_time), sessions),
+            (at(&self.compact_turns), sessions),
+            (at(&self.unary_compact_share), sessions),
+            (at(&self.turn_bytes), sessions),
+            (at(&self.websocket_share), sessions),
         ];
-        for (key, at, executors) in keys {
+        for (at, executors) in keys {
             if let (Some(at), false) = (at, executors.contains(&executor)) {
                 let executors = executors.join(", ");
-                let text = format!("`{key}` means nothing to executor {executor}, only to {executors}");
+                let text = format!("this means nothing to executor {executor}, only to {executors}");
                 return Err(Problem { at, text });
             }
         }
@@ -296,18 +296,11 @@ impl TrafficTable {
             }
             Ok(())
         }
-        let delay = |value: &Spanned<String>| {
-            let delay = duration(value)?;
-            if delay > content::MAX_DELAY {
-                return Err(Problem::new(&value.span(), "a delay is at most 2 minutes"));
-            }
-            Ok(delay.as_secs_f64())
-        };
         set(&mut traffic.route, &self.route, |route| match route.as_ref().as_str() {
             "responses" => Ok(Route::Responses),
             "compact" => Ok(Route::Compact),
             "websocket" => Ok(Route::Websocket),
-            _ => Err(Problem::new(&route.span(), "`route` is responses, compact or websocket")),
+            _ => Err(Problem::new(&route.span(), "a route is responses, compact or websocket")),
         })?;
         set(&mut traffic.compact_every, &self.compact_every, |value| whole(value, 0, u64::MAX))?;
         let events = u64::from(content::MAX_EVENTS);
@@ -317,7 +310,7 @@ impl TrafficTable {
         set(&mut traffic.crlf, &self.line_end, |value| match value.as_ref().as_str() {
             "crlf" => Ok(true),
             "lf" => Ok(false),
-            _ => Err(Problem::new(&value.span(), "`line-end` is crlf or lf")),
+            _ => Err(Problem::new(&value.span(), "lines end with crlf or lf")),
         })?;
         traffic.in_one_write = self.in_one_write.unwrap_or(traffic.in_one_write);
         traffic.compressed = self.compressed.unwrap_or(traffic.compressed);
@@ -338,7 +331,7 @@ impl TrafficTable {
         set(&mut traffic.timeout, &self.timeout, |value| {
             let timeout = duration(value)?;
             if timeout < Duration::from_millis(1) || timeout > Duration::from_secs(3600) {
-                return Err(Problem::new(&value.span(), "`timeout` is between 1ms and 1h"));
+                return Err(Problem::new(&value.span(), "a timeout is between 1ms and 1h"));
             }
             Ok(timeout.as_secs_f64())
         })?;
@@ -379,6 +372,15 @@ fn fault((name, share): (&String, &Spanned<f64>)) -> Result<(char, f64), Problem
         return Err(Problem::new(&share.span(), format!("no fault is called {name}; there are {known}")));
     };
     Ok((char::from(fault.letter()), number(share, 0.0, 1.0)?))
+}
+
+/// A delay, in seconds.
+fn delay(value: &Spanned<String>) -> Result<f64, Problem> {
+    let delay = duration(value)?;
+    if delay > content::MAX_DELAY {
+        return Err(Problem::new(&value.span(), "a delay is between 0s and 2m"));
+    }
+    Ok(delay.as_secs_f64())
 }
 
 fn number(value: &Spanned<f64>, least: f64, most: f64) -> Result<f64, Problem> {
