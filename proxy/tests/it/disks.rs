@@ -107,6 +107,39 @@ async fn a_full_disk_stops_no_request_and_is_told_once_and_recovered_from() {
 }
 
 #[tokio::test]
+async fn a_disk_that_is_full_at_the_start_is_as_good_as_one_that_fills_up() {
+    let full = format!("{SMALL_DISK}; cat /dev/zero > \"$PRODEX_HOME/fill\" 2>/dev/null || :");
+    let bind = async |_: &Mock, proxy: Proxy| {
+        assert_eq!(turn(&proxy, "session-id: before\r\n", &user("x")).await.status(), 200);
+        proxy.stop().await;
+    };
+    let started = start_behind(&full, Script::default(), bind).await;
+    let Some((mock, proxy)) = started else { return };
+    let home = seen(&proxy, &proxy.home());
+    for n in 0..20 {
+        let fields = format!("session-id: s{n}\r\n");
+        assert_eq!(turn(&proxy, &fields, &user("x")).await.status(), 200, "{n}");
+    }
+    assert_eq!(turn(&proxy, "session-id: before\r\n", &user("x")).await.status(), 200);
+    let accounts = asked(&mock);
+    assert_eq!(accounts.first(), accounts.last(), "what was known of conversations is");
+    until("it is told", || count(&proxy.server.stderr(), "cannot be written") == 2).await;
+    std::fs::remove_file(home.join("fill")).unwrap();
+    let log = seen(&proxy, Path::new(proxy.ready["log"].as_str().unwrap()));
+    let read = || harness::run_log::RunLog::read(&log).map(|log| log.lines).unwrap_or_default();
+    let has = |event: &str| read().iter().any(|line| line.event == event);
+    let began = Instant::now();
+    while !(has("log_dropped") && has("stream_complete") && has("state_save_ok")) {
+        assert_eq!(turn(&proxy, "session-id: s1\r\n", &user("x")).await.status(), 200);
+        assert!(began.elapsed() < Duration::from_secs(18), "log and state go on: {:#?}", read());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let pointer = std::fs::read_to_string(home.join("logs/prodex-runtime-latest.path")).unwrap();
+    assert_eq!(pointer.trim(), proxy.ready["log"].as_str().unwrap());
+    assert_eq!(count(&proxy.server.stderr(), "cannot be written"), 2, "and nothing is told again");
+}
+
+#[tokio::test]
 async fn a_read_only_home_is_served_and_says_what_is_forgotten_and_until_when_logins_are_good() {
     let busy = || Http::json(503, json!({ "error": { "code": "server_is_overloaded" } }));
     let script = Script::rules([Rule::new(busy()).account("a").user_text("to b")]);
