@@ -16,6 +16,8 @@ use wire::run_event::RunEvent;
 use crate::profile::{Now, health, quota};
 use crate::telemetry::RunLog;
 
+mod change;
+
 pub mod crash;
 
 pub mod database;
@@ -34,7 +36,7 @@ use database::{Database, Row};
 pub use database::{Durability, Recovery, StateError};
 pub(crate) use inspect::inspect;
 pub use memory::{Digest, digest};
-use memory::{Known, Memory, Owners};
+use memory::{Known, Lacks, Memory, Owners};
 pub use ticket::{Gate, Ticket};
 use writer::Writer;
 
@@ -226,10 +228,18 @@ impl State {
     /// Ids that are in memory cost nothing but a look.
     pub async fn recall(&self, ids: impl IntoIterator<Item = (Tie, Digest)>) {
         let Some(writer) = &self.writer else { return };
-        let is_missing = |(tie, id): &(Tie, Digest)| self.memory.get(*tie, id).is_none();
-        let missing: Vec<_> = ids.into_iter().filter(is_missing).collect();
+        let mut lacks = Lacks::Nothing;
+        let mut missing = Vec::new();
+        for (tie, id) in ids {
+            let found = self.memory.lacks(tie, &id);
+            if found != Lacks::Nothing {
+                missing.push((tie, id));
+            }
+            lacks = lacks.max(found);
+        }
         writer.look();
-        if !missing.is_empty() {
+        let is_known = lacks == Lacks::Nothing || (lacks == Lacks::News && writer.is_up_to_date());
+        if !is_known {
             writer.find(missing).await;
         }
     }

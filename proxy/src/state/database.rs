@@ -16,6 +16,7 @@ use rusqlite::{
 };
 
 use super::memory::Digest;
+use super::change::ChangeCounter;
 use super::{Fact, Facts, Tie, crash, schema};
 use crate::profile::Now;
 
@@ -40,6 +41,10 @@ pub(super) const KEPT: i64 = 30 * 24 * 3600;
 
 /// Most rows that are pruned in one transaction.
 const PRUNED: usize = 256;
+
+/// By which part of their capacity bindings of a kind may be too many before they are counted: a count goes
+/// through all of them.
+const SLACK: usize = 8;
 
 /// What a SQLite database begins with (<https://sqlite.org/fileformat2.html>, section 1.3).
 const MAGIC: &[u8] = b"SQLite format 3\0";
@@ -176,6 +181,8 @@ pub struct Database {
     names: HashSet<Arc<str>>,
     /// What `PRAGMA data_version` said last: it changes when another process commits.
     version: i64,
+    population: Population,
+    change: Option<ChangeCounter>,
     /// Held as long as the database is open.
     _lock: File,
 }
@@ -207,8 +214,9 @@ impl Database {
             check(&connection, &path)?;
         }
         schema::migrate(&mut connection, &path, schema::STEPS)?;
-        let names = HashSet::new();
-        let mut database = Self { connection, path, names, version: 0, _lock: lock };
+        let (names, population) = (HashSet::new(), Population::default());
+        let mut database =
+            Self { connection, path, names, version: 0, population, change: None, _lock: lock };
         let recovery = database.recover(frames).map_err(|error| database.failed(error))?;
         Ok((database, recovery))
     }
@@ -216,9 +224,16 @@ impl Database {
     fn recover(&mut self, frames: u64) -> rusqlite::Result<Recovery> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let pruned = prune_old(&transaction)? as u64;
-        let bindings = transaction.query_row("SELECT count(*) FROM binding", [], |row| row.get(0))?;
+        let mut bindings = 0;
+        for tie in Tie::ALL {
+            let kind = self.population.of(tie);
+            kind.at_most = count(&transaction, tie)?;
+            bindings += kind.at_most as u64;
+        }
         transaction.commit()?;
         self.version = self.connection.pragma_query_value(None, "data_version", |row| row.get(0))?;
+        // Without it everything is as well, but slower.
+        self.change = ChangeCounter::open(&self.path).ok();
         Ok(Recovery { frames, bindings, pruned })
     }
 
@@ -243,6 +258,11 @@ impl Database {
         rows_after(connection, names, seen, each).map_err(|error| StateError::of(path, error))
     }
 
+    /// What tells when somebody commits; none if that cannot be read.
+    pub(super) fn change(&self) -> Option<&ChangeCounter> {
+        self.change.as_ref()
+    }
+
     /// Whether another process has committed since this was asked last.
     pub(super) fn has_changed(&mut self) -> rusqlite::Result<bool> {
         let version = self.connection.pragma_query_value(None, "data_version", |row| row.get(0))?;
@@ -258,11 +278,19 @@ impl Database {
         mut foreign: impl FnMut(Row),
     ) -> rusqlite::Result<Written> {
         crash::point("write.begin");
-        let Self { connection, names, .. } = self;
+        let Self { connection, names, population, change, .. } = self;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         crash::point("write.begun");
+        // Nobody else commits from here on.
+        let before = change.as_ref().and_then(ChangeCounter::read);
+        // Kept when all of it is committed.
+        let mut grown = population.clone();
         let mut seen = if last(&transaction)? > seen {
-            rows_after(&transaction, names, seen, &mut foreign)?
+            let each = |row: Row| {
+                grown.of(row.tie).at_most += 1;
+                foreign(row);
+            };
+            rows_after(&transaction, names, seen, each)?
         } else {
             seen
         };
@@ -271,6 +299,7 @@ impl Database {
         )?;
         for Row { tie, id, profile, at } in &batch.rows {
             seen = insert.insert(params![code(*tie), id, profile, at])?;
+            grown.of(*tie).at_most += 1;
             crash::point("write.inserted");
         }
         drop(insert);
@@ -288,11 +317,13 @@ impl Database {
             put.execute(params![fact.name(), profile, value, Now::unix()])?;
         }
         drop((put, get));
-        let pruned = if batch.prunes { prune(&transaction)? } else { 0 };
+        let pruned = if batch.prunes { prune(&transaction, &mut grown)? } else { 0 };
         crash::point("write.commit");
         transaction.commit()?;
         crash::point("write.committed");
-        Ok(Written { seen, pruned })
+        *population = grown;
+        let ours = before.map(|before| before.wrapping_add(1));
+        Ok(Written { seen, pruned, change: ours })
     }
 
     /// Adds bindings that are not there yet. Says how many.
@@ -354,6 +385,8 @@ pub(super) struct Written {
     pub(super) seen: i64,
     /// How many rows were pruned.
     pub(super) pruned: usize,
+    /// The count of this commit. What was committed before it has been told.
+    pub(super) change: Option<u32>,
 }
 
 impl Written {
@@ -573,24 +606,64 @@ fn rows_after(
     Ok(seen)
 }
 
+/// How many bindings of each kind there are.
+#[derive(Debug, Clone, Default)]
+struct Population([Kind; Tie::ALL.len()]);
+
+#[derive(Debug, Clone, Default)]
+struct Kind {
+    /// Those that were counted and what has been written since; some of it took another's place.
+    at_most: usize,
+    /// How many of those that were counted are too many.
+    surplus: usize,
+    /// The place of the last one that was pruned: there are none before it.
+    pruned: i64,
+}
+
+impl Population {
+    fn of(&mut self, tie: Tie) -> &mut Kind {
+        &mut self.0[tie as usize]
+    }
+}
+
+fn count(transaction: &Transaction<'_>, tie: Tie) -> rusqlite::Result<usize> {
+    transaction
+        .prepare_cached("SELECT count(*) FROM binding WHERE tie = ?1")?
+        .query_row([code(tie)], |row| row.get(0))
+}
+
 /// Forgets bindings that are too many or too old, those written first before others, as many as one
 /// transaction takes. Says how many.
-fn prune(transaction: &Transaction<'_>) -> rusqlite::Result<usize> {
+fn prune(transaction: &Transaction<'_>, population: &mut Population) -> rusqlite::Result<usize> {
     let mut pruned = prune_old(transaction)?;
     crash::point("prune");
+    // The table is in the order of writing, and most of what stands in it before is gone. (The plus keeps SQLite
+    // from reading all of a kind by the other index, and sorting it.)
+    let mut select = transaction.prepare_cached(
+        "SELECT sequence FROM binding WHERE sequence > ?1 AND +tie = ?2 ORDER BY sequence LIMIT ?3",
+    )?;
+    let mut delete = transaction.prepare_cached("DELETE FROM binding WHERE sequence = ?1")?;
     for tie in Tie::ALL {
-        let count: usize = transaction
-            .prepare_cached("SELECT count(*) FROM binding WHERE tie = ?1")?
-            .query_row([code(tie)], |row| row.get(0))?;
-        let surplus = count.saturating_sub(tie.capacity()).min(PRUNED.saturating_sub(pruned));
-        if surplus > 0 {
-            pruned += transaction
-                .prepare_cached(
-                    "DELETE FROM binding WHERE sequence IN
-                        (SELECT sequence FROM binding WHERE tie = ?1 ORDER BY sequence LIMIT ?2)",
-                )?
-                .execute(params![code(tie), surplus])?;
+        let capacity = tie.capacity();
+        let kind = population.of(tie);
+        if kind.surplus == 0 && kind.at_most > capacity + capacity / SLACK {
+            kind.at_most = count(transaction, tie)?;
+            kind.surplus = kind.at_most.saturating_sub(capacity);
         }
+        let most = kind.surplus.min(PRUNED.saturating_sub(pruned));
+        if most == 0 {
+            continue;
+        }
+        let first = select.query_map(params![kind.pruned, code(tie), most], |row| row.get(0))?;
+        let first = first.collect::<rusqlite::Result<Vec<i64>>>()?;
+        for sequence in &first {
+            delete.execute([sequence])?;
+        }
+        kind.pruned = first.last().copied().unwrap_or(kind.pruned);
+        kind.at_most = kind.at_most.saturating_sub(first.len());
+        // Another process may have been there before.
+        kind.surplus = if first.len() < most { 0 } else { kind.surplus - most };
+        pruned += first.len();
     }
     Ok(pruned)
 }

@@ -32,6 +32,17 @@ pub(super) struct Known {
     pub(super) ticket: Ticket,
 }
 
+/// What of an id memory may lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Lacks {
+    /// It knows the owner.
+    Nothing,
+    /// It knows no owner, and would if it had been told one.
+    News,
+    /// It knows no owner, and may have forgotten one that the disk still has.
+    Anything,
+}
+
 pub(super) type Owners = Recent<Digest, Known>;
 
 /// The owners of conversations.
@@ -68,7 +79,19 @@ impl Memory {
         let Row { tie, id, profile, at } = row;
         let mut owners = self.owners(tie);
         if owners.get(&id).is_none() {
-            owners.insert(id, Known { profile, at, ticket: Ticket::DURABLE });
+            owners.keep(id, Known { profile, at, ticket: Ticket::DURABLE });
+        }
+    }
+
+    /// Whether the disk may have what is not here, of what was told to memory.
+    pub(super) fn lacks(&self, tie: Tie, id: &Digest) -> Lacks {
+        let mut owners = self.owners(tie);
+        if owners.get(id).is_some() {
+            Lacks::Nothing
+        } else if owners.is_complete() {
+            Lacks::News
+        } else {
+            Lacks::Anything
         }
     }
 
@@ -97,16 +120,28 @@ impl Memory {
 /// A map that forgets what was used longest ago, in two generations: when the young one is full it
 /// becomes the old one, and the old one is forgotten. At least `capacity` of the last used are kept, at
 /// most twice as many.
+///
+/// The disk keeps the `capacity` that were *written* last, which may be others: the map knows when it may have
+/// forgotten one of those.
 #[derive(Debug)]
 pub(super) struct Recent<K, V> {
     capacity: usize,
     young: HashMap<K, V>,
     old: HashMap<K, V>,
+    /// How many of the young were written since they are the young; the others are only used.
+    written: usize,
+    /// How many have to be written until what was forgotten is not among the last `capacity`.
+    forgotten: usize,
 }
 
 impl<K: Eq + Hash, V: Clone> Recent<K, V> {
     fn new(capacity: usize) -> Self {
-        Self { capacity, young: HashMap::new(), old: HashMap::new() }
+        Self { capacity, young: HashMap::new(), old: HashMap::new(), written: 0, forgotten: 0 }
+    }
+
+    /// Whether all of the last `capacity` that were inserted are here.
+    pub(super) fn is_complete(&self) -> bool {
+        self.forgotten == 0
     }
 
     pub(super) fn get<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<V>
@@ -117,15 +152,28 @@ impl<K: Eq + Hash, V: Clone> Recent<K, V> {
             return Some(value.clone());
         }
         let (key, value) = self.old.remove_entry(key)?;
-        self.insert(key, value.clone());
+        self.keep(key, value.clone());
         Some(value)
     }
 
+    /// Takes what is written now.
     pub(super) fn insert(&mut self, key: K, value: V) {
-        if self.young.len() >= self.capacity && !self.young.contains_key(&key) {
-            self.old = std::mem::take(&mut self.young);
+        if self.keep(key, value) {
+            self.written += 1;
+            self.forgotten = self.forgotten.saturating_sub(1);
         }
-        self.young.insert(key, value);
+    }
+
+    /// Takes what was written some time ago. Says whether it was not among the young.
+    pub(super) fn keep(&mut self, key: K, value: V) -> bool {
+        if self.young.len() >= self.capacity && !self.young.contains_key(&key) {
+            let forgotten = std::mem::replace(&mut self.old, std::mem::take(&mut self.young));
+            if !forgotten.is_empty() {
+                self.forgotten = self.capacity.saturating_sub(self.written).max(self.forgotten);
+            }
+            self.written = 0;
+        }
+        self.young.insert(key, value).is_none()
     }
 }
 
@@ -144,5 +192,27 @@ mod tests {
         }
         assert!((9_901..10_000).all(|key| recent.get(&key).is_some()));
         assert!(recent.get(&0).is_none());
+    }
+
+    /// Beside a disk that keeps the last `capacity` that were written.
+    #[test]
+    fn it_knows_when_it_may_have_forgotten_what_the_disk_has() {
+        for uses in 0..12 {
+            let mut recent = Recent::new(100);
+            let mut disk = std::collections::VecDeque::new();
+            for key in 0..2_000_u32 {
+                recent.insert(key, ());
+                disk.push_back(key);
+                if disk.len() > 100 {
+                    disk.pop_front();
+                }
+                for back in 1..=uses {
+                    recent.get(&key.saturating_sub(back * 16));
+                }
+                let lacks = disk.iter().any(|key| !recent.young.contains_key(key) && !recent.old.contains_key(key));
+                assert!(!lacks || !recent.is_complete(), "{uses} uses between two writes, at {key}");
+                assert!(uses > 0 || recent.is_complete(), "what is only written is complete, at {key}");
+            }
+        }
     }
 }

@@ -92,6 +92,36 @@ async fn what_another_process_binds_is_found() {
     assert_eq!(one.owner(Tie::Response, "r").as_deref(), Some("b"));
 }
 
+#[tokio::test]
+async fn what_nobody_else_can_have_written_is_not_looked_for() {
+    let (_home, directory) = home();
+    let one = open(&directory);
+    let has_read = |state: &State| state.writer.as_ref().is_some_and(Writer::has_read);
+    for number in 0..50 {
+        let ticket = one.bind(Tie::Response, &number.to_string(), &profile("a"));
+        settle(&one, ticket).await;
+        while !one.writer.as_ref().is_some_and(Writer::is_up_to_date) {
+            tokio::task::yield_now().await;
+        }
+        one.recall([(Tie::Response, digest("none")), (Tie::Thread, digest("t"))]).await;
+    }
+    assert!(!has_read(&one));
+    let two = open(&directory);
+    for number in 0..200 {
+        let id = format!("theirs {number}");
+        let ticket = two.bind(Tie::Thread, &id, &profile("b"));
+        settle(&two, ticket).await;
+        if number % 3 == 0 {
+            // One's own commit between theirs and the look.
+            let ticket = one.bind(Tie::Response, &id, &profile("a"));
+            settle(&one, ticket).await;
+        }
+        one.recall([(Tie::Thread, digest(&id))]).await;
+        assert_eq!(one.owner(Tie::Thread, &id).as_deref(), Some("b"), "{id}");
+    }
+    assert!(has_read(&one));
+}
+
 /// Opens a state whose run log can be read.
 fn open_logged(directory: &Path) -> (State, Arc<RunLog>) {
     let log = Arc::new(RunLog::open(&directory.join("logs")).unwrap());

@@ -6,13 +6,16 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
 use wire::run_event::RunEvent;
 
+use super::change::ChangeCounter;
 use super::database::{Batch, Database, Reader, Row, StateError, checkpoint};
 use super::memory::{Digest, Memory};
 use super::ticket::{Gate, LIMIT, Ticket, Watermark};
@@ -66,6 +69,10 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     memory: Arc<Memory>,
     reader: Arc<Mutex<Option<Reader>>>,
+    /// Look-ups go one after the other, and those that wait for it take no thread.
+    reads: Semaphore,
+    /// What tells when somebody commits.
+    change: Option<ChangeCounter>,
     path: PathBuf,
     looked: Mutex<Instant>,
     /// The thread, and what is closed when it has ended.
@@ -79,8 +86,13 @@ pub(super) struct Shared {
     queue: Mutex<Queue>,
     /// Told when there is work, or more hurry than there was.
     changed: Condvar,
+    /// The count of commits up to which memory was told everything; with a bit above it while there is none.
+    known: AtomicU64,
     log: Arc<RunLog>,
 }
+
+/// No count of commits.
+const UNKNOWN: u64 = u64::MAX;
 
 /// What waits to be written.
 #[derive(Debug, Default)]
@@ -153,6 +165,11 @@ impl Shared {
         }
     }
 
+    /// Memory was told all that was committed up to this count.
+    fn know(&self, change: Option<u32>) {
+        self.known.store(change.map_or(UNKNOWN, u64::from), Ordering::Release);
+    }
+
     /// Somebody waits for the commit with this number.
     pub(super) fn hurry(&self, ticket: Ticket) {
         let mut queue = lock(&self.queue);
@@ -173,10 +190,12 @@ impl Writer {
         log: Arc<RunLog>,
     ) -> Result<Self, StateError> {
         let path = database.path().to_owned();
+        let change = ChangeCounter::open(&path).ok();
         let shared = Arc::new(Shared {
             watermark: Watermark::default(),
             queue: Mutex::default(),
             changed: Condvar::new(),
+            known: AtomicU64::new(UNKNOWN),
             log,
         });
         let thread = Thread {
@@ -203,6 +222,8 @@ impl Writer {
             shared,
             memory,
             reader: Arc::default(),
+            reads: Semaphore::new(1),
+            change,
             path,
             looked: Mutex::new(Instant::now()),
             thread: Mutex::new(Some((thread, ended))),
@@ -269,6 +290,12 @@ impl Writer {
         self.shared.changed.notify_one();
     }
 
+    /// Whether memory was told all that anybody has committed.
+    pub(super) fn is_up_to_date(&self) -> bool {
+        let change = self.change.as_ref().and_then(ChangeCounter::read);
+        change.is_some_and(|change| u64::from(change) == self.shared.known.load(Ordering::Acquire))
+    }
+
     /// Looks bindings up that memory does not have, on a thread that may wait for the disk.
     pub(super) async fn find(&self, ids: Vec<(Tie, Digest)>) {
         let memory = Arc::clone(&self.memory);
@@ -312,6 +339,7 @@ impl Writer {
             };
             found.inspect_err(failed).ok()
         };
+        let _turn = self.reads.acquire().await;
         // One that panicked has found nothing.
         tokio::task::spawn_blocking(read).await.ok().flatten()
     }
@@ -335,6 +363,14 @@ impl Writer {
         }
         // One that panicked has settled everything before it ended.
         let _ = thread.join();
+    }
+}
+
+#[cfg(test)]
+impl Writer {
+    /// Whether anything was ever looked up on the disk.
+    pub(super) fn has_read(&self) -> bool {
+        lock(&self.reader).is_some()
     }
 }
 
@@ -404,6 +440,8 @@ impl Thread {
     fn run(mut self) {
         let _ending = Ending(Arc::clone(&self.shared));
         let mut last = Instant::now();
+        // Memory was told all there is, and from here on what comes.
+        self.look();
         loop {
             let work = self.wait(last);
             let is_last = work.is_last;
@@ -458,14 +496,20 @@ impl Thread {
 
     /// Takes what other processes have written.
     fn look(&mut self) {
+        // Read before: what is committed from here on may be missed.
+        let change = self.database.change().and_then(ChangeCounter::read);
         let has_changed = self.database.has_changed();
         let (memory, watermark) = (&self.memory, &self.shared.watermark);
         let seen = match has_changed {
             Ok(true) => self.database.rows_after(self.seen, |row| memory.learn_settled(row, watermark)),
+            Ok(false) => Ok(self.seen),
             // An error comes again with the next write, which tells it.
-            Ok(false) | Err(_) => return,
+            Err(_) => return,
         };
-        self.seen = seen.unwrap_or(self.seen);
+        if let Ok(seen) = seen {
+            self.seen = seen;
+            self.shared.know(change);
+        }
     }
 
     fn write(&mut self, work: Work) {
@@ -483,6 +527,7 @@ impl Thread {
         match written {
             Ok(written) => {
                 self.seen = written.seen;
+                shared.know(written.change);
                 let mut queue = lock(&shared.queue);
                 queue.retry = None;
                 if std::mem::take(&mut queue.is_stuck) {
