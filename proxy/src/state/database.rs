@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use rusqlite::{
     Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params,
 };
 
-use super::memory::Digest;
 use super::change::ChangeCounter;
-use super::{Fact, Facts, Tie, crash, schema};
+use super::memory::Digest;
+use super::{Fact, Facts, Tie, ballast, crash, schema};
 use crate::profile::Now;
 
 /// The database's name in its directory.
@@ -25,13 +25,6 @@ pub(super) const NAME: &str = "state.db";
 
 /// The lock that tells how many processes have the database open.
 const LOCK: &str = "state.lock";
-
-/// A file whose room is given up to open the database on a full disk: SQLite makes a file of 32 KiB then. What is
-/// learnt waits in memory until the disk takes it, as where it fills up later.
-const BALLAST: &str = "state.ballast";
-
-/// How much room that is, in bytes.
-const BALLAST_SIZE: usize = 128 * 1024;
 
 /// How long another process's write is waited for. Ours take less than a millisecond each.
 const BUSY: Duration = Duration::from_secs(1);
@@ -193,15 +186,14 @@ impl Database {
     /// # Errors
     /// See [`StateError`]. The file is left as it is.
     pub fn open(directory: &Path, durability: Durability) -> Result<(Self, Recovery), StateError> {
-        let ballast = directory.join(BALLAST);
-        let opened = Self::try_open(directory, durability).or_else(|error| {
-            if error.is_of_disk() && std::fs::remove_file(&ballast).is_ok() {
-                return Self::try_open(directory, durability);
+        let opened = match Self::try_open(directory, durability) {
+            Err(error) if error.is_of_disk() && ballast::drop(directory).is_ok() => {
+                Self::try_open(directory, durability)?
             }
-            Err(error)
-        })?;
+            opened => opened?,
+        };
         // Without it the next start on a full disk fails, and says so.
-        let _ = keep_room(&ballast);
+        let _ = ballast::take(directory);
         Ok(opened)
     }
 
@@ -496,15 +488,6 @@ fn prepare(directory: &Path, path: &Path) -> Result<File, StateError> {
     } else {
         Err(StateError::Foreign { path: path.to_owned() })
     }
-}
-
-/// Makes the ballast, unless it is there.
-fn keep_room(ballast: &Path) -> io::Result<()> {
-    if std::fs::metadata(ballast).is_ok_and(|meta| meta.len() >= BALLAST_SIZE as u64) {
-        return Ok(());
-    }
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(ballast)?;
-    file.write_all(&[0; BALLAST_SIZE])
 }
 
 /// Takes the lock. Says how many pages a killed run has left in the write-ahead log: what is in it while
