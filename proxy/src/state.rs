@@ -18,6 +18,8 @@ use crate::telemetry::RunLog;
 
 mod change;
 
+mod ballast;
+
 pub mod crash;
 
 pub mod database;

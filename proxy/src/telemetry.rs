@@ -5,8 +5,6 @@
 //! while there is nothing to write, so a line costs no system call and an idle proxy is not woken.
 
 use std::cell::RefCell;
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -34,7 +32,8 @@ const GATHER: Duration = Duration::from_millis(40);
 pub struct RunLog {
     path: Option<PathBuf>,
     shared: Arc<Shared>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    /// It gives back the files at the end.
+    writer: Mutex<Option<JoinHandle<Files>>>,
 }
 
 /// What the threads that record and the one that writes have in common.
@@ -65,10 +64,11 @@ impl Shared {
 }
 
 impl RunLog {
-    /// Creates the log file and the pointer to it in `directory`, which is made if it is missing.
+    /// Creates the log file and the pointer to it in `directory`, which is made if it is missing. On a full disk
+    /// they are made when there is room.
     ///
     /// # Errors
-    /// When the directory or the files cannot be created.
+    /// When the directory or the files cannot be created for another reason.
     pub fn open(directory: &Path) -> std::io::Result<Self> {
         Self::within(directory, Limits::default())
     }
@@ -78,7 +78,6 @@ impl RunLog {
     /// # Errors
     /// When the directory or the files cannot be created.
     pub fn within(directory: &Path, limits: Limits) -> std::io::Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let files = Files::create(directory, limits)?;
         let path = files.path();
         let shared = Arc::new(Shared::default());
@@ -144,13 +143,22 @@ impl RunLog {
 
     /// Writes what is waiting and ends the log.
     pub fn close(&self) {
+        self.end();
+    }
+
+    /// Ends the log of a run that came to nothing and deletes it: the one before is the newest again.
+    pub fn abandon(&self) {
+        if let Some(files) = self.end() {
+            files.abandon();
+        }
+    }
+
+    fn end(&self) -> Option<Files> {
         self.shared.waiting().is_closed = true;
         self.shared.changed.notify_one();
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(writer) = writer {
-            // A writer that panicked has nothing left to write.
-            let _ = writer.join();
-        }
+        // A writer that panicked has nothing left to write.
+        writer.and_then(|writer| writer.join().ok())
     }
 }
 
@@ -192,7 +200,7 @@ fn with_timestamp(write: impl FnOnce(&str)) {
 
 /// Writes what comes until the log is closed. Bursts share a write; while nothing comes nothing wakes
 /// this thread.
-fn write_lines(mut files: Files, shared: &Shared) {
+fn write_lines(mut files: Files, shared: &Shared) -> Files {
     let mut batch = Vec::new();
     let mut fails = false;
     loop {
@@ -209,7 +217,7 @@ fn write_lines(mut files: Files, shared: &Shared) {
             render(&RunEvent::LogDropped { lines: dropped }, &mut batch);
         }
         let written = files.write(&batch);
-        shared.parts.store(files.part, Ordering::Relaxed);
+        shared.parts.store(files.complete, Ordering::Relaxed);
         if written.lost > 0 {
             // A full disk must not stop the proxy; what was lost is told when there is room again. The line
             // that would have told of earlier losses is the last, so it is among them.
@@ -228,7 +236,7 @@ fn write_lines(mut files: Files, shared: &Shared) {
         }
         batch.clear();
         if is_closed {
-            return;
+            return files;
         }
     }
 }
@@ -260,6 +268,33 @@ mod tests {
         assert_eq!((lines[99].event.as_str(), &lines[99].fields["request"]), ("request_refused", &99.into()));
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&directory), mode(log.path().unwrap())), (0o700, 0o600));
+    }
+
+    #[test]
+    fn a_run_that_came_to_nothing_leaves_the_log_before_it_the_newest() {
+        let home = tempfile::tempdir().unwrap();
+        let pointer = || std::fs::read_to_string(home.path().join(POINTER)).ok();
+        // A process has one log; two within a millisecond would have one name.
+        let begin = || std::iter::repeat_with(|| RunLog::open(home.path())).find_map(Result::ok).unwrap();
+        let first = begin();
+        first.abandon();
+        assert_eq!((pointer(), first.path().unwrap().exists()), (None, false));
+        let running = begin();
+        let pointed = pointer();
+        let (failed, late) = (begin(), begin());
+        failed.record(&RunEvent::DrainStarted { active: 0 });
+        // Who was faster has the pointer.
+        let of_late = pointer();
+        failed.abandon();
+        assert_eq!((pointer(), failed.path().unwrap().exists()), (of_late, false));
+        drop(late);
+        let failed = begin();
+        std::fs::write(home.path().join(POINTER), pointed.as_ref().unwrap()).unwrap();
+        failed.abandon();
+        let failed = begin();
+        failed.abandon();
+        assert_eq!(pointer(), pointed);
+        assert!(running.path().unwrap().exists());
     }
 
     #[test]

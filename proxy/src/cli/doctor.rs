@@ -84,10 +84,10 @@ impl Doctor {
         if self.attack {
             return self.attack(&config);
         }
-        let (facts, around) = if self.runtime { (None, Vec::new()) } else { self.look_around(&config) };
         loop {
             let started = Instant::now();
-            let examination = self.examine(&config, around.clone());
+            let (facts, around) = if self.runtime { (None, Vec::new()) } else { look_around(&config) };
+            let examination = self.examine(&config, around);
             self.print(&report::of(&examination, facts.as_ref(), self.json))?;
             if !self.watch {
                 return Ok(if !examination.has_log() {
@@ -100,16 +100,6 @@ impl Doctor {
             }
             std::thread::sleep(REST.max(started.elapsed() * REST_FACTOR));
         }
-    }
-
-    fn look_around(&self, config: &Config) -> (Option<Facts>, Vec<Finding>) {
-        let (facts, findings) = examine(&Surroundings {
-            config,
-            codex_home: codex_home(),
-            environment: &process_environment,
-            now: jiff::Timestamp::now().as_second(),
-        });
-        (Some(facts), findings)
     }
 
     fn examine(&self, config: &Config, around: Vec<Finding>) -> Examination {
@@ -170,6 +160,16 @@ impl Doctor {
     fn print(&self, text: &str) -> Result<(), Failure> {
         if self.watch && !self.json { redraw(text) } else { print(text) }
     }
+}
+
+fn look_around(config: &Config) -> (Option<Facts>, Vec<Finding>) {
+    let (facts, findings) = examine(&Surroundings {
+        config,
+        codex_home: codex_home(),
+        environment: &process_environment,
+        now: jiff::Timestamp::now().as_second(),
+    });
+    (Some(facts), findings)
 }
 
 #[cfg(test)]

@@ -117,22 +117,31 @@ impl Serve {
         raise_file_limit();
         let profiles = load_profiles(&config, &self.options.only)?;
         let log = open_log(&config)?;
+        let result = self.start(config, profiles, &log);
+        match &result {
+            Ok(_) => log.close(),
+            // It never served, and said so on standard error: what is to be looked at is the log of who does.
+            Err(_) => log.abandon(),
+        }
+        result
+    }
+
+    fn start(self, config: Config, profiles: Pool, log: &Arc<RunLog>) -> Result<Exit, Failure> {
         let upstream_tls = Arc::new(client_config(config.upstream_ca.as_deref())?);
         let runtime = runtime()?;
         let handle = runtime.handle().clone();
-        let state = open_state(&config, &log)?;
+        let state = open_state(&config, log)?;
         for profile in profiles.profiles() {
             profile.recall(&state);
         }
         if state.is_read_only() {
             eprintln!("prodex: {}", ends_of_logins(&profiles));
         }
-        let control = Arc::new(Control::new(config, state, Arc::clone(&log), upstream_tls, handle));
+        let control = Arc::new(Control::new(config, state, Arc::clone(log), upstream_tls, handle));
         let result = runtime.block_on(self.serve(control, profiles));
         // What must come to its end has; a read of standard input need not. With the tasks go the connections
         // that were cut off, and with the last of them the recorder.
         runtime.shutdown_background();
-        log.close();
         result
     }
 
@@ -419,7 +428,7 @@ fn open_log(config: &Config) -> Result<Arc<RunLog>, Failure> {
             Ok(Arc::new(RunLog::none()))
         }
         Err(error) => {
-            let advice = "make room there, or set log_dir, or PRODEX_RUNTIME_LOG_DIR";
+            let advice = "see to it that it can be written, or set log_dir, or PRODEX_RUNTIME_LOG_DIR";
             Err(Failure::new(Exit::Environment, format!("{}; {advice}", problem(error))))
         }
     }

@@ -3,6 +3,8 @@
 #![expect(clippy::disallowed_methods, reason = "runs on the command line, before anything listens")]
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -114,8 +116,12 @@ fn read(path: &Path, wanted: Option<u64>) -> Result<Vec<u8>, Failure> {
     let parts = parts(path).map_err(|error| no_log(path, &error))?;
     let read = |part: &PathBuf| std::fs::read(part).map_err(|error| no_log(part, &error));
     let Some(number) = wanted.filter(|_| parts.len() > 1) else {
-        let newest = parts.get(parts.len().saturating_sub(2)..).unwrap_or_default();
-        return newest.iter().try_fold(Vec::new(), |all, part| Ok([all, read(part)?].concat()));
+        let mut all = Vec::new();
+        for part in parts.get(parts.len().saturating_sub(2)..).unwrap_or_default() {
+            let read = File::open(part).and_then(|mut file| file.read_to_end(&mut all));
+            read.map_err(|error| no_log(part, &error))?;
+        }
+        return Ok(all);
     };
     let patterns = [",", "}"].map(|end| format!("\"request\":{number}{end}"));
     let tells_of_it =

@@ -48,8 +48,8 @@ const VALUES: usize = 256;
 /// How many conversations, requests or profiles are followed at a time.
 const TRACKS: usize = 4096;
 
-/// Longest line that is kept, and longest value that is counted.
-const KEPT_LINE: usize = 16 * 1024;
+/// Longest line that is kept, and longest value that is counted or told apart.
+pub(crate) const KEPT_LINE: usize = 16 * 1024;
 const KEPT_VALUE: usize = 200;
 
 /// The last of several lines; of those with the same time the greatest.
@@ -149,11 +149,13 @@ pub(crate) struct Evidence {
     tallies: BTreeMap<&'static str, Tally>,
     sums: BTreeMap<&'static str, i64>,
     tracks: BTreeMap<String, Track>,
+    /// How many cases of runs that are over never ended.
+    pub(crate) unended: u64,
 }
 
 impl Evidence {
-    /// A line that tells of the trouble. `key` is the field that tells cases apart, if there is one.
-    pub(crate) fn see(&mut self, key: &str, entry: &Entry, line: &[u8]) {
+    /// A line that tells of the trouble. `key` are the fields that tell cases apart, if there are such.
+    pub(crate) fn see(&mut self, key: &[&str], entry: &Entry, line: &[u8]) {
         self.count += 1;
         self.first = Some(self.first.map_or(entry.at, |first| first.min(entry.at)));
         self.last = self.last.max(Some(entry.at));
@@ -165,7 +167,8 @@ impl Evidence {
                 *sum = sum.saturating_add(number);
             }
         }
-        let until = entry.number("until").map(|until| until.saturating_mul(1000));
+        let until = entry.number("until").or_else(|| entry.number("reset"));
+        let until = until.map(|until| until.saturating_mul(1000));
         let track = self.track(key, entry);
         if track.began == Some(entry.at) {
             track.until = track.until.max(until);
@@ -175,12 +178,19 @@ impl Evidence {
     }
 
     /// A line that tells of its end.
-    pub(crate) fn end(&mut self, key: &str, entry: &Entry) {
+    pub(crate) fn end(&mut self, key: &[&str], entry: &Entry) {
         let track = self.track(key, entry);
         track.ended = track.ended.max(Some(entry.at));
     }
 
-    fn track(&mut self, key: &str, entry: &Entry) -> &mut Track {
+    /// The end of a run, whose last line was at `newest`: cases that had not ended after `patience` never did, and
+    /// younger ones the end took with it.
+    pub(crate) fn settle(&mut self, newest: i64, patience: i64) {
+        self.unended += self.open(newest).filter(|(_, began)| newest - began >= patience).count() as u64;
+        self.tracks.clear();
+    }
+
+    fn track(&mut self, key: &[&str], entry: &Entry) -> &mut Track {
         if self.tracks.len() >= TRACKS {
             // Lines of the same time may still belong together.
             self.tracks.retain(|_, track| track.began > track.ended || track.ended >= Some(entry.at));
@@ -188,7 +198,9 @@ impl Evidence {
                 self.tracks.pop_first();
             }
         }
-        self.tracks.entry(entry.text(key).unwrap_or_default()).or_default()
+        let values = key.iter().filter_map(|field| entry.text(field));
+        let values: Vec<String> = values.map(|value| value.chars().take(KEPT_VALUE).collect()).collect();
+        self.tracks.entry(values.join(" ")).or_default()
     }
 
     /// The cases that have not ended, and when each began.
@@ -248,27 +260,29 @@ impl Evidence {
     /// Those of whom no line told the end.
     pub(crate) fn still(&self) -> String {
         let still: Vec<&str> = self.open(i64::MIN).map(|(key, _)| key).collect();
-        if still.is_empty() { "nobody any more".to_owned() } else { still.join(", ") }
+        if still.is_empty() { "nobody any more".to_owned() } else { some_of(&still) }
     }
 
-    /// The values of a facet, the most frequent first: `a, b and 3 more`; or `?`.
+    /// The values of a facet, the most frequent first; or `?`.
     pub(crate) fn all(&self, facet: &str) -> String {
         let Some(tally) = self.tallies.get(facet) else { return "?".to_owned() };
-        let mut names: Vec<&str> = tally.by_count().map(|(value, _)| value).take(4).collect();
-        let more = format!("{} more", tally.values().saturating_sub(3));
-        if tally.values() > 4 {
-            names[3] = &more;
-        }
-        match names.split_last() {
-            Some((last, [])) => (*last).to_owned(),
-            Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
-            None => "?".to_owned(),
-        }
+        some_of(&tally.by_count().map(|(value, _)| value).collect::<Vec<_>>())
     }
 
     /// The fields of the last line.
     pub(crate) fn fields(&self) -> serde_json::Map<String, serde_json::Value> {
         self.latest.entry().map(|entry| entry.fields).unwrap_or_default()
+    }
+}
+
+/// Names as a person lists them: `a, b, c and 3 more`; or `?`.
+fn some_of(names: &[&str]) -> String {
+    let more = format!("{} more", names.len().saturating_sub(3));
+    let told = if names.len() > 4 { [&names[..3], &[&more]].concat() } else { names.to_vec() };
+    match told.split_last() {
+        Some((last, [])) => (*last).to_owned(),
+        Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
+        None => "?".to_owned(),
     }
 }
 
@@ -283,7 +297,7 @@ mod tests {
             fields.insert("until".to_owned(), until.into());
         }
         let entry = Entry { at, event: "a".to_owned(), fields };
-        evidence.see("profile", &entry, profile.as_bytes());
+        evidence.see(&["profile"], &entry, profile.as_bytes());
     }
 
     #[test]
@@ -292,7 +306,7 @@ mod tests {
         see(&mut evidence, 1_000, "a", None);
         see(&mut evidence, 2_000, "b", Some(5));
         let fields = [("profile".to_owned(), "a".into())].into_iter().collect();
-        evidence.end("profile", &Entry { at: 1_500, event: "b".to_owned(), fields });
+        evidence.end(&["profile"], &Entry { at: 1_500, event: "b".to_owned(), fields });
         assert_eq!(evidence.open(4_000).collect::<Vec<_>>(), [("b", 2_000)]);
         assert_eq!(evidence.open(5_000).count(), 0);
         see(&mut evidence, 6_000, "a", None);
@@ -307,6 +321,7 @@ mod tests {
         }
         assert_eq!(evidence.tracks.len(), TRACKS);
         assert_eq!(evidence.all("profile"), "p00000, p00001, p00002 and 253 more");
+        assert_eq!(evidence.still(), "p05904, p05905, p05906 and 4093 more");
         assert_eq!(evidence.tallies["profile"].others, 10_000 - VALUES as u64);
     }
 }

@@ -11,12 +11,12 @@ pub(crate) enum Class {
     Persistence,
     Quota,
     Transport,
-    /// The home, the settings and what stands around the proxy. No line of a log is of this class.
+    /// The home, the settings and what stands around the proxy; of a log only what is new about its traffic.
     Setup,
 }
 
 impl Class {
-    /// Those that lines of a log are of.
+    /// Those that are counted by the lines of a log.
     pub(crate) const OF_LOGS: [Self; 6] =
         [Self::Admission, Self::Auth, Self::Continuation, Self::Persistence, Self::Quota, Self::Transport];
 
@@ -87,6 +87,16 @@ pub(crate) struct Ranked {
     pub(crate) finding: Finding,
     /// The name of the finding of which it is a consequence.
     pub(crate) cause: Option<&'static str>,
+}
+
+/// A path or another text as one word of a command: a shell takes nothing in it for more.
+pub(crate) fn word(text: impl AsRef<std::ffi::OsStr>) -> String {
+    let text = text.as_ref().to_string_lossy();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@,=%".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.into_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// A consequence may show so long after the last sign of its cause.
@@ -233,6 +243,15 @@ mod tests {
         for ends in [true, false] {
             let ranked = rank(vec![effect(ends), cause.clone()], 0);
             assert_eq!((ranked[1].finding.name, ranked[1].finding.is_over), ("effect", ends));
+        }
+    }
+
+    #[test]
+    fn what_a_shell_could_take_for_more_than_a_word_is_quoted() {
+        let cases =
+            [("/home/me/.prodex", "/home/me/.prodex"), ("", "''"), ("a b", "'a b'"), ("it's", r"'it'\''s'")];
+        for (text, expected) in cases {
+            assert_eq!(word(text), expected);
         }
     }
 

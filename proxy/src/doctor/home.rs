@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Map;
 use wire::route::Api;
 
-use super::finding::{Class, Finding, Severity};
+use super::finding::{Class, Finding, Severity, word};
 use crate::admin::client::{self, ClientError};
 use crate::config::{Config, unknown_variables};
 use crate::control::describe;
@@ -22,6 +22,9 @@ use crate::state::inspect;
 mod version;
 
 use version::version;
+
+/// The finding that a disk has no room, which is why much else fails.
+pub(crate) const DISK_FULL: &str = "disk_full";
 
 /// With less than this on the disk, in bytes, the state and the logs will soon not be written.
 const LITTLE_SPACE: u64 = 256 * 1024 * 1024;
@@ -100,7 +103,13 @@ fn variables(findings: &mut Vec<Finding>) {
         let name = first.split_once(' ').map_or(&**first, |(name, _)| name);
         let title = "Variables that are no settings";
         let told = format!("{}.", unknown.join("; "));
-        findings.push(finding("unknown_variables", Severity::Notice, title, told, format!("unset {name}")));
+        findings.push(finding(
+            "unknown_variables",
+            Severity::Notice,
+            title,
+            told,
+            format!("unset {}", word(name)),
+        ));
     }
 }
 
@@ -120,7 +129,7 @@ fn permissions(around: &Surroundings<'_>, findings: &mut Vec<Finding>) {
         "{count} in all, such as {} ({mode:o}): others on this machine may read or change them.",
         path.display()
     );
-    let next = format!("chmod -R go-rwx {}", if path.starts_with(home) { home } else { &logs }.display());
+    let next = format!("chmod -R go-rwx {}", word(if path.starts_with(home) { home } else { &logs }));
     findings.push(finding("open_permissions", severity, "Files are open to others", told, next));
 }
 
@@ -156,7 +165,7 @@ fn profiles(around: &Surroundings<'_>, facts: &mut Facts, findings: &mut Vec<Fin
         Ok(names) => names,
         Err(error) => {
             let told = format!("{}.", describe(&error));
-            let next = format!("ls -ld {}", around.config.home.join("profiles").display());
+            let next = format!("ls -ld {}", word(around.config.home.join("profiles")));
             let title = "The profiles cannot be read";
             return findings.push(finding("broken_profiles", Severity::Problem, title, told, next));
         }
@@ -252,7 +261,7 @@ fn state(around: &Surroundings<'_>, facts: &mut Facts, findings: &mut Vec<Findin
     match inspect(&directory) {
         Ok(bindings) => facts.bindings = bindings,
         Err(error) => {
-            let next = format!("ls -l {}", directory.display());
+            let next = format!("ls -l {}", word(&directory));
             let told = format!("{}.", describe(&error));
             findings.push(finding("bad_state", Severity::Problem, "The state cannot be used", told, next));
         }
@@ -272,21 +281,22 @@ fn disks(around: &Surroundings<'_>, findings: &mut Vec<Finding>) {
     let Some((bytes, path)) = free.min().filter(|(bytes, _)| *bytes < LITTLE_SPACE) else { return };
     let severity = if bytes < NO_SPACE { Severity::Problem } else { Severity::Warning };
     let told = format!("{} MiB are left: bindings and logs will soon be lost.", bytes >> 20);
-    let next = format!("df -h {}", path.display());
-    findings.push(finding("disk_full", severity, "The disk is nearly full", told, next));
+    let next = format!("df -h {}", word(path));
+    findings.push(finding(DISK_FULL, severity, "The disk is nearly full", told, next));
 }
 
 fn codex(around: &Surroundings<'_>, facts: &mut Facts, findings: &mut Vec<Finding>) {
     let program = &around.config.codex;
     let Some(path) = find_program(program, (around.environment)("PATH").as_deref()) else {
-        let told = format!("{} is not in PATH; `prodex run` starts it.", program.display());
+        let place = if program.components().count() > 1 { "there" } else { "in PATH" };
+        let told = format!("{} is not {place}; `prodex run` starts it.", program.display());
         let next = "npm install -g @openai/codex";
         return findings.push(finding("no_client", Severity::Warning, "Codex is not installed", told, next));
     };
     let version = version(&path);
     if let Err(problem) = &version {
         let told = format!("{} does not tell its version: {problem}.", path.display());
-        let next = format!("{} --version", path.display());
+        let next = format!("{} --version", word(&path));
         findings.push(finding("bad_client", Severity::Warning, "Codex does not start", told, next));
     }
     facts.client = Some((path, version.ok()));
@@ -300,8 +310,9 @@ fn network(around: &Surroundings<'_>, findings: &mut Vec<Finding>) {
         return;
     };
     let except = either("NO_PROXY").unwrap_or_default();
-    let has = |host: &str| except.split(',').any(|known| known.trim() == host || known.trim() == "*");
-    if !(has("127.0.0.1") && has("localhost")) {
+    let has =
+        |hosts: &[&str]| except.split(',').any(|known| known.trim() == "*" || hosts.contains(&known.trim()));
+    if !(has(&["127.0.0.1", "127.0.0.0/8"]) && has(&["localhost"])) {
         let told = format!(
             "{name} is set and NO_PROXY leaves the loopback out. `prodex run` mends that for its client; one that you start yourself asks that proxy for ours."
         );

@@ -44,9 +44,9 @@ pub(crate) struct Rule {
     pub(crate) title: &'static str,
     /// The lines that tell of it.
     pub(crate) when: &'static [When],
-    /// The field that tells cases apart, each of which ends for itself.
-    pub(crate) key: &'static str,
-    /// How it ends, beside by the time that the field `until` names.
+    /// The fields that tell cases apart, each of which ends for itself.
+    pub(crate) key: &'static [&'static str],
+    /// How it ends, beside by the time that the field `until` or `reset` names.
     pub(crate) end: End,
     /// The rules of which it may be a consequence, the likeliest first.
     pub(crate) because_of: &'static [&'static str],
@@ -120,7 +120,7 @@ const RULE: Rule = Rule {
     severity: Warning,
     title: "",
     when: &[],
-    key: "profile",
+    key: &["profile"],
     end: End::Never,
     because_of: &[],
     says: |_| String::new(),
@@ -141,6 +141,12 @@ const fn on_if(event: &'static str, only: fn(&Entry) -> bool) -> When {
 fn clock(seconds: Option<i64>) -> String {
     let at = seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
     at.map_or_else(|| "an unknown time".to_owned(), |at| at.strftime("%Y-%m-%d %H:%M UTC").to_string())
+}
+
+/// Whether an account served a turn: other calls are answered when it is used up, too.
+fn is_turn_served(commit: &Entry) -> bool {
+    matches!(commit.text("route").as_deref(), Some("responses" | "compact" | "websocket"))
+        && commit.number("status") < Some(400)
 }
 
 /// Rules about an upstream that cannot be reached.

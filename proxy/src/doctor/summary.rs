@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::evidence::{Evidence, Latest, Tally, count_facets};
+use super::evidence::{Evidence, KEPT_LINE, Latest, Tally, count_facets};
 use super::finding::{Class, Finding};
 use super::line::{Entry, Unread};
 use super::log::{Found, Line, LogFile};
@@ -67,7 +67,7 @@ impl Timeline {
         if request > self.request {
             *self = Self { request, lines: BTreeSet::new() };
         }
-        if request == self.request && request > 0 {
+        if request == self.request && request > 0 && line.len() <= KEPT_LINE {
             self.lines.insert((at, line.to_vec()));
             if self.lines.len() > TIMELINE {
                 self.lines.pop_last();
@@ -127,27 +127,50 @@ impl Summary {
         let mut summary =
             Self { evidence: RULES.iter().map(|_| Evidence::default()).collect(), ..Self::default() };
         let index = Index::new();
-        let mut timelines: Vec<Timeline> = Vec::new();
-        let mut run = None;
-        for file in &found.files {
+        for run in found.files.chunk_by(|one, next| one.run == next.run) {
             // Requests are numbered anew in each run.
-            if run.replace(&file.run) != Some(&file.run) {
-                timelines.push(Timeline::default());
+            let (mut timeline, mut newest) = (Timeline::default(), None);
+            for file in run {
+                let read = summary.read_file(&index, since, file, &mut timeline);
+                newest = newest.max(read.last);
+                summary.files.push(read);
             }
-            let Some(timeline) = timelines.last_mut() else { continue };
-            let mut read =
-                Read { file: file.clone(), lines: 0, end: None, last: None, has_ended: false, problem: None };
-            let result = file.lines().and_then(|mut lines| {
-                while let Some(line) = lines.next()? {
-                    summary.see(&index, since, &mut read, timeline, line);
-                }
-                Ok(())
-            });
-            read.problem = result.err().map(|error| error.to_string());
-            summary.files.push(read);
+            if let Some(newest) = newest {
+                summary.settle(newest);
+            }
+            if timeline.began() >= summary.latest.began() {
+                summary.latest = timeline;
+            }
         }
-        summary.latest = timelines.into_iter().max_by_key(Timeline::began).unwrap_or_default();
         summary
+    }
+
+    fn read_file(
+        &mut self,
+        index: &Index,
+        since: Option<i64>,
+        file: &LogFile,
+        timeline: &mut Timeline,
+    ) -> Read {
+        let mut read =
+            Read { file: file.clone(), lines: 0, end: None, last: None, has_ended: false, problem: None };
+        let result = file.lines().and_then(|mut lines| {
+            while let Some(line) = lines.next()? {
+                self.see(index, since, &mut read, timeline, line);
+            }
+            Ok(())
+        });
+        read.problem = result.err().map(|error| error.to_string());
+        read
+    }
+
+    /// The end of a run.
+    fn settle(&mut self, newest: i64) {
+        for (rule, evidence) in RULES.iter().zip(&mut self.evidence) {
+            if let End::Gone(_, patience) = rule.end {
+                evidence.settle(newest, patience);
+            }
+        }
     }
 
     /// Counts a line.
@@ -225,16 +248,13 @@ impl Summary {
 
     /// What the rules find.
     pub(crate) fn findings(&self, now: i64) -> Vec<Finding> {
-        let newest = self.last.unwrap_or(now);
         let found = RULES.iter().zip(&self.evidence).filter_map(|(rule, seen)| {
             let (first, last) = (seen.first?, seen.last?);
             let mut count = seen.count;
             let is_over = match rule.end {
-                End::Gone(_, patience) => {
-                    count = seen.open(now).filter(|(_, began)| newest - began >= patience).count() as u64;
-                    if count == 0 {
-                        return None;
-                    }
+                End::Gone(..) if seen.unended == 0 => return None,
+                End::Gone(..) => {
+                    count = seen.unended;
                     false
                 }
                 End::Over(_) => seen.open(now).next().is_none(),

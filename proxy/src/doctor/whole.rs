@@ -1,6 +1,6 @@
 //! Findings about a log as such: that there is none, that it cannot be read, how it ended, and its clock.
 
-use super::finding::{Class, Finding, Severity};
+use super::finding::{Class, Finding, Severity, word};
 use super::log::{Found, Pointer};
 use super::summary::Summary;
 
@@ -57,7 +57,7 @@ pub(crate) fn findings(
     for read in &summary.files {
         if let Some(problem) = &read.problem {
             let sentence = format!("{}: {problem}.", read.file.path.display());
-            let next = format!("ls -l {}", read.file.path.display());
+            let next = format!("ls -l {}", word(&read.file.path));
             findings.push(base("log_unreadable", Severity::Problem, "A log cannot be read", sentence, &next));
         }
     }
@@ -65,13 +65,16 @@ pub(crate) fn findings(
     if is_read && summary.lines == 0 {
         let sentence =
             "It has no line: the proxy ended before it said anything, or the disk took nothing.".to_owned();
-        findings.push(base("empty_log", Severity::Warning, "The log is empty", sentence, "df -h ."));
+        let directory = summary.files.last().and_then(|read| read.file.path.parent()).map(word);
+        let next = format!("df -h {}", directory.as_deref().unwrap_or("."));
+        findings.push(base("empty_log", Severity::Warning, "The log is empty", sentence, &next));
     }
     if let Some(place) = summary.places.first().filter(|_| is_worth_telling(summary)) {
         let name = place.path.file_name().unwrap_or_default().to_string_lossy();
         let (skipped, why) = (summary.skipped, place.why.name());
         let sentence = format!("{skipped} passed over; the first is line {} of {name}: {why}.", place.line);
-        let next = format!("sed -n {}p {}", place.line, place.path.display());
+        // `l` shows what a terminal would take for commands.
+        let next = format!("sed -n {}l {}", place.line, word(&place.path));
         findings.push(base(
             "unread_lines",
             Severity::Notice,
@@ -84,7 +87,7 @@ pub(crate) fn findings(
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let sentence =
             format!("{name} ends without a drain, and its process is gone: it was killed or crashed.");
-        let next = format!("tail -n 20 {}", path.display());
+        let next = format!("tail -n 20 {}", word(path));
         findings.push(Finding {
             class: Class::Persistence,
             span: Some((at, at)),

@@ -17,7 +17,7 @@ use rusqlite::{
 
 use super::change::ChangeCounter;
 use super::memory::Digest;
-use super::{Fact, Facts, Tie, crash, schema};
+use super::{Fact, Facts, Tie, ballast, crash, schema};
 use crate::profile::Now;
 
 /// The database's name in its directory.
@@ -117,6 +117,19 @@ impl StateError {
         }
     }
 
+    /// Whether the disk failed, as a full one does: SQLite names some of its failures by what it was about to do.
+    fn is_of_disk(&self) -> bool {
+        match self {
+            Self::File { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            Self::Database { source, .. } => {
+                matches!(source.sqlite_error_code(), Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure))
+            }
+            _ => false,
+        }
+    }
+
     pub(super) fn of(path: &Path, source: rusqlite::Error) -> Self {
         let path = path.to_owned();
         match source.sqlite_error_code() {
@@ -173,6 +186,18 @@ impl Database {
     /// # Errors
     /// See [`StateError`]. The file is left as it is.
     pub fn open(directory: &Path, durability: Durability) -> Result<(Self, Recovery), StateError> {
+        let opened = match Self::try_open(directory, durability) {
+            Err(error) if error.is_of_disk() && ballast::drop(directory).is_ok() => {
+                Self::try_open(directory, durability)?
+            }
+            opened => opened?,
+        };
+        // Without it the next start on a full disk fails, and says so.
+        let _ = ballast::take(directory);
+        Ok(opened)
+    }
+
+    fn try_open(directory: &Path, durability: Durability) -> Result<(Self, Recovery), StateError> {
         let path = directory.join(NAME);
         let _opening = prepare(directory, &path)?;
         let (lock, frames) = lock(directory, &path)?;

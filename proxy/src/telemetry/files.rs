@@ -2,16 +2,17 @@
 //!
 //! Only the thread that writes is here, so nothing of this is ever waited for by a request. A file that has its
 //! size becomes a part by a second name, and its own name goes to the next file by a rename: whoever looks for
-//! the newest log finds one at every moment. A log that a process writes is locked, and nobody deletes it.
+//! the newest log finds one at every moment. A log that a process writes is locked, and no other deletes it. One
+//! that a person deleted, or that a full disk had no room for, is made with the next lines.
 
 #![expect(
     clippy::disallowed_methods,
     reason = "on the log's own thread, but for its first file, which is made before anything listens"
 )]
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -55,26 +56,76 @@ pub(super) struct Written {
 pub(super) struct Files {
     directory: PathBuf,
     name: String,
-    output: Output<File>,
+    /// The file that is written, unless there is none: its disk has no room, or somebody deleted it.
+    output: Option<Output<File>>,
+    /// Whether the pointer names it.
+    is_pointed: bool,
+    /// What the pointer said before.
+    before: Option<Vec<u8>>,
     /// How long the file is, and how long it was before the first line that was recorded.
     length: u64,
     fresh: u64,
-    /// The number of the last part.
-    pub(super) part: u32,
+    /// The number of the last part that was tried.
+    part: u32,
+    /// How many parts there are.
+    pub(super) complete: u32,
     limits: Limits,
     looked: Option<Now>,
 }
 
 impl Files {
-    /// Makes the file of a new run, and the pointer to it.
+    /// Makes the file of a new run, and the pointer to it. On a full disk both come later: that one may have
+    /// filled up a moment after they were made, too.
     pub(super) fn create(directory: &Path, limits: Limits) -> io::Result<Self> {
         let started = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%3f");
-        let name = format!("{PREFIX}{}-{started}{SUFFIX}", std::process::id());
-        let file = create(&directory.join(&name))?;
-        let directory = directory.to_owned();
-        write_pointer(&directory, &name)?;
-        let output = Output { to: file, is_torn: false };
-        Ok(Self { directory, name, output, length: 0, fresh: 0, part: 0, limits, looked: None })
+        let mut files = Self {
+            directory: directory.to_owned(),
+            name: format!("{PREFIX}{}-{started}{SUFFIX}", std::process::id()),
+            output: None,
+            is_pointed: false,
+            before: fs::read(directory.join(POINTER)).ok(),
+            length: 0,
+            fresh: 0,
+            part: 0,
+            complete: 0,
+            limits,
+            looked: None,
+        };
+        match files.make() {
+            Err(error) if !matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+                Err(error)
+            }
+            _ => Ok(files),
+        }
+    }
+
+    /// Makes what is missing: the directory, the file, the pointer.
+    fn make(&mut self) -> io::Result<()> {
+        if self.output.is_none() {
+            DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
+            self.output = Some(Output { to: create(&self.path())?, is_torn: false });
+            (self.length, self.fresh, self.is_pointed) = (0, 0, false);
+        }
+        if !self.is_pointed {
+            write_pointer(&self.directory, self.path().as_os_str().as_encoded_bytes())?;
+            self.is_pointed = true;
+        }
+        Ok(())
+    }
+
+    /// Deletes the file of a run that came to nothing, so that the log before it is the newest again.
+    pub(super) fn abandon(mut self) {
+        self.output = None;
+        let pointer = self.directory.join(POINTER);
+        let is_ours = fs::read(&pointer)
+            .is_ok_and(|target| target.trim_ascii() == self.path().as_os_str().as_encoded_bytes());
+        // Best effort, as with all logs that are deleted.
+        let _ = match self.before.as_deref().filter(|_| is_ours) {
+            Some(before) => write_pointer(&self.directory, before.trim_ascii()),
+            None if is_ours => fs::remove_file(&pointer),
+            None => Ok(()),
+        };
+        let _ = fs::remove_file(self.path());
     }
 
     /// The file that is written.
@@ -84,7 +135,13 @@ impl Files {
 
     /// Writes whole lines, in as many files as they need.
     pub(super) fn write(&mut self, lines: &[u8]) -> Written {
-        let (mut rest, mut all) = (lines, Written::default());
+        let mut all = Written::default();
+        if lines.is_empty() {
+            return all;
+        }
+        self.let_go_if_gone();
+        all.error = self.make().err();
+        let mut rest = lines;
         while !rest.is_empty() {
             let room = self.limits.file.saturating_sub(self.length);
             let fitting = whole_lines(rest, usize::try_from(room).unwrap_or(usize::MAX));
@@ -94,7 +151,11 @@ impl Files {
             // A line that is longer than a file may be, or no other file could be made.
             let end = if fitting > 0 { fitting } else { first_line(rest) };
             let (now, later) = rest.split_at(end);
-            let written = self.output.write(now);
+            let Some(output) = &mut self.output else {
+                all.lost += count(rest);
+                break;
+            };
+            let written = output.write(now);
             self.length += now.len() as u64;
             all.lost += written.lost;
             all.error = all.error.or(written.error);
@@ -103,25 +164,43 @@ impl Files {
         all
     }
 
+    /// Somebody may have deleted the file, or the whole directory: what is written to it is nowhere.
+    fn let_go_if_gone(&mut self) {
+        let Some(output) = &self.output else { return };
+        let inode = |meta: fs::Metadata| (meta.dev(), meta.ino());
+        let named = fs::metadata(self.path()).map(inode);
+        let is_other = |named| output.to.metadata().is_ok_and(|meta| inode(meta) != named);
+        let is_gone = match named {
+            Ok(named) => is_other(named),
+            Err(error) => error.kind() == ErrorKind::NotFound,
+        };
+        if is_gone {
+            self.output = None;
+        }
+    }
+
     /// Makes what is in the file a part, and begins the next. Says whether that could be done: where it cannot,
     /// the file becomes longer than it should.
     fn begin_next(&mut self) -> bool {
-        let begun = self.try_begin_next();
+        self.part += 1;
+        let staged = self.directory.join(format!("{}.new", self.name));
+        // What an attempt that was killed has left.
+        let _ = fs::remove_file(&staged);
+        let begun = self.try_begin_next(&staged);
         if begun.is_ok() {
+            self.complete += 1;
             self.tidy();
+        } else {
+            let _ = fs::remove_file(&staged);
         }
         begun.is_ok()
     }
 
-    fn try_begin_next(&mut self) -> io::Result<()> {
-        self.part += 1;
+    fn try_begin_next(&mut self, staged: &Path) -> io::Result<()> {
         let path = self.path();
         let part = part_name(&self.name, self.part).ok_or(ErrorKind::InvalidInput)?;
         let part = self.directory.join(part);
-        let staged = self.directory.join(format!("{}.new", self.name));
-        // What an attempt that failed has left.
-        let _ = fs::remove_file(&staged);
-        let mut file = create(&staged)?;
+        let mut file = create(staged)?;
         let mut header = Vec::new();
         render(&RunEvent::LogContinued { part: self.part }, &mut header);
         file.write_all(&header)?;
@@ -130,11 +209,11 @@ impl Files {
         if linked.is_err() {
             fs::rename(&path, &part)?;
         }
-        fs::rename(&staged, &path).inspect_err(|_| {
+        fs::rename(staged, &path).inspect_err(|_| {
             // The name goes back to where it was.
             let _ = if linked.is_ok() { fs::remove_file(&part) } else { fs::rename(&part, &path) };
         })?;
-        self.output = Output { to: file, is_torn: false };
+        self.output = Some(Output { to: file, is_torn: false });
         self.fresh = header.len() as u64;
         self.length = self.fresh;
         Ok(())
@@ -191,12 +270,17 @@ fn delete(path: &Path) -> io::Result<()> {
 
 /// Replaces the pointer in one step, so that a reader never finds half a path. What it names stays the run's
 /// newest file to the end.
-fn write_pointer(directory: &Path, name: &str) -> io::Result<()> {
+fn write_pointer(directory: &Path, target: &[u8]) -> io::Result<()> {
     let temporary = directory.join(format!("{POINTER}.{}", std::process::id()));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(directory.join(name).as_os_str().as_encoded_bytes())?;
-    file.write_all(b"\n")?;
-    fs::rename(&temporary, directory.join(POINTER))
+    let write = || {
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(&[target, b"\n"].concat())?;
+        fs::rename(&temporary, directory.join(POINTER))
+    };
+    write().inspect_err(|_| {
+        let _ = fs::remove_file(&temporary);
+    })
 }
 
 /// The files of a log in the order in which they were written: its parts, and itself. A file that is a part, or

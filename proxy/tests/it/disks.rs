@@ -1,6 +1,7 @@
 //! Disks that fill up and homes that cannot be written: what a proxy says, and how it goes on.
 //!
-//! A proxy gets a disk of its own, in a mount namespace of its own, which is seen through `/proc/PID/root`.
+//! A proxy gets a disk of its own, in a mount namespace of its own, which is seen through `/proc/PID/root`. Not every
+//! machine lets us, so these tests are in the lane `env`.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use mock_upstream::script::{CallName, Http, Rule, Script};
 use mock_upstream::{Account, Config, Mock};
 use serde_json::json;
 
-use crate::connection::{begin_turn, request, turn, user};
+use crate::connection::{request, turn, user};
 use crate::rig::{LIMIT, Proxy, add_profile, asked, behind, code, prodex, sandbox, until};
 
 /// Begins with what is in the home on a disk of 3 MiB, and has the run log there too.
@@ -22,12 +23,8 @@ const SMALL_DISK: &str = "cp -a \"$PRODEX_HOME\" \"$TMPDIR/seed\"; mount -t tmpf
 const READ_ONLY: &str = "mount --bind \"$PRODEX_HOME\" \"$PRODEX_HOME\"; mount -o remount,ro,bind \"$PRODEX_HOME\"; \
      export PRODEX_RUNTIME_LOG_DIR=\"$PRODEX_HOME/logs\"";
 
-/// A mock and a proxy before it whose home a shell script has changed. None where that is not allowed.
-async fn start_behind(
-    mount: &str,
-    script: Script,
-    prepare: impl AsyncFnOnce(&Mock, Proxy),
-) -> Option<(Mock, Proxy)> {
+/// A mock and a proxy before it whose home a shell script has changed.
+async fn start_behind(mount: &str, script: Script, prepare: impl AsyncFnOnce(&Mock, Proxy)) -> (Mock, Proxy) {
     let script = ["a", "b"].iter().fold(script, |script, id| script.account(Account::new(*id)));
     let sandbox = sandbox();
     for account in &script.accounts {
@@ -37,8 +34,8 @@ async fn start_behind(
     let sandbox = Arc::new(sandbox);
     let arguments = || vec!["--upstream".to_owned(), mock.base_url().to_owned()];
     prepare(&mock, Proxy::start(Arc::clone(&sandbox), arguments()).await).await;
-    let proxy = Proxy::start_behind(sandbox, mount, arguments()).await?;
-    Some((mock, proxy))
+    let proxy = Proxy::start_behind(sandbox, mount, arguments()).await;
+    (mock, proxy)
 }
 
 /// What the proxy sees at a path.
@@ -62,8 +59,7 @@ async fn a_full_disk_stops_no_request_and_is_told_once_and_recovered_from() {
         Script::rules([Rule::new(Http::json(503, json!({ "error": { "code": "server_is_overloaded" } })))
             .account("b")
             .user_text("to a")]);
-    let started = start_behind(SMALL_DISK, script, async |_, proxy| drop(proxy.stop().await)).await;
-    let Some((mock, proxy)) = started else { return };
+    let (mock, proxy) = start_behind(SMALL_DISK, script, async |_, proxy| drop(proxy.stop().await)).await;
     let home = seen(&proxy, &proxy.home());
     assert_eq!(turn(&proxy, "session-id: before\r\n", &user("to a")).await.status(), 200);
     fill(&home.join("fill"));
@@ -107,6 +103,38 @@ async fn a_full_disk_stops_no_request_and_is_told_once_and_recovered_from() {
 }
 
 #[tokio::test]
+async fn a_disk_that_is_full_at_the_start_is_as_good_as_one_that_fills_up() {
+    let full = format!("{SMALL_DISK}; cat /dev/zero > \"$PRODEX_HOME/fill\" 2>/dev/null || :");
+    let bind = async |_: &Mock, proxy: Proxy| {
+        assert_eq!(turn(&proxy, "session-id: before\r\n", &user("x")).await.status(), 200);
+        proxy.stop().await;
+    };
+    let (mock, proxy) = start_behind(&full, Script::default(), bind).await;
+    let home = seen(&proxy, &proxy.home());
+    for n in 0..20 {
+        let fields = format!("session-id: s{n}\r\n");
+        assert_eq!(turn(&proxy, &fields, &user("x")).await.status(), 200, "{n}");
+    }
+    assert_eq!(turn(&proxy, "session-id: before\r\n", &user("x")).await.status(), 200);
+    let accounts = asked(&mock);
+    assert_eq!(accounts.first(), accounts.last(), "what was known of conversations is");
+    until("it is told", || count(&proxy.server.stderr(), "cannot be written") == 2).await;
+    std::fs::remove_file(home.join("fill")).unwrap();
+    let log = seen(&proxy, Path::new(proxy.ready["log"].as_str().unwrap()));
+    let read = || harness::run_log::RunLog::read(&log).map(|log| log.lines).unwrap_or_default();
+    let has = |event: &str| read().iter().any(|line| line.event == event);
+    let began = Instant::now();
+    while !(has("log_dropped") && has("stream_complete") && has("state_save_ok")) {
+        assert_eq!(turn(&proxy, "session-id: s1\r\n", &user("x")).await.status(), 200);
+        assert!(began.elapsed() < Duration::from_secs(18), "log and state go on: {:#?}", read());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let pointer = std::fs::read_to_string(home.join("logs/prodex-runtime-latest.path")).unwrap();
+    assert_eq!(pointer.trim(), proxy.ready["log"].as_str().unwrap());
+    assert_eq!(count(&proxy.server.stderr(), "cannot be written"), 2, "and nothing is told again");
+}
+
+#[tokio::test]
 async fn a_read_only_home_is_served_and_says_what_is_forgotten_and_until_when_logins_are_good() {
     let busy = || Http::json(503, json!({ "error": { "code": "server_is_overloaded" } }));
     let script = Script::rules([Rule::new(busy()).account("a").user_text("to b")]);
@@ -114,7 +142,7 @@ async fn a_read_only_home_is_served_and_says_what_is_forgotten_and_until_when_lo
         assert_eq!(turn(&proxy, "session-id: s\r\n", &user("to b")).await.status(), 200);
         proxy.stop().await;
     };
-    let Some((mock, proxy)) = start_behind(READ_ONLY, script, bind).await else { return };
+    let (mock, proxy) = start_behind(READ_ONLY, script, bind).await;
     assert!(proxy.ready["log"].is_null());
     until("it is told", || proxy.server.stderr().contains("no login can be renewed")).await;
     let told = proxy.server.stderr();
@@ -138,7 +166,7 @@ async fn a_read_only_home_is_served_and_says_what_is_forgotten_and_until_when_lo
     assert_eq!(mock.journal().of(CallName::Token).len(), 0);
     // Commands say what to do.
     let said = async |proxy: &Proxy, arguments: &[&str]| {
-        let program = behind(&proxy.sandbox, READ_ONLY).unwrap().args(arguments.iter().copied());
+        let program = behind(&proxy.sandbox, READ_ONLY).args(arguments.iter().copied());
         let said = program.run(LIMIT).await.unwrap();
         said.stdout + &said.stderr
     };
@@ -171,75 +199,7 @@ async fn a_home_may_be_called_anything() {
     assert_eq!(code(&why), Some(0), "{}", why.stderr);
     proxy.stop().await;
     let mount = READ_ONLY.replace("$PRODEX_HOME/logs", "$PRODEX_RUNTIME_LOG_DIR");
-    let Some(proxy) = Proxy::start_behind(sandbox, &mount, arguments).await else { return };
+    let proxy = Proxy::start_behind(sandbox, &mount, arguments).await;
     assert_eq!(turn(&proxy, "session-id: s\r\n", &user("x")).await.status(), 200);
     until("it is told", || proxy.server.stderr().contains("is on a disk that cannot be written")).await;
-}
-
-#[tokio::test]
-async fn files_of_a_newer_version_are_named_and_kept_by_every_command() {
-    let sandbox = sandbox();
-    add_profile(&sandbox, "a", &Account::new("a").auth_json().to_string()).await;
-    let home = sandbox.home().join("prodex");
-    std::fs::create_dir_all(home.join("state")).unwrap();
-    let database = rusqlite::Connection::open(home.join("state/state.db")).unwrap();
-    database.pragma_update(None, "user_version", 99).unwrap();
-    drop(database);
-    let serve = ["serve", "--upstream", "http://127.0.0.1:9"];
-    let commands = [&serve[..], &["quota"], &["why", "last"]];
-    let settings = home.join("prodex.toml");
-    let profile = home.join("profiles/a/profile.toml");
-    for command in &commands[..2] {
-        let said = prodex(&sandbox, command).await;
-        assert_eq!(code(&said), Some(3), "{command:?} {}", said.stderr);
-        assert!(
-            said.stderr.contains("is of version 99") && said.stderr.contains("use the newer prodex"),
-            "{}",
-            said.stderr
-        );
-    }
-    let database = rusqlite::Connection::open(home.join("state/state.db")).unwrap();
-    let version: i64 = database.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
-    assert_eq!(version, 99);
-    drop(database);
-    std::fs::remove_file(home.join("state/state.db")).unwrap();
-    let about = std::fs::read_to_string(&profile).unwrap() + "of_the_future = 1\n";
-    std::fs::write(&profile, &about).unwrap();
-    for command in &commands[..2] {
-        let said = prodex(&sandbox, command).await;
-        assert!(
-            (said.stdout.clone() + &said.stderr).contains("profile.toml is broken"),
-            "{command:?}: {} {}",
-            said.stdout,
-            said.stderr
-        );
-    }
-    std::fs::write(&settings, "of_the_future = 1\n").unwrap();
-    for command in commands {
-        let said = prodex(&sandbox, command).await;
-        assert_eq!(code(&said), Some(2), "{command:?} {}", said.stderr);
-        assert!(said.stderr.contains("prodex.toml:1: unknown setting `of_the_future`"), "{}", said.stderr);
-    }
-    assert_eq!(std::fs::read_to_string(&profile).unwrap(), about, "it is kept");
-}
-
-#[tokio::test]
-async fn without_open_files_left_clients_wait_and_nobody_is_blamed() {
-    let sandbox = sandbox();
-    add_profile(&sandbox, "a", &Account::new("a").auth_json().to_string()).await;
-    let mock = Mock::start(Config::script(Script::default().account(Account::new("a")))).await.unwrap();
-    let arguments = vec!["--upstream".to_owned(), mock.base_url().to_owned()];
-    let Some(proxy) = Proxy::start_behind(Arc::new(sandbox), "ulimit -n 64", arguments).await else { return };
-    assert_eq!(turn(&proxy, "", &user("x")).await.status(), 200);
-    let mut idle = Vec::new();
-    for _ in 0..100 {
-        idle.push(proxy.connect().await);
-    }
-    until("it is told", || proxy.server.stderr().contains("raise it with `ulimit -n`")).await;
-    let mut waiting = begin_turn(&proxy, "", &user("x")).await;
-    drop(idle);
-    assert_eq!(waiting.response().await.status(), 200, "served as soon as there is room");
-    assert_eq!(turn(&proxy, "", &user("x")).await.status(), 200);
-    assert_eq!(proxy.log().events("profile_transport_backoff").count(), 0);
-    assert_eq!(count(&proxy.server.stderr(), "raise it with"), 1);
 }

@@ -2,15 +2,18 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpListener;
+use std::time::Duration;
 
 use harness::process::{Finished, Program};
 use mock_upstream::Account;
+use mock_upstream::pacing::Pacing;
 use mock_upstream::script::{Rule, Script, Turn};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::connection::{turn, user};
+use crate::connection::{begin_turn, turn, user};
 use crate::rig::{LIMIT, Proxy, Setting, add_profile, code, prodex, program, sandbox, start, until};
+use crate::socket::{Socket, create};
 
 fn json(finished: &Finished) -> Value {
     serde_json::from_str(&finished.stdout).unwrap_or_else(|error| panic!("{error}: {finished:?}"))
@@ -154,6 +157,69 @@ async fn a_run_without_trouble_is_healthy() {
     assert_eq!(report["latest_request"]["request"], 1);
 }
 
+/// A day with all that is no trouble: turns at once, on WebSockets too, clients that leave, a replacement, a drain.
+#[tokio::test]
+async fn a_busy_day_without_trouble_is_healthy() {
+    let slow =
+        Rule::new(Turn::text("a b c")).user_text("slow").pacing(Pacing::gap(Duration::from_millis(100)));
+    let script = Script::rules([slow, Rule::new(Turn::text("a b c"))]);
+    let (_mock, proxy) = Setting::new(&["one", "two", "three"], script).start().await;
+    let turns = (0..60).map(|n| {
+        let proxy = &proxy;
+        async move { turn(proxy, &format!("session-id: s{}\r\n", n % 20), &user("x")).await.status() }
+    });
+    assert!(futures_util::future::join_all(turns).await.iter().all(|status| *status == 200));
+    let mut socket = Socket::open(&proxy, &[("session-id", "s1")]).await.unwrap();
+    for _ in 0..3 {
+        socket.turn(&create("x")).await;
+    }
+    let mut leaving = begin_turn(&proxy, "", &user("slow")).await;
+    leaving.read_through("output_item.added\"").await;
+    drop(leaving);
+    drop(begin_turn(&proxy, "", &user("slow")).await);
+    let next = proxy.another_that("PRODEX_WORKERS", "1", &["--replace"]).await;
+    drop(socket);
+    drop(proxy.ended().await);
+    assert_eq!(turn(&next, "session-id: s1\r\n", &user("x")).await.status(), 200);
+    let sandbox = std::sync::Arc::clone(&next.sandbox);
+    drop(next.stop().await);
+    let doctor = prodex(&sandbox, &["doctor", "--runtime", "--since", "1h"]).await;
+    assert!(doctor.stdout.starts_with("Nothing is wrong.\nLog: 2 files"), "{}", doctor.stdout);
+    assert_eq!(code(&doctor), Some(0));
+}
+
+#[tokio::test]
+async fn a_start_that_fails_leaves_the_log_of_the_proxy_that_runs_the_newest() {
+    let (_mock, proxy) = start(&["one"], Script::default()).await;
+    assert_eq!(turn(&proxy, "", &user("x")).await.status(), 200);
+    until("it is logged", || proxy.log().events("stream_complete").count() == 1).await;
+    let listen = format!("127.0.0.1:{}", proxy.port());
+    let failed = prodex(&proxy.sandbox, &["serve", "--listen", &listen]).await;
+    assert_eq!(code(&failed), Some(3), "{}", failed.stderr);
+    let last = prodex(&proxy.sandbox, &["why", "last"]).await;
+    assert_eq!(code(&last), Some(0), "{}", last.stderr);
+    let doctor = prodex(&proxy.sandbox, &["doctor", "--runtime", "--since", "1h"]).await;
+    assert!(doctor.stdout.starts_with("Nothing is wrong."), "{}", doctor.stdout);
+}
+
+#[tokio::test]
+async fn whoever_watches_sees_what_changes_around_the_proxy() {
+    let (_mock, proxy) = start(&["one"], Script::default()).await;
+    let watch =
+        Program::new(program()).args(["doctor", "--watch", "--json"]).envs(proxy.sandbox.environment());
+    let mut watch = watch.start().unwrap();
+    let looked = |profiles: u64| {
+        let text = watch.stdout();
+        let looks = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        looks.last().is_some_and(|look| look["home"]["profiles"] == profiles)
+    };
+    until("the first look", || looked(1)).await;
+    add_profile(&proxy.sandbox, "two", &Account::new("two").auth_json().to_string()).await;
+    until("another look", || looked(2)).await;
+    watch.signal(Signal::SIGTERM);
+    watch.wait(LIMIT).await.unwrap();
+}
+
 #[tokio::test]
 async fn an_upstream_that_nobody_listens_at_is_told_as_the_cause() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -247,6 +313,11 @@ async fn a_log_that_is_longer_than_memory_is_read() {
         let fields = format!("\"request\":{request},\"profile\":\"p{request}\",\"reason\":\"r{request}\"");
         writeln!(out, "{{\"timestamp\":\"{time}\",\"event\":\"{event}\",\"fields\":{{{fields}}}}}").unwrap();
     }
+    let long = "n".repeat(120 << 10);
+    for number in 0..500 {
+        let fields = format!("request=9{number} profile={long}{number} reason=auth until=1795154400");
+        writeln!(out, "[2026-03-20 12:00:00.010 +07:00] profile_retry_backoff {fields}").unwrap();
+    }
     for _ in 0..64 {
         out.write_all(&[b'x'; 1 << 20]).unwrap();
     }
@@ -259,7 +330,7 @@ async fn a_log_that_is_longer_than_memory_is_read() {
     };
     let doctor = limited(MEMORY).run(LIMIT).await.unwrap();
     let report = json(&doctor);
-    assert_eq!((&report["log"]["lines"], &report["log"]["skipped"]), (&8002.into(), &1.into()), "{doctor:?}");
+    assert_eq!((&report["log"]["lines"], &report["log"]["skipped"]), (&8502.into(), &1.into()), "{doctor:?}");
     assert_eq!(report["events"]["log_dropped"]["fields"]["lines"], "7");
     let too_little = limited(8 << 10).run(LIMIT).await.unwrap();
     assert_ne!(code(&too_little), Some(1), "the limit holds: {too_little:?}");

@@ -1,15 +1,16 @@
 //! What the run log tells of requests, and how little that is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mock_upstream::pacing::Pacing;
 use mock_upstream::script::{Rule, Script, Stream, Turn};
 
 use wire::run_event::RawLine;
 
-use crate::connection::{CODEX, request, turn, user};
-use crate::rig::{Proxy, Setting, asked, until};
+use crate::connection::{CODEX, begin_turn, request, turn, user};
+use crate::rig::{LIMIT, Proxy, Setting, asked, until};
 use crate::socket::{Socket, create};
 
 #[tokio::test]
@@ -56,11 +57,14 @@ async fn lines_of(proxy: &Proxy, before: usize, ends: usize) -> Vec<RawLine> {
     proxy.log().lines.split_off(before)
 }
 
+/// Whether time brings it, not a request: once a run, or at most every few seconds and minutes.
+fn by_time(line: &RawLine) -> bool {
+    ["runtime_proxy_", "profile_probe_", "state_save_"].iter().any(|begin| line.event.starts_with(begin))
+}
+
 #[tokio::test]
 async fn every_kind_of_request_keeps_the_budget_with_all_that_comes_by_the_way() {
-    let limits = [("x-codex-primary-used-percent", "42.0"), ("x-codex-primary-window-minutes", "300")];
-    let update = limits.into_iter().fold(Turn::text("x"), |turn, (name, value)| turn.header(name, value));
-    let script = Script::rules([Rule::new(update).user_text("update")]);
+    let script = Script::rules([Rule::new(update(42)).user_text("update")]);
     let setting = Setting::new(&["work-account", "private-one", "other"], script);
     let (mock, proxy) = setting.start().await;
     let (mut before, mut ends, mut table) = (proxy.log().lines.len(), 0, String::new());
@@ -124,11 +128,7 @@ async fn every_kind_of_request_keeps_the_budget_with_all_that_comes_by_the_way()
         ends += 1;
         let all = lines_of(&proxy, before, ends).await;
         let text = std::fs::read_to_string(proxy.ready["log"].as_str().unwrap()).unwrap();
-        // What time brings, not requests: once a run, or at most every few seconds and minutes.
-        let by_time = |event: &str| {
-            ["runtime_proxy_", "profile_probe_", "state_save_"].iter().any(|begin| event.starts_with(begin))
-        };
-        let counted = || text.lines().skip(before).zip(&all).filter(|(_, line)| !by_time(&line.event));
+        let counted = || text.lines().skip(before).zip(&all).filter(|(_, line)| !by_time(line));
         let bytes: usize = counted().map(|(text, _)| text.len() + 1).sum();
         let mut names: Vec<&str> = counted().map(|(_, line)| &*line.event).collect();
         // What comes in one read may be told in either order.
@@ -138,6 +138,86 @@ async fn every_kind_of_request_keeps_the_budget_with_all_that_comes_by_the_way()
         table += &format!("{kind}: {}\n", names.join(" "));
     }
     insta::assert_snapshot!(table);
+}
+
+/// How a turn is answered that says what is left of an account, in two windows.
+fn update(percent: usize) -> Turn {
+    let reset = 1_795_154_400 + 3600 * 24 * 365;
+    let fields = [
+        ("x-codex-primary-used-percent", percent.to_string()),
+        ("x-codex-primary-window-minutes", "300".to_owned()),
+        ("x-codex-primary-reset-at", (reset + 1).to_string()),
+        ("x-codex-secondary-used-percent", (percent / 2).to_string()),
+        ("x-codex-secondary-window-minutes", "10080".to_owned()),
+        ("x-codex-secondary-reset-at", reset.to_string()),
+    ];
+    fields.into_iter().fold(Turn::text("x"), |turn, (name, value)| turn.header(name, value))
+}
+
+/// What 120 turns of five accounts log, all of which state their quota anew with every turn; names of accounts are so
+/// long. The most that a request logs under its number, in lines and bytes, and what all log on average, in bytes.
+async fn logged_by_turns(name: usize) -> (usize, usize, usize) {
+    const ROUNDS: usize = 24;
+    let accounts = ["a", "b", "c", "d", "e"].map(|letter| format!("{letter:-<name$}"));
+    let mut rules = vec![Rule::new(Turn::text("a b c")).user_text("first").pacing(Pacing::gap(LIMIT / 200))];
+    rules.extend((0..ROUNDS).map(|round| Rule::new(update(round + 10)).user_text(format!("round {round}."))));
+    let ids: Vec<&str> = accounts.iter().map(String::as_str).collect();
+    let setting = Setting::new(&ids, Script::rules(rules)).set("PRODEX_PROFILE_SOFT_LIMIT", "1");
+    let (mock, proxy) = setting.start().await;
+    // Each is begun while those before it run, so that it gets an account of its own.
+    let mut first = Vec::new();
+    for session in 0..accounts.len() {
+        first.push(begin_turn(&proxy, &format!("session-id: s{session}\r\n"), &user("first")).await);
+        until("it is asked", || asked(&mock).len() == session + 1).await;
+    }
+    for mut first in first {
+        assert_eq!(first.response().await.status(), 200);
+    }
+    assert_eq!(asked(&mock).into_iter().collect::<BTreeSet<_>>(), accounts.iter().cloned().collect());
+    until("the first turns are logged", || proxy.log().events("stream_complete").count() == accounts.len())
+        .await;
+    let first = proxy.log().lines.len();
+    for round in 0..ROUNDS {
+        let text = user(&format!("round {round}."));
+        let turns = (0..accounts.len()).map(|session| {
+            let (proxy, text, fields) = (&proxy, &text, format!("session-id: s{session}\r\n"));
+            async move { turn(proxy, &fields, text).await.status() }
+        });
+        assert_eq!(futures_util::future::join_all(turns).await, [200; 5]);
+    }
+    let requests = ROUNDS * accounts.len();
+    assert_eq!(asked(&mock).len(), accounts.len() + requests, "nobody was asked in vain");
+    let _kept = Arc::clone(&proxy.sandbox);
+    let log = proxy.stop().await;
+    let text = std::fs::read_to_string(&log.path).unwrap();
+    let counted = || {
+        text.lines()
+            .zip(&log.lines)
+            .skip(first)
+            .filter(|(_, line)| !by_time(line) && !line.event.starts_with("drain"))
+    };
+    let own = |line: &RawLine| line.fields.contains_key("request");
+    let (mut lines, mut bytes) = (BTreeMap::<u64, (usize, usize)>::new(), 0);
+    for (text, line) in counted() {
+        bytes += text.len() + 1;
+        if own(line) {
+            let of = lines.entry(line.fields["request"].as_u64().unwrap()).or_default();
+            *of = (of.0 + 1, of.1 + text.len() + 1);
+        }
+    }
+    assert_eq!(lines.len(), requests);
+    let most = |of: fn(&(usize, usize)) -> usize| lines.values().map(of).max().unwrap();
+    (most(|of| of.0), most(|of| of.1), bytes / requests)
+}
+
+/// What is learnt of accounts is told once, by whichever request comes next: one that comes behind several has their
+/// news to tell, and those have none.
+#[tokio::test]
+async fn turns_that_learn_of_many_accounts_keep_the_budget_on_average_and_their_own_lines_always() {
+    let (lines, own, average) = logged_by_turns(12).await;
+    assert!(lines <= 5 && own <= 1024 && average <= 1024, "{lines} lines, {own} bytes, {average} on average");
+    let (lines, own, _) = logged_by_turns(64).await;
+    assert!(lines <= 5 && own <= 1024, "{lines} lines, {own} bytes of the longest names");
 }
 
 #[tokio::test]

@@ -120,19 +120,19 @@ pub(crate) async fn prodex(sandbox: &Sandbox, arguments: &[&str]) -> Finished {
 }
 
 /// The program behind a shell script that changes disks for it alone: in namespaces of its own, where it may
-/// mount what it likes. None where this machine does not let us.
-pub(crate) fn behind(sandbox: &Sandbox, script: &str) -> Option<Program> {
+/// mount what it likes. Fails where this machine does not let us: nothing was tried then.
+pub(crate) fn behind(sandbox: &Sandbox, script: &str) -> Program {
     let can = |flags: &str| {
         let tried = std::process::Command::new("unshare").args([flags, "true"]).output();
         tried.is_ok_and(|tried| tried.status.success())
     };
-    let Some(flags) = ["-m", "-Urm"].into_iter().find(|flags| can(flags)) else {
-        eprintln!("not tried: this machine lets nobody have a mount namespace");
-        return None;
-    };
+    let flags = ["-m", "-Urm"].into_iter().find(|flags| can(flags)).expect(
+        "this machine lets nobody have a mount namespace, which disks of their own need: be root, or see \
+         kernel.apparmor_restrict_unprivileged_userns and user.max_user_namespaces",
+    );
     let (script, own) = (format!("set -e; {script}; exec \"$@\""), program().display().to_string());
     let program = Program::new("unshare").args([flags, "sh", "-c", &script, "sh", &own]);
-    Some(program.envs(sandbox.environment()).directory(sandbox.work()))
+    program.envs(sandbox.environment()).directory(sandbox.work())
 }
 
 /// The exit code, if the program ended by itself.
@@ -172,15 +172,21 @@ impl Proxy {
         Self { server, ready, sandbox, arguments }
     }
 
-    /// A proxy whose disks a shell script has changed, for it alone; none where this machine does not let us.
-    pub(crate) async fn start_behind(
-        sandbox: Arc<Sandbox>,
-        script: &str,
-        arguments: Vec<String>,
-    ) -> Option<Self> {
-        let program = behind(&sandbox, script)?.args(["serve", "--print-ready"]).args(arguments.clone());
+    /// A proxy whose disks a shell script has changed, for it alone.
+    pub(crate) async fn start_behind(sandbox: Arc<Sandbox>, script: &str, arguments: Vec<String>) -> Self {
+        let program = behind(&sandbox, script).args(["serve", "--print-ready"]).args(arguments.clone());
         let (server, ready) = program.start_ready("prodex-ready ", LIMIT).await.unwrap();
-        Some(Self { server, ready, sandbox, arguments })
+        Self { server, ready, sandbox, arguments }
+    }
+
+    /// A proxy with so many open files at most.
+    pub(crate) async fn start_with_files(sandbox: Arc<Sandbox>, files: u32, arguments: Vec<String>) -> Self {
+        let script = format!("ulimit -n {files}; exec \"$@\"");
+        let own = program().display().to_string();
+        let program = Program::new("sh").args(["-c", &script, "sh", &own, "serve", "--print-ready"]);
+        let program = program.args(arguments.clone()).envs(sandbox.environment());
+        let (server, ready) = program.start_ready("prodex-ready ", LIMIT).await.unwrap();
+        Self { server, ready, sandbox, arguments }
     }
 
     /// Another proxy of the same home, started the same way.

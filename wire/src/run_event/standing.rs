@@ -32,8 +32,9 @@ pub struct Standing {
     /// Until when its account is used up, as the upstream's refusal said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exhausted_until: Option<i64>,
-    /// The windows of its quota, as last stated.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// The windows of its quota, as last stated. Each is an array in the log, since most of what is learnt are
+    /// windows: its seconds, what remains, when it resets, when that was said, and by whom, unless it was a response.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "rows")]
     pub windows: Vec<QuotaWindow>,
     /// Its circuits that are not closed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -100,6 +101,63 @@ pub struct QuotaWindow {
     pub source: Source,
     /// When it was said.
     pub observed_at: i64,
+}
+
+/// Windows as arrays without names.
+mod rows {
+    use serde::ser::SerializeSeq as _;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{QuotaWindow, Source};
+
+    struct Row<'a>(&'a QuotaWindow);
+
+    impl Serialize for Row<'_> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let QuotaWindow { seconds, remaining, resets_at, source, observed_at } = self.0;
+            let mut row = serializer.serialize_seq(None)?;
+            row.serialize_element(seconds)?;
+            row.serialize_element(remaining)?;
+            row.serialize_element(resets_at)?;
+            row.serialize_element(observed_at)?;
+            if !source.is_usual() {
+                row.serialize_element(source)?;
+            }
+            row.end()
+        }
+    }
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Read {
+        Usual(Option<u64>, f64, Option<i64>, i64),
+        Of(Option<u64>, f64, Option<i64>, i64, Source),
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        windows: &[QuotaWindow],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(windows.iter().map(Row))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<QuotaWindow>, D::Error> {
+        let read = Vec::<Read>::deserialize(deserializer)?;
+        let windows = read.into_iter().map(|read| {
+            let (seconds, remaining, resets_at, observed_at, source) = match read {
+                Read::Usual(seconds, remaining, resets_at, at) => {
+                    (seconds, remaining, resets_at, at, Source::usual())
+                }
+                Read::Of(seconds, remaining, resets_at, at, source) => {
+                    (seconds, remaining, resets_at, at, source)
+                }
+            };
+            QuotaWindow { seconds, remaining, resets_at, source, observed_at }
+        });
+        Ok(windows.collect())
+    }
 }
 
 /// Where evidence comes from, the strongest first.
@@ -213,11 +271,12 @@ mod tests {
             source: Source::Response,
             observed_at: 7,
         }];
+        standing.windows.push(QuotaWindow { seconds: None, source: Source::Usage, ..standing.windows[0] });
         let of = CircuitOf::Responses;
         standing.circuits =
             vec![OpenCircuit { of, since: 1, until: 2, forgotten_at: 3, probing_until: None }];
         let text = serde_json::to_string(&standing).unwrap();
-        insta::assert_snapshot!(text, @r#"{"name":"work","is_parked":true,"windows":[{"seconds":18000,"remaining":12.5,"observed_at":7}],"circuits":[{"of":"responses","since":1,"until":2,"forgotten_at":3}]}"#);
+        insta::assert_snapshot!(text, @r#"{"name":"work","is_parked":true,"windows":[[18000,12.5,null,7],[null,12.5,null,7,"usage"]],"circuits":[{"of":"responses","since":1,"until":2,"forgotten_at":3}]}"#);
         assert_eq!(serde_json::from_str::<Standing>(&text).unwrap(), standing);
         assert!(serde_json::from_str::<Standing>(r#"{"name":"x","is_odd":true}"#).is_err());
     }

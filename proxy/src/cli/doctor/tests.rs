@@ -8,7 +8,7 @@ use clap::Parser as _;
 use super::report;
 use crate::cli::{Arguments, page};
 use crate::doctor::attack::{Outcome, Target};
-use crate::doctor::home::Facts;
+use crate::doctor::home::{DISK_FULL, Facts};
 use crate::doctor::rules::RULES;
 use crate::doctor::{Examination, Logs};
 use wire::run_event::file::POINTER;
@@ -88,7 +88,7 @@ fn a_command_that_is_recommended_is_one() {
 
 #[test]
 fn causes_name_rules_that_there_are() {
-    let names: BTreeSet<&str> = RULES.iter().map(|rule| rule.name).collect();
+    let names: BTreeSet<&str> = RULES.iter().map(|rule| rule.name).chain([DISK_FULL]).collect();
     for rule in RULES.iter() {
         for cause in rule.because_of {
             assert!(names.contains(cause), "{} because of {cause}", rule.name);
@@ -202,6 +202,83 @@ fn logs_that_are_missing_empty_torn_or_broken_off_are_told() {
     let future = directory(&[theirs(3000, "state_save_ok lag_ms=3")]);
     tell("a log from the future", page_of(future.path()));
     insta::assert_snapshot!("logs", pages);
+}
+
+/// Whether a finding is there, and whether it is over.
+fn state_of(lines: &[String], rule: &str) -> Option<bool> {
+    let directory = directory(lines);
+    let findings = examine(directory.path()).findings;
+    findings.iter().find(|ranked| ranked.finding.name == rule).map(|ranked| ranked.finding.is_over)
+}
+
+#[test]
+fn what_is_well_with_one_kind_of_call_ends_no_trouble_of_another() {
+    let until = START + 3600;
+    let open =
+        |route: &str| theirs(0, &format!("profile_circuit_open profile=work route={route} until={until}"));
+    let backoff = theirs(0, &format!("profile_retry_backoff profile=work reason=auth until={until}"));
+    let closed = |route: &str| theirs(9, &format!("profile_health profile=work route={route} state=closed"));
+    let both = [open("compact"), open("responses")];
+    for (lines, rule, is_over) in [
+        ([&both[..], &[closed("responses")]].concat(), "circuit_open", false),
+        ([&both[..], &[closed("responses"), closed("compact")]].concat(), "circuit_open", true),
+        (vec![backoff.clone(), closed("compact")], "profile_backoff", false),
+        (vec![backoff.clone(), closed("credentials")], "profile_backoff", true),
+    ] {
+        assert_eq!(state_of(&lines, rule), Some(is_over), "{lines:#?}");
+    }
+}
+
+#[test]
+fn accounts_are_used_up_until_one_serves_a_turn_or_comes_back() {
+    let nobody =
+        |reset: i64| theirs(0, &format!("selection_none reason=all_refused route=responses reset={reset}"));
+    let served = |route: &str, status: u16| {
+        theirs(9, &format!("profile_commit route={route} profile=work status={status}"))
+    };
+    let later = START + 3600;
+    for (lines, is_over) in [
+        (vec![nobody(later)], false),
+        (vec![nobody(START + 60)], true),
+        (vec![nobody(later), served("models", 200)], false),
+        (vec![nobody(later), served("responses", 429)], false),
+        (vec![nobody(later), served("responses", 200)], true),
+        (vec![nobody(later), served("websocket", 101)], true),
+    ] {
+        assert_eq!(state_of(&lines, "quota_everywhere"), Some(is_over), "{lines:#?}");
+    }
+}
+
+#[test]
+fn what_a_run_left_when_it_ended_is_not_under_way_in_the_next() {
+    let [one, other] = [7, 8].map(|pid| format!("prodex-runtime-{pid}-20261120T060000000.jsonl"));
+    let home = tempfile::tempdir().unwrap();
+    let first = [
+        theirs(0, "profile_probe_refresh_start profile=work"),
+        theirs(0, "request=1 first_upstream_chunk profile=work"),
+        theirs(1, "drain_finished aborted=0"),
+    ];
+    std::fs::write(home.path().join(one), first.join("\n")).unwrap();
+    std::fs::write(home.path().join(other), theirs(500, "profile_commit request=2 status=200")).unwrap();
+    let day = Some(std::time::Duration::from_secs(86_400));
+    let logs = Logs::Directory(home.path().to_owned());
+    let found = Examination::of(logs, day, Vec::new(), NOW, &|_| true);
+    assert_eq!(found.summary.files.len(), 2);
+    let names: Vec<&str> = found.findings.iter().map(|ranked| ranked.finding.name).collect();
+    assert_eq!(names, ["no_pointer"]);
+}
+
+#[test]
+fn a_path_in_a_command_is_one_word_to_a_shell() {
+    let root = tempfile::tempdir().unwrap();
+    let logs = root.path().join("it's $(mine) & yours");
+    std::fs::create_dir(&logs).unwrap();
+    std::fs::write(logs.join(NAME), "no event\nnone\n").unwrap();
+    std::fs::write(logs.join(POINTER), NAME).unwrap();
+    let found = examine(&logs);
+    let unread = found.findings.iter().find(|ranked| ranked.finding.name == "unread_lines").unwrap();
+    let printed = std::process::Command::new("sh").args(["-c", &unread.finding.next]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&printed.stdout), "no event$\n", "{}", unread.finding.next);
 }
 
 #[test]

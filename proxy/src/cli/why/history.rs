@@ -9,8 +9,8 @@ use wire::run_event::{Basis, CircuitOf, RawLine, SnapshotFields, Standing};
 use crate::selection::{Choice, Limits, NoChoice, Owner, Snapshot, Wanted, choose};
 use crate::state::Tie;
 
-/// How many snapshots are remembered while a log is read. A choice is logged right behind its own.
-const REMEMBERED: u64 = 256;
+/// How many snapshots of an API are remembered while a log is read. A choice is logged right behind its own.
+const REMEMBERED: usize = 256;
 
 /// Why a log does not tell.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -224,9 +224,10 @@ impl History {
     }
 }
 
-/// The latest snapshots of a log.
+/// The latest snapshots of a log, by their numbers: those of each API for themselves, since what is known of one may
+/// be as it is for as long as the other has news.
 #[derive(Default)]
-struct Snapshots(BTreeMap<u64, Known>);
+struct Snapshots(HashMap<String, BTreeMap<u64, Known>>);
 
 /// A snapshot of a log, put together from what is different in each.
 #[derive(Clone)]
@@ -237,27 +238,26 @@ struct Known {
 
 impl Snapshots {
     fn add(&mut self, fields: SnapshotFields<'static>) {
+        let of_api = self.0.entry(fields.api.into_owned()).or_default();
         let current = fields.current.as_deref().map(Into::into);
         let standings = match fields.base {
             None => fields.candidates,
             Some(base) => {
-                let Some(base) = self.0.get(&base) else { return };
+                let Some(base) = of_api.get(&base) else { return };
                 let changed: HashMap<&str, &Arc<Standing>> =
                     fields.candidates.iter().map(|changed| (&*changed.name, changed)).collect();
                 let standings = base.standings.iter();
                 standings.map(|old| Arc::clone(changed.get(&*old.name).copied().unwrap_or(old))).collect()
             }
         };
-        self.0.insert(fields.id, Known { standings, current });
-        let forgotten = fields.id.saturating_sub(REMEMBERED);
-        // Each API has a chain of its own, of which the latest must stay however old it is.
-        if self.0.len() as u64 > 2 * REMEMBERED {
-            self.0.retain(|id, _| *id >= forgotten);
+        of_api.insert(fields.id, Known { standings, current });
+        if of_api.len() > REMEMBERED {
+            of_api.pop_first();
         }
     }
 
     fn get(&self, id: u64) -> Option<&Known> {
-        self.0.get(&id)
+        self.0.values().find_map(|of_api| of_api.get(&id))
     }
 }
 

@@ -10,17 +10,15 @@ use super::Outcome;
 /// How long an address of this machine may take to refuse.
 const LIMIT: Duration = Duration::from_millis(500);
 
-/// Looks for listeners on the port that others on the network could reach: in the kernel's tables, where there
-/// are such, and by trying the address that this machine has to the world.
+/// Looks for listeners on the port that others on the network could reach: in the kernel's tables. Only where there
+/// are none the address that this machine has to the world is tried: somebody else's program may listen there.
 pub(super) fn outcome(port: u16) -> Outcome {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let mut open = listening(&read("/proc/net/tcp"), port);
-    open.extend(listening(&read("/proc/net/tcp6"), port));
-    open.extend(
-        outward()
-            .into_iter()
-            .filter(|ip| TcpStream::connect_timeout(&SocketAddr::new(*ip, port), LIMIT).is_ok()),
-    );
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| std::fs::read_to_string(path).ok());
+    let mut open: Vec<IpAddr> = tables.iter().flatten().flat_map(|table| listening(table, port)).collect();
+    if tables.iter().all(Option::is_none) {
+        let answers = |ip: &IpAddr| TcpStream::connect_timeout(&SocketAddr::new(*ip, port), LIMIT).is_ok();
+        open.extend(outward().into_iter().filter(answers));
+    }
     open.retain(|ip| !is_loopback(*ip));
     open.sort_unstable();
     open.dedup();
@@ -99,6 +97,18 @@ mod tests {
         let six = "   0: 00000000000000000000000001000000:1F90 0:0 0A 0\n";
         assert_eq!(listening(six, 8080), [IpAddr::from(Ipv6Addr::LOCALHOST)]);
         assert!(listening("x\n1: zz:zz 0 0A", 8080).is_empty());
+    }
+
+    #[test]
+    fn a_listener_at_another_address_is_told_and_left_alone() {
+        // Without a way to the world there is no such address.
+        let Some(listener) = outward().into_iter().find_map(|ip| TcpListener::bind((ip, 0)).ok()) else {
+            return;
+        };
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        assert_eq!(outcome(address.port()).seen, address.ip().to_string());
+        assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
     }
 
     #[test]

@@ -60,7 +60,12 @@ fn a_good_home_has_no_finding() {
     let codex = program(root.path(), "echo codex-cli 0.169.0; sleep 60");
     let config = config(&home, &codex);
     Store::new(&home).add("work", &login(Some("r"), 1_795_154_000), None).unwrap();
-    let look = || told(&config, root.path(), &[("HTTPS_PROXY", "http://proxy:3128")]);
+    let proxied = [
+        ("HTTPS_PROXY", "http://proxy:3128"),
+        ("http_proxy", "http://proxy:3128"),
+        ("no_proxy", "localhost, 127.0.0.0/8"),
+    ];
+    let look = || told(&config, root.path(), &proxied);
     assert_eq!(look().0.login, None, "nobody has logged in");
     std::fs::write(root.path().join("auth.json"), login(None, 1)).unwrap();
     let (facts, told) = look();

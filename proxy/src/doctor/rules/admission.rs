@@ -13,7 +13,7 @@ pub(super) const RULES: &[Rule] = &[
             let (limit, lanes) = (seen.last("limit"), seen.mostly("lane"));
             format!("Refused {}{lanes}: {limit} requests were in flight, as many as may.", seen.times())
         },
-        next: "PRODEX_MAX_ACTIVE=20480 prodex serve",
+        next: "PRODEX_MAX_ACTIVE=20480 prodex serve --replace",
         ..RULE
     },
     Rule {
@@ -26,7 +26,7 @@ pub(super) const RULES: &[Rule] = &[
             let (limit, lanes) = (seen.last("limit"), seen.all("lane"));
             format!("Refused {}: {lanes} had {limit} requests in flight, as many as may.", seen.times())
         },
-        next: "PRODEX_MAX_ACTIVE=20480 prodex serve",
+        next: "PRODEX_MAX_ACTIVE=20480 prodex serve --replace",
         ..RULE
     },
     Rule {
@@ -37,7 +37,7 @@ pub(super) const RULES: &[Rule] = &[
         when: &[on("runtime_proxy_overload_backoff")],
         because_of: FULL,
         says: |seen| format!("It refused everything for a while, {}.", seen.times()),
-        next: "PRODEX_MAX_ACTIVE=20480 prodex serve",
+        next: "PRODEX_MAX_ACTIVE=20480 prodex serve --replace",
         ..RULE
     },
     Rule {
@@ -51,7 +51,7 @@ pub(super) const RULES: &[Rule] = &[
             let (waiting, lanes) = (seen.last("waiting"), seen.mostly("lane"));
             format!("Refused {}{lanes}: {waiting} requests waited already.", seen.times())
         },
-        next: "PRODEX_MAX_WAITING=4096 prodex serve",
+        next: "PRODEX_MAX_WAITING=4096 prodex serve --replace",
         ..RULE
     },
     Rule {
@@ -65,7 +65,7 @@ pub(super) const RULES: &[Rule] = &[
             let (lanes, ms) = (seen.mostly("lane"), seen.last("ms"));
             format!("Refused {} after waiting for a place{lanes}; the last waited {ms} ms.", seen.times())
         },
-        next: "PRODEX_ADMISSION_WAIT=60s prodex serve",
+        next: "PRODEX_ADMISSION_WAIT=60s prodex serve --replace",
         ..RULE
     },
     Rule {
@@ -81,7 +81,7 @@ pub(super) const RULES: &[Rule] = &[
                 seen.times()
             )
         },
-        next: "PRODEX_MAX_ACTIVE=20480 prodex serve",
+        next: "PRODEX_MAX_ACTIVE=20480 prodex serve --replace",
         ..RULE
     },
     Rule {
@@ -96,7 +96,7 @@ pub(super) const RULES: &[Rule] = &[
                 seen.times()
             )
         },
-        next: "PRODEX_PROFILE_HARD_LIMIT=20480 prodex serve",
+        next: "PRODEX_PROFILE_HARD_LIMIT=20480 prodex serve --replace",
         ..RULE
     },
     Rule {

@@ -1,6 +1,11 @@
 //! Rules about accounts and their credentials, and about who may speak to the proxy. The graver ones come first.
 
-use super::{Auth, End, Problem, RULE, Rule, UNREACHABLE, clock, on, on_if};
+use super::{Auth, End, Entry, Problem, RULE, Rule, UNREACHABLE, clock, on, on_if};
+
+/// Whether a profile was served after its credentials had been refused.
+fn is_login_good(health: &Entry) -> bool {
+    health.is("route", "credentials") && health.is("state", "closed")
+}
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
@@ -11,10 +16,7 @@ pub(super) const RULES: &[Rule] = &[
         when: &[on_if("profile_refresh_error", |entry| {
             entry.fields.get("parked").is_some_and(|parked| parked == true)
         })],
-        end: End::Over(&[
-            on("profile_refresh_ok"),
-            on_if("profile_health", |entry| entry.is("route", "credentials") && entry.is("state", "closed")),
-        ]),
+        end: End::Over(&[on("profile_refresh_ok"), on_if("profile_health", is_login_good)]),
         says: |seen| {
             format!("Left out until somebody logs in again: {}. Last: {}.", seen.still(), seen.last("reason"))
         },
@@ -41,7 +43,7 @@ pub(super) const RULES: &[Rule] = &[
         class: Auth,
         title: "A profile is left out after a refusal",
         when: &[on("profile_retry_backoff"), on("profile_auth_backoff")],
-        end: End::Over(&[on_if("profile_health", |entry| entry.is("state", "closed"))]),
+        end: End::Over(&[on_if("profile_health", is_login_good)]),
         because_of: &["profile_parked"],
         says: |seen| {
             let (profile, reasons, until) =
@@ -72,7 +74,7 @@ pub(super) const RULES: &[Rule] = &[
         class: Auth,
         title: "Profiles could not be read anew",
         when: &[on_if("profiles_reloaded", |entry| entry.number("failed") > Some(0))],
-        key: "",
+        key: &[],
         end: End::Over(&[on_if("profiles_reloaded", |entry| entry.number("failed") == Some(0))]),
         says: |seen| {
             let failed = seen.last("failed");
@@ -91,7 +93,7 @@ pub(super) const RULES: &[Rule] = &[
         says: |seen| {
             let reasons = seen.mostly("reason");
             format!(
-                "{}{reasons}. A stale base URL, a web page or another program may be why.",
+                "{}{reasons}. A stale base URL, a web page, another program or `prodex doctor --attack` may be why.",
                 seen.many("request", "requests")
             )
         },

@@ -1,5 +1,6 @@
 //! Rules about what outlives a run: the state, the log, the profiles' directories. The graver ones come first.
 
+use super::super::home::DISK_FULL;
 use super::{End, Notice, Persistence, Problem, RULE, Rule, on, on_if};
 
 pub(super) const RULES: &[Rule] = &[
@@ -9,13 +10,15 @@ pub(super) const RULES: &[Rule] = &[
         severity: Problem,
         title: "The state cannot be written",
         when: &[on("state_save_error"), on("continuation_journal_save_error")],
-        key: "",
+        key: &[],
         end: End::Over(&[on("state_save_ok"), on("continuation_journal_save_ok")]),
+        because_of: &[DISK_FULL],
+        // Each cause is told once, however often it is tried.
         says: |seen| {
-            let (causes, error, backlog) = (seen.mostly("cause"), seen.last("error"), seen.last("backlog"));
-            format!("Failed {}{causes}; {backlog} bindings waited. Last: {error}.", seen.times())
+            let (causes, error, backlog) = (seen.all("cause"), seen.last("error"), seen.last("backlog"));
+            format!("Why: {causes}; {backlog} bindings waited. Last: {error}. It is tried again and again.")
         },
-        next: "df -h .",
+        next: "prodex log --event state_save_error",
         ..RULE
     },
     Rule {
@@ -39,14 +42,14 @@ pub(super) const RULES: &[Rule] = &[
         class: Persistence,
         title: "The log has gaps",
         when: &[on("log_dropped"), on("runtime_proxy_log_dropped")],
-        because_of: &["save_error"],
+        because_of: &[DISK_FULL, "save_error"],
         says: |seen| {
             format!(
                 "{} lines are missing because the disk did not keep up; other findings may be, too.",
                 seen.sum("lines")
             )
         },
-        next: "df -h .",
+        next: "prodex log --event log_dropped",
         ..RULE
     },
     Rule {

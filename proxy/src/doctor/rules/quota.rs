@@ -1,6 +1,6 @@
 //! Rules about what is left of accounts, and what is known of that. The graver ones come first.
 
-use super::{End, Notice, Problem, Quota, RULE, Rule, UNREACHABLE, clock, on, on_if};
+use super::{End, Notice, Problem, Quota, RULE, Rule, UNREACHABLE, clock, is_turn_served, on, on_if};
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
@@ -11,8 +11,8 @@ pub(super) const RULES: &[Rule] = &[
         when: &[on_if("selection_none", |entry| {
             entry.is("reason", "all_refused") && entry.number("reset").is_some()
         })],
-        key: "",
-        end: End::Over(&[on("profile_commit")]),
+        key: &[],
+        end: End::Over(&[on_if("profile_commit", is_turn_served)]),
         says: |seen| {
             let reset = clock(seen.last_number("reset"));
             format!("Nobody could serve, {}. The first account comes back at {reset}.", seen.times())

@@ -9,7 +9,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Problem,
         title: "The upstream's name cannot be resolved",
         when: &[on("upstream_connect_dns_error")],
-        key: "",
+        key: &[],
         end: End::Over(&[on("profile_commit")]),
         says: |seen| format!("Failed {}. Last: {}.", seen.times(), seen.last("error")),
         next: "getent hosts chatgpt.com",
@@ -21,7 +21,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Problem,
         title: "The upstream cannot be reached",
         when: &[on("upstream_connect_error")],
-        key: "",
+        key: &[],
         end: End::Over(&[on("profile_commit")]),
         says: |seen| format!("Failed {}. Last: {}.", seen.times(), seen.last("error")),
         next: "curl -sS -o /dev/null https://chatgpt.com",
@@ -33,13 +33,13 @@ pub(super) const RULES: &[Rule] = &[
         severity: Problem,
         title: "The TLS handshake with the upstream fails",
         when: &[on("upstream_tls_handshake_error")],
-        key: "",
+        key: &[],
         end: End::Over(&[on("profile_commit")]),
         says: |seen| {
             format!(
                 "Failed {}. Last: {}. A proxy of the network needs its authority in PRODEX_UPSTREAM_CA.",
                 seen.times(),
-                seen.last("error")
+                seen.last("error").trim_end_matches('.')
             )
         },
         next: "curl -sSv -o /dev/null https://chatgpt.com",
@@ -51,7 +51,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Problem,
         title: "The upstream does not answer",
         when: &[on("upstream_connect_timeout")],
-        key: "",
+        key: &[],
         end: End::Over(&[on("profile_commit")]),
         says: |seen| format!("Connecting took longer than {} ms, {}.", seen.last("ms"), seen.times()),
         next: "curl -sS -o /dev/null -m 10 https://chatgpt.com",
@@ -154,7 +154,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Problem,
         title: "Clients got nothing of what was sent",
         when: &[on("first_upstream_chunk")],
-        key: "request",
+        key: &["request"],
         end: End::Gone(
             &[
                 on("first_local_chunk"),
@@ -201,7 +201,7 @@ pub(super) const RULES: &[Rule] = &[
         class: Transport,
         title: "An upstream is left alone for a while",
         when: &[on("profile_transport_backoff")],
-        key: "",
+        key: &[],
         end: End::Over(&[on("profile_commit")]),
         because_of: &["dns_error", "connect_error", "tls_error", "connect_timeout", "read_error"],
         says: |seen| {
@@ -219,6 +219,7 @@ pub(super) const RULES: &[Rule] = &[
         class: Transport,
         title: "A profile is not asked for some calls",
         when: &[on("profile_circuit_open")],
+        key: &["profile", "route"],
         end: End::Over(&[on_if("profile_health", |entry| entry.is("state", "closed"))]),
         because_of: &["dns_error", "connect_error", "tls_error", "connect_timeout", "profile_parked"],
         says: |seen| {
@@ -269,7 +270,7 @@ pub(super) const RULES: &[Rule] = &[
                 seen.many("drain", "drains")
             )
         },
-        next: "PRODEX_DRAIN_TIMEOUT=5m prodex serve",
+        next: "PRODEX_DRAIN_TIMEOUT=5m prodex serve --replace",
         ..RULE
     },
     Rule {

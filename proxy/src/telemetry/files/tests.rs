@@ -34,7 +34,7 @@ fn no_line_is_lost_or_torn_between_the_parts() {
         assert_eq!(Path::new(pointed.trim()), files.path(), "the pointer is right at every moment");
     }
     let parts = parts(&files.path()).unwrap();
-    assert_eq!(parts.len(), usize::try_from(files.part).unwrap() + 1);
+    assert_eq!(parts.len(), usize::try_from(files.complete).unwrap() + 1);
     assert!(parts.is_sorted() && parts.len() > 20, "{}", parts.len());
     let mut read = Vec::new();
     for (at, path) in parts.iter().enumerate() {
@@ -93,6 +93,38 @@ fn a_directory_that_takes_no_other_file_gets_a_longer_one() {
         .split(|byte| *byte == b'\n')
         .filter_map(|line| std::str::from_utf8(line).ok()?.parse::<u64>().ok());
     assert!(numbers.eq(0..20));
+    assert_eq!(files.complete + 3, files.part, "what could not be begun is no part");
+}
+
+#[test]
+fn what_cannot_be_begun_leaves_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let mut files = files(home.path(), 1000, 10_000);
+    for part in 1..100 {
+        fs::create_dir(home.path().join(part_name(&files.name, part).unwrap())).unwrap();
+    }
+    for number in 0..20 {
+        assert_eq!(files.write(&line(number, 400)).lost, 0);
+    }
+    assert_eq!((files.complete, logs(home.path()).len()), (0, 100), "the log and the directories in its way");
+}
+
+#[test]
+fn a_log_that_somebody_deletes_is_begun_anew() {
+    let home = tempfile::tempdir().unwrap();
+    let directory = home.path().join("logs");
+    let mut files = files(&directory, 1000, 10_000);
+    for (number, deleted) in [None, Some(files.path()), Some(directory.clone()), None].into_iter().enumerate()
+    {
+        if let Some(path) = deleted {
+            let is_directory = path.is_dir();
+            if is_directory { fs::remove_dir_all(path) } else { fs::remove_file(path) }.unwrap();
+        }
+        assert_eq!(files.write(&line(number, 400)).lost, 0);
+        let pointed = fs::read_to_string(directory.join(POINTER)).unwrap();
+        assert!(fs::read(pointed.trim()).unwrap().ends_with(&line(number, 400)), "{number}");
+    }
+    assert_eq!(fs::read(files.path()).unwrap().len(), 800, "what was written since");
 }
 
 #[test]

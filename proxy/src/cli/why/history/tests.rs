@@ -229,3 +229,17 @@ fn what_a_proxy_logs_is_chosen_again() {
     let full = lines.iter().filter(|line| !line.contains("\"base\"")).count();
     assert!((2..=4).contains(&full), "{full} full ones of {}", lines.len());
 }
+
+#[test]
+fn what_is_known_of_one_api_is_not_forgotten_for_the_news_of_another() {
+    let mut log = Log::default();
+    let key = vec![Arc::new(standing("key", 50.0))];
+    let openai = SnapshotFields { id: 1, base: None, api: "openai".into(), current: None, candidates: key };
+    log.add(0, &RunEvent::SelectionSnapshot(openai));
+    for id in 2..2000 {
+        log.snapshot(id, None, vec![standing("work", 50.0)]);
+    }
+    log.pick(7, "key", "ranked", of(1));
+    let history = log.read(None).unwrap();
+    assert_eq!(history.decisions[0].snapshot.standings[0].name, "key".into());
+}
