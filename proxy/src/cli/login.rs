@@ -94,8 +94,9 @@ impl LogIn {
         match (exit_code(status), std::fs::read_to_string(&path)) {
             (0, Ok(text)) => Ok(Ok(Secret::new(text))),
             (0, Err(error)) => {
-                let problem = format!("Codex left no login behind ({error})");
-                let advice = "log in with `codex login`, then run `prodex profile import`";
+                let problem = format!("Codex left no login behind ({error}), and nothing was changed");
+                let advice =
+                    "try `prodex login` again, or `prodex profile import FILE` with an auth.json of yours";
                 Err(Failure::new(Exit::Failure, format!("{problem}; {advice}")))
             }
             (130 | 129 | 143, _) => Ok(Err(Exit::Client(130))),
@@ -154,7 +155,8 @@ impl Staging {
         // What an earlier process of this number left is nobody's any more.
         let _ = std::fs::remove_dir_all(&staging.path);
         files::make_directory(&staging.path)?;
-        // A login in the keyring of the system would not come back to us (a setting of Codex's since 0.46).
+        // A login in the keyring of the system would not come back to us. The file is Codex's default
+        // (openai/codex#5792, October 2025), which an administrator's settings may change.
         files::replace(&staging.path.join("config.toml"), b"cli_auth_credentials_store = \"file\"\n")?;
         Ok(staging)
     }
@@ -171,15 +173,18 @@ impl Drop for Staging {
 impl LogOut {
     pub(super) fn execute(self) -> Result<Exit, Failure> {
         let store = store(&self.home)?;
+        let is_key = store.read(&self.name).is_ok_and(|stored| stored.credentials.login().is_none());
         store.log_out(&self.name)?;
         let name = &self.name;
         print(format_args!(
-            "profile {name} is logged out; `prodex login {name}` logs the same account in again, and for 30 days \n\
+            "profile {name} is logged out; `prodex login {name}` logs the same account in again, and for 30 days\n\
              `prodex profile restore {name}` brings this login back"
         ))?;
-        tell(
-            "the vendor was not told; to end the session there, use its own settings (for ChatGPT: Security)",
-        );
+        tell(if is_key {
+            "the vendor was not told; the key is good until it is deleted there"
+        } else {
+            "the vendor was not told; to end the session there, use its own settings (for ChatGPT: Security)"
+        });
         tell_running(&self.home)
     }
 }
