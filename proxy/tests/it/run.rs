@@ -14,6 +14,7 @@ use prodex::profile::store::Store;
 use tokio::net::TcpStream;
 
 use crate::connection::Connection;
+use crate::importing::at_a_terminal;
 use crate::rig::{LIMIT, add_profile, asked, code, prodex, program, sandbox, until};
 use crate::socket::{Socket, create, create_behind, response_id};
 
@@ -118,6 +119,16 @@ async fn a_client_without_a_login_is_served_by_what_there_is() {
     // Only those that may serve count, also here.
     let finished = prodex(&sandbox, &[&run[..], &["--only", "key"]].concat()).await;
     assert!(setting(&finished.stdout, "openai_base_url").ends_with("/v1"), "{}", finished.stdout);
+    // At a terminal it asks for a login first, which should be of the kind that can be served.
+    for (command, told) in [
+        ("run --upstream http://127.0.0.1:9", Some("sign in with ChatGPT, once")),
+        ("run --upstream http://127.0.0.1:9 --only key", Some("sign in another way, with an API key, once")),
+        ("run --upstream http://127.0.0.1:9 -- exec hi", None),
+    ] {
+        let Some((said, exit)) = at_a_terminal(&sandbox, "", command).await else { break };
+        assert!(exit == Some(0) && said.contains("sign in") == told.is_some(), "{said}");
+        assert!(told.is_none_or(|told| said.contains(told)), "{said}");
+    }
     // A login in the keyring nobody reads; it is most likely that of a ChatGPT account.
     std::fs::create_dir(sandbox.home().join(".codex")).unwrap();
     std::fs::write(sandbox.home().join(".codex/config.toml"), "cli_auth_credentials_store = 'keyring'\n")
