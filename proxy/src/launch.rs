@@ -93,17 +93,18 @@ pub enum Login {
 }
 
 impl Login {
-    /// How the Codex of this home is logged in, if it is. One that keeps its login where it is not read is taken
-    /// to have that of a ChatGPT account: its own token may go nowhere but to the proxy.
+    /// How the Codex of this home is logged in, if it is. A login that cannot be read, or is in the keyring, is
+    /// taken for that of a ChatGPT account: its token may go nowhere but to the proxy.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "read once, before the client is started")]
     pub fn of(codex_home: &Path) -> Option<Self> {
-        let text = std::fs::read_to_string(codex_home.join("auth.json")).unwrap_or_default();
-        match Credentials::parse(&text) {
-            Ok(Credentials::OpenAiKey(_)) => Some(Self::ApiKey),
-            Ok(Credentials::Chatgpt(_)) => Some(Self::Chatgpt),
-            Err(_) => keeps_logins_elsewhere(codex_home).then_some(Self::Chatgpt),
-        }
+        let Ok(text) = std::fs::read_to_string(codex_home.join("auth.json")) else {
+            return keeps_logins_elsewhere(codex_home).then_some(Self::Chatgpt);
+        };
+        Some(match Credentials::parse(&text) {
+            Ok(Credentials::OpenAiKey(_)) => Self::ApiKey,
+            _ => Self::Chatgpt,
+        })
     }
 
     /// The API that its requests are for.

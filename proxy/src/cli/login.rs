@@ -9,7 +9,7 @@ use super::profile::{read_key, store, tell_running};
 use super::terminal::{print, shown, tell};
 use super::{Exit, Failure, Home, exit_code, require_program, runtime};
 use crate::config::Config;
-use crate::profile::credentials::Credentials;
+use crate::profile::credentials::{Credentials, Kind};
 use crate::profile::import::{free_name, suggest_name};
 use crate::profile::store::{self as files, LoggedIn, Store, StoreError, is_name};
 use crate::secret::Secret;
@@ -66,6 +66,11 @@ impl LogIn {
         let store = Store::new(&config.home);
         if let Some(name) = self.name.as_ref().filter(|name| !is_name(name)) {
             return Err(StoreError::Name(name.clone()).into());
+        }
+        let asks_codex = !self.api_key_stdin && self.arguments.is_empty();
+        if let Some(name) = self.name.as_ref().filter(|name| asks_codex && is_key(&store, name)) {
+            let advice = format!("give it another with `prodex login {name} --api-key-stdin < FILE`");
+            return Err(Failure::new(Exit::Usage, format!("profile {name} has an API key; {advice}")));
         }
         let auth = if self.api_key_stdin {
             Ok(Secret::new(Credentials::key_file(&read_key()?)))
@@ -136,6 +141,15 @@ impl LogIn {
     }
 }
 
+/// Whether what this profile has, or had until it was logged out, is a key.
+fn is_key(store: &Store, name: &str) -> bool {
+    let had = || Some(store.read_about(name).ok()?.logged_out?.kind == Kind::OpenAiKey.name());
+    match store.read(name) {
+        Ok(stored) => stored.credentials.kind() == Kind::OpenAiKey,
+        Err(_) => had().unwrap_or_default(),
+    }
+}
+
 /// A name for an account that has none yet: what stands before the `@`.
 fn suggested(credentials: &Credentials) -> String {
     let email = credentials.login().and_then(|login| login.email.as_deref()).unwrap_or_default();
@@ -173,7 +187,7 @@ impl Drop for Staging {
 impl LogOut {
     pub(super) fn execute(self) -> Result<Exit, Failure> {
         let store = store(&self.home)?;
-        let is_key = store.read(&self.name).is_ok_and(|stored| stored.credentials.login().is_none());
+        let is_key = is_key(&store, &self.name);
         store.log_out(&self.name)?;
         let name = &self.name;
         print(format_args!(

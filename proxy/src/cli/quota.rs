@@ -17,6 +17,7 @@ use crate::profile::backend::Problem;
 use crate::profile::quota::probe::{self, Usage};
 use crate::profile::quota::{Measured, Quota};
 use crate::profile::refresh::RefreshError;
+use crate::profile::store::Store;
 use crate::profile::{Kind, Now, Profile};
 use crate::server::authority::client_config;
 use crate::telemetry::RunLog;
@@ -98,6 +99,9 @@ enum Asked {
 impl ShowQuota {
     pub(super) fn execute(self) -> Result<Exit, Failure> {
         let config = self.home.config(&Vec::new())?;
+        if Store::new(&config.home).names()?.is_empty() {
+            return Err(no_profiles(&config));
+        }
         let runtime = runtime()?;
         let tls = Arc::new(client_config(config.upstream_ca.as_deref())?);
         let handle = runtime.handle().clone();
@@ -138,14 +142,11 @@ impl ShowQuota {
 
     /// The profiles to show.
     fn load(&self, control: &Control) -> Result<Vec<Loaded>, Failure> {
-        let (config, store) = (&control.config, &control.store);
+        let store = &control.store;
         let names = match &self.profile {
             Some(name) => vec![store.read(name)?.name],
             None => store.names()?,
         };
-        if names.is_empty() {
-            return Err(no_profiles(config));
-        }
         let load = |name: String| {
             let profile = store.read(&name).map(|stored| {
                 let profile = Profile::new(&stored.name, stored.credentials);

@@ -75,6 +75,7 @@ async fn where_there_are_no_profiles_the_next_step_is_one_that_works() {
     for command in commands {
         let said = said(command).await;
         assert!(said.contains("prodex login") && !said.contains("profile import"), "{command}: {said}");
+        assert!(!sandbox.home().join("prodex").exists(), "{command} makes nothing");
     }
     std::fs::create_dir(sandbox.home().join(".codex")).unwrap();
     let login = Account::new("one").auth_json().to_string();
