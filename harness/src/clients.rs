@@ -154,8 +154,8 @@ pub enum ClientError {
 /// Why a client could not be driven.
 #[derive(Debug, thiserror::Error)]
 pub enum DriveError {
-    /// Its place could not be made.
-    #[error("make a place for the client")]
+    /// Its place could not be made, or nothing said to it.
+    #[error("make a place for the client, or speak with it")]
     Place(#[from] std::io::Error),
     /// It could not be run.
     #[error("run the client")]

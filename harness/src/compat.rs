@@ -26,7 +26,7 @@ mod run;
 mod scenario;
 mod session;
 
-pub use continuity::{Between, Story, stories};
+pub use continuity::{Between, Story, outlives_a_kill, stories, two_turns};
 pub use evidence::{Check, Evidence};
 pub use fault::{FaultCase, faults};
 pub use matrix::{DIFFERING, MATRICES, Matrix};

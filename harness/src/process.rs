@@ -1,7 +1,7 @@
 //! Programs under the laboratory's control: started, awaited, stopped, and nothing of them left behind.
 //!
-//! A program gets a process group of its own, exactly the environment it is given, and no stdin. Whatever
-//! it started and did not end is found, ended and reported. Dropping a running program kills it and all of
+//! A program gets a process group of its own, exactly the environment it is given, and no stdin but for a
+//! dialog. Whatever it started and did not end is found, ended and reported. Dropping a running program kills it and all of
 //! its descendants, so that a panic leaves nothing behind either.
 
 use std::ffi::{OsStr, OsString};
@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 
 mod output;
@@ -165,9 +165,22 @@ impl Program {
     /// # Errors
     /// When it cannot be started.
     pub fn start(&self) -> Result<Running, ProcessError> {
-        let (mut running, stdout) = self.spawn()?;
+        let (mut running, stdout) = self.spawn(Stdio::null())?;
         running.readers.push(running.stdout.collect(stdout));
         Ok(running)
+    }
+
+    /// Starts it and speaks with it, a line at a time. Its stdout is the dialog's alone.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_dialog(&self) -> Result<(Running, Dialog), ProcessError> {
+        let (mut running, stdout) = self.spawn(Stdio::piped())?;
+        let input = running.child.stdin.take().ok_or_else(|| ProcessError::Start {
+            program: self.path.clone(),
+            source: std::io::Error::other("the child has no stdin"),
+        })?;
+        Ok((running, Dialog { input, lines: BufReader::new(stdout).lines() }))
     }
 
     /// Starts it and waits for the line of its stdout that begins with `prefix`; gives the JSON behind it.
@@ -179,7 +192,7 @@ impl Program {
         prefix: &str,
         limit: Duration,
     ) -> Result<(Running, serde_json::Value), ProcessError> {
-        let (mut running, stdout) = self.spawn()?;
+        let (mut running, stdout) = self.spawn(Stdio::null())?;
         let mut lines = BufReader::new(stdout).lines();
         let line = async {
             while let Ok(Some(line)) = lines.next_line().await {
@@ -222,14 +235,14 @@ impl Program {
         Ok(Finished { exit, stdout, stderr, wall, stragglers })
     }
 
-    fn spawn(&self) -> Result<(Running, ChildStdout), ProcessError> {
+    fn spawn(&self, stdin: Stdio) -> Result<(Running, ChildStdout), ProcessError> {
         let start = |source| ProcessError::Start { program: self.path.clone(), source };
         let mark = Mark::new();
         let mut command = Command::new(&self.path);
         command.args(&self.arguments).env_clear();
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.env(mark.name(), mark.value());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.process_group(0).kill_on_drop(true);
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
@@ -244,6 +257,31 @@ impl Program {
         let readers = vec![err.collect(stderr)];
         let program = self.path.clone();
         Ok((Running { program, child, pid, mark, stdout: out, stderr: err, readers, over: false }, stdout))
+    }
+}
+
+/// What is said to a running program, and what it says.
+#[derive(Debug)]
+pub struct Dialog {
+    input: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Dialog {
+    /// Says a line.
+    ///
+    /// # Errors
+    /// When it does not listen any more.
+    pub async fn say(&mut self, line: &str) -> std::io::Result<()> {
+        self.input.write_all(format!("{line}\n").as_bytes()).await
+    }
+
+    /// Hears its next line; none when it says no more.
+    ///
+    /// # Errors
+    /// When what it says is not text.
+    pub async fn hear(&mut self) -> std::io::Result<Option<String>> {
+        self.lines.next_line().await
     }
 }
 

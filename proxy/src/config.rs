@@ -4,6 +4,7 @@
 //! Malformed values are errors that name the place, and so are unknown keys of the file. Unknown variables are
 //! told and not refused: an older tool of the same name has some of its own. Nothing else reads the environment.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -325,6 +326,12 @@ impl Config {
     #[must_use]
     pub fn given(&self, name: &str) -> Option<&Given> {
         self.given.iter().rev().find(|given| given.name == name)
+    }
+
+    /// The settings that somebody set, as text.
+    #[must_use]
+    pub fn in_force(&self) -> BTreeMap<&'static str, &str> {
+        self.given.iter().map(|given| (given.name, &*given.value)).collect()
     }
 
     /// Where the run log is written.

@@ -7,7 +7,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use wire::route::Api;
 
+use crate::profile::Credentials;
+use crate::profile::import::keeps_logins_elsewhere;
 use crate::secret::Secret;
 
 /// What a proxy says when it is ready. Its URLs hold the capability.
@@ -55,6 +58,23 @@ impl Ready {
 }
 
 impl Ready {
+    /// The settings that point Codex here, as `-c` takes them. `api` is what its requests are for; `login` is how it
+    /// is logged in, if it is.
+    #[must_use]
+    pub fn codex_settings(&self, api: Api, login: Option<Login>) -> Vec<String> {
+        let mut settings = Vec::new();
+        let mut set = |key: &str, url: &str| settings.push(format!("{key}=\"{url}\""));
+        // One that may be logged in to ChatGPT while it runs must not take that login past the proxy.
+        if login != Some(Login::ApiKey) {
+            set("chatgpt_base_url", &self.codex.chatgpt_base_url);
+        }
+        match api {
+            Api::Chatgpt => set("openai_base_url", &self.codex.openai_base_url),
+            Api::OpenAi => set("openai_base_url", &format!("{}/v1", self.base_url)),
+        }
+        settings
+    }
+
     /// The capability that its URLs hold, if they do.
     #[must_use]
     pub fn capability(&self) -> Option<Secret> {
@@ -66,21 +86,33 @@ impl Ready {
 /// How Codex is logged in, which decides which of its URLs count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Login {
-    /// With a ChatGPT account, or not at all.
+    /// With a ChatGPT account.
     Chatgpt,
     /// With an API key.
     ApiKey,
 }
 
 impl Login {
-    /// How the Codex of this home is logged in.
+    /// How the Codex of this home is logged in, if it is. A login that cannot be read, or is in the keyring, is
+    /// taken for that of a ChatGPT account: its token may go nowhere but to the proxy.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "read once, before the client is started")]
-    pub fn of(codex_home: &Path) -> Self {
-        let text = std::fs::read_to_string(codex_home.join("auth.json")).unwrap_or_default();
-        match crate::profile::Credentials::parse(&text) {
-            Ok(crate::profile::Credentials::OpenAiKey(_)) => Self::ApiKey,
+    pub fn of(codex_home: &Path) -> Option<Self> {
+        let Ok(text) = std::fs::read_to_string(codex_home.join("auth.json")) else {
+            return keeps_logins_elsewhere(codex_home).then_some(Self::Chatgpt);
+        };
+        Some(match Credentials::parse(&text) {
+            Ok(Credentials::OpenAiKey(_)) => Self::ApiKey,
             _ => Self::Chatgpt,
+        })
+    }
+
+    /// The API that its requests are for.
+    #[must_use]
+    pub fn api(self) -> Api {
+        match self {
+            Self::Chatgpt => Api::Chatgpt,
+            Self::ApiKey => Api::OpenAi,
         }
     }
 }
@@ -95,23 +127,17 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// The start of Codex with what the person asks of it.
+    /// The start of Codex with what the person asks of it, and the settings for this API and login.
     #[must_use]
     pub fn codex(
         ready: &Ready,
-        login: Login,
+        api: Api,
+        login: Option<Login>,
         asked: &[String],
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Self {
-        let mut settings = Vec::new();
-        let mut set = |key: &str, url: &str| settings.extend(["-c".to_owned(), format!("{key}=\"{url}\"")]);
-        match login {
-            Login::Chatgpt => {
-                set("chatgpt_base_url", &ready.codex.chatgpt_base_url);
-                set("openai_base_url", &ready.codex.openai_base_url);
-            }
-            Login::ApiKey => set("openai_base_url", &format!("{}/v1", ready.base_url)),
-        }
+        let settings = ready.codex_settings(api, login).into_iter();
+        let settings: Vec<String> = settings.flat_map(|setting| ["-c".to_owned(), setting]).collect();
         let (before, behind) = asked.split_at(place_for_settings(asked));
         let arguments = [before, &settings, behind].concat();
         let mut variables = Vec::new();
@@ -176,10 +202,22 @@ mod tests {
     fn codex_is_pointed_at_the_proxy_and_keeps_its_provider() {
         let asked = ["exec".to_owned(), "hi".to_owned()];
         let environment = |name: &str| (name == "NO_PROXY").then(|| "corp".to_owned());
-        let chatgpt = Launch::codex(&ready(Some("/ca.pem")), Login::Chatgpt, &asked, &environment);
-        let key = Launch::codex(&ready(None), Login::ApiKey, &asked, &environment);
+        let (chatgpt, key) = (Some(Login::Chatgpt), Some(Login::ApiKey));
+        let chatgpt = Launch::codex(&ready(Some("/ca.pem")), Api::Chatgpt, chatgpt, &asked, &environment);
+        let key = Launch::codex(&ready(None), Api::OpenAi, key, &asked, &environment);
         let of = |launch: Launch| (launch.arguments, launch.environment);
         insta::assert_debug_snapshot!((of(chatgpt), of(key)));
+        // Without a login of its own it may get one while it runs.
+        let none = Launch::codex(&ready(None), Api::OpenAi, None, &asked, &environment).arguments;
+        assert_eq!(
+            none[..4],
+            [
+                "-c",
+                "chatgpt_base_url=\"http://127.0.0.1:1/k/t/backend-api\"",
+                "-c",
+                "openai_base_url=\"http://127.0.0.1:1/k/t/v1\""
+            ]
+        );
     }
 
     #[test]
@@ -213,8 +251,10 @@ mod tests {
     #[test]
     fn the_login_decides_the_urls() {
         let home = tempfile::tempdir().unwrap();
-        assert_eq!(Login::of(home.path()), Login::Chatgpt);
+        assert_eq!(Login::of(home.path()), None);
+        std::fs::write(home.path().join("config.toml"), "cli_auth_credentials_store = 'keyring'").unwrap();
+        assert_eq!(Login::of(home.path()), Some(Login::Chatgpt));
         std::fs::write(home.path().join("auth.json"), r#"{"OPENAI_API_KEY":"k"}"#).unwrap();
-        assert_eq!(Login::of(home.path()), Login::ApiKey);
+        assert_eq!(Login::of(home.path()), Some(Login::ApiKey));
     }
 }

@@ -48,6 +48,8 @@ pub mod admin;
 
 pub mod telemetry;
 
+pub mod notice;
+
 pub mod trace;
 
 pub mod config;

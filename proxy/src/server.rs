@@ -21,6 +21,7 @@ use wire::run_event::RunEvent;
 
 use crate::attempt::connection::Connections;
 use crate::metrics::Metrics;
+use crate::notice;
 use crate::pipeline::Proxy;
 use crate::stream::Stream;
 
@@ -407,10 +408,10 @@ pub(crate) fn tell_if_out_of_files(error: &io::Error) -> bool {
     if is_out {
         TOLD.call_once(|| {
             let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
-            eprintln!(
-                "prodex: {error}: as many connections are open as the limit of {limit} files allows, and further \
+            notice::tell(format_args!(
+                "{error}: as many connections are open as the limit of {limit} files allows, and further \
                  ones wait; raise it with `ulimit -n`, or LimitNOFILE= of the service"
-            );
+            ));
         });
     }
     is_out

@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -18,6 +18,7 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::launch::{Launch, Ready};
+use crate::notice;
 use crate::secret::Secret;
 
 mod shared;
@@ -34,8 +35,11 @@ const END: Duration = Duration::from_secs(5);
 /// How long a client may take to end after each signal, before the next stronger one.
 const SIGNAL: Duration = Duration::from_secs(3);
 
-/// How often a proxy that crashes is started again in one session.
+/// How often in a row a proxy that crashes is started again.
 const MAX_RESTARTS: u32 = 8;
+
+/// One that was ready for so long before it ended is no longer one in a row.
+const STEADY: Duration = Duration::from_secs(60);
 
 /// The pause before the second restart; it doubles. The first comes at once.
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
@@ -108,7 +112,7 @@ impl Behind {
     #[must_use]
     pub fn restarts(&self) -> u32 {
         match &self.of {
-            Of::Own(server) => self.restarts + server.restarts,
+            Of::Own(server) => self.restarts + server.restarts.all,
             Of::Home(_) => self.restarts,
         }
     }
@@ -131,7 +135,40 @@ struct Server {
     capability: Secret,
     child: Child,
     input: Option<ChildStdin>,
-    restarts: u32,
+    restarts: Restarts,
+}
+
+/// How often it was started again.
+#[derive(Debug)]
+struct Restarts {
+    all: u32,
+    in_a_row: u32,
+    /// Since when the one that runs is ready, until it ends.
+    ready: Option<Instant>,
+}
+
+impl Restarts {
+    fn new(now: Instant) -> Self {
+        Self { all: 0, in_a_row: 0, ready: Some(now) }
+    }
+
+    /// It has ended: the pause before it is started again, if it is.
+    fn pause(&mut self, now: Instant) -> Option<Duration> {
+        if self.ready.take().is_some_and(|ready| now.duration_since(ready) >= STEADY) {
+            self.in_a_row = 0;
+        }
+        match self.in_a_row {
+            0 => Some(Duration::ZERO),
+            MAX_RESTARTS => None,
+            in_a_row => Some(RESTART_PAUSE * (1 << in_a_row)),
+        }
+    }
+
+    /// It is started again.
+    fn count(&mut self) {
+        self.all += 1;
+        self.in_a_row += 1;
+    }
 }
 
 impl Server {
@@ -144,21 +181,22 @@ impl Server {
         let (child, input, ready) = start(program, arguments, listen, &capability).await?;
         let (program, arguments) = (program.to_owned(), arguments.to_vec());
         let (listen, input) = (ready.listen, Some(input));
-        Ok((Self { program, arguments, listen, capability, child, input, restarts: 0 }, ready))
+        let restarts = Restarts::new(Instant::now());
+        Ok((Self { program, arguments, listen, capability, child, input, restarts }, ready))
     }
 
     /// Resolves when the proxy has crashed and cannot be kept running. Until then it is started again
     /// whenever it ends. May be dropped at any point: a proxy that was about to start is killed then, and
     /// the next call finds that there is none.
     async fn keep_running(&mut self) {
-        while self.child.wait().await.is_ok() && self.restarts < MAX_RESTARTS {
-            if self.restarts > 0 {
-                pause(RESTART_PAUSE * (1 << self.restarts)).await;
-            }
-            self.restarts += 1;
+        while self.child.wait().await.is_ok() {
+            let Some(time) = self.restarts.pause(Instant::now()) else { return };
+            pause(time).await;
+            self.restarts.count();
             let started = start(&self.program, &self.arguments, self.listen, &self.capability).await;
             if let Ok((child, input, _)) = started {
                 (self.child, self.input) = (child, Some(input));
+                self.restarts.ready = Some(Instant::now());
             }
         }
     }
@@ -232,6 +270,8 @@ pub async fn run_client(program: &Path, launch: &Launch, server: &mut Behind) ->
             status = child.wait() => return status,
             () = server.keep_running(), if !is_lost => {
                 is_lost = true;
+                // Codex would wait for ever and not say for what.
+                notice::tell("the proxy ended again and again; end Codex, and see `prodex doctor`");
                 continue;
             }
             _ = terminate.recv() => Signal::SIGTERM,
@@ -290,4 +330,33 @@ async fn end_client(child: &mut Child, signal: Signal) -> io::Result<Option<Exit
     }
     child.kill().await?;
     child.wait().await.map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_crashes_at_once_is_given_up_and_who_crashes_once_a_day_is_not() {
+        let mut now = Instant::now();
+        let mut restarts = Restarts::new(now);
+        let mut pauses = Vec::new();
+        while let Some(pause) = restarts.pause(now) {
+            pauses.push(pause);
+            restarts.count();
+        }
+        assert_eq!((pauses.len(), restarts.all), (8, 8));
+        assert!(pauses[0].is_zero() && pauses.is_sorted() && pauses[7] < Duration::from_secs(20));
+        let mut restarts = Restarts::new(now);
+        for _ in 0..100 {
+            now += STEADY;
+            assert_eq!(restarts.pause(now), Some(Duration::ZERO));
+            restarts.count();
+            restarts.ready = Some(now);
+        }
+        assert_eq!(restarts.all, 100);
+        // One that does not get ready again is none that was steady.
+        let left = std::iter::from_fn(|| restarts.pause(now).inspect(|_| restarts.count())).count();
+        assert_eq!(left, 7);
+    }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use wire::run_event::{Line, RunEvent};
 
+use crate::notice;
 use crate::profile::Now;
 
 mod files;
@@ -228,11 +229,11 @@ fn write_lines(mut files: Files, shared: &Shared) -> Files {
         let failed = std::mem::replace(&mut fails, written.error.is_some());
         if let Some(error) = written.error.filter(|_| !failed) {
             let path = files.path();
-            eprintln!(
-                "prodex: the run log {} cannot be written: {error}; requests are served all the same, and what \
+            notice::tell(format_args!(
+                "the run log {} cannot be written: {error}; requests are served all the same, and what \
                  is lost of the log is counted in it when its disk has room again",
                 path.display()
-            );
+            ));
         }
         batch.clear();
         if is_closed {

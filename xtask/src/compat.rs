@@ -1,8 +1,9 @@
 //! `cargo xtask compat`: recorded traffic and real clients through the proxy; tables say what holds.
 //!
-//! First every fixture that the proxy can serve is replayed. Then three sections: clients that are told the proxy's address, clients that `prodex run` starts, and a pool
-//! of three accounts of which one is used up and one has an expired token. What a case checks stands in
-//! `harness::compat`; here is what is put together, and the verdict.
+//! First every fixture that the proxy can serve is replayed. Then the sections: clients that are told the proxy's
+//! address, clients that `prodex run` starts, a pool of three accounts of which one is used up and one has an
+//! expired token, conversations that outlive something, and a proxy that is killed under its client. What a case
+//! checks stands in `harness::compat`; here is what is put together, and the verdict.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +17,8 @@ use crate::compat_replay::{self, FIXTURES, Kind, Pace, Way, load, open, probes};
 use crate::exit::Exit;
 use crate::step::Steps;
 use crate::terminal;
+
+mod killed;
 
 pub(crate) mod proxy;
 

@@ -17,8 +17,10 @@ use crate::process::{Exit, Program, Straggler};
 use crate::sandbox::Sandbox;
 use crate::tripwire::Tripwire;
 
+mod conversation;
 mod output;
 
+pub use conversation::Conversation;
 pub use output::{CommandRun, Said};
 
 /// A way to log in and to be pointed at a backend.
@@ -290,13 +292,18 @@ impl Codex {
         if let Some(model) = &self.model {
             arguments.extend(["-m".to_owned(), model.clone()]);
         }
+        arguments.extend(self.settings());
+        arguments
+    }
+
+    /// The settings, each behind a `-c`.
+    fn settings(&self) -> Vec<String> {
         let mut settings: Vec<String> = QUIET.iter().map(|setting| (*setting).to_owned()).collect();
         if let Reach::Endpoint(endpoint) = &self.reach {
             settings.extend(provider(self.mode, endpoint));
         }
         settings.extend(self.settings.iter().cloned());
-        arguments.extend(settings.into_iter().flat_map(|setting| ["-c".to_owned(), setting]));
-        arguments
+        settings.into_iter().flat_map(|setting| ["-c".to_owned(), setting]).collect()
     }
 }
 

@@ -118,6 +118,31 @@ fn outlives_compaction() -> Story {
     Story { scenario, accounts: pool(None), between: Between::Restart }
 }
 
+/// A turn whose command ends the proxy that it came through, with a WebSocket open and nothing on it, and with an
+/// item that only the second account can read. `kill` is what a shell does that.
+#[must_use]
+pub fn outlives_a_kill(kill: &str) -> Story {
+    let thinks = Item::Reasoning("A command will tell.".into());
+    let kills = Turn::of([thinks, Item::Shell(format!("{kill}; echo mark-$((40+2))"))]);
+    let mut scenario = call_and_answer("killed", None);
+    scenario.rules[0] = Rule::new(kills).user_text("a command").tool_output(false).named("call");
+    scenario.rules.insert(0, busy("a command"));
+    Story { scenario, accounts: pool(None), between: Between::Nothing }
+}
+
+/// Two turns, of which the first leaves an item that only the second account can read: what the mock is told, and
+/// its accounts.
+#[must_use]
+pub fn two_turns() -> (Vec<Rule>, Vec<Account>) {
+    let thinks = Turn::of([Item::Reasoning("Hm.".into()), Item::Text("First answer.".into())]);
+    let rules = vec![
+        busy("the first turn"),
+        Rule::new(Turn::text("Second answer.")).user_text("the second turn").named("second"),
+        Rule::new(thinks).user_text("the first turn").named("first"),
+    ];
+    (rules, pool(None))
+}
+
 fn step(prompt: &'static str, text: &'static str, commands: &[&'static str]) -> Step {
     Step { prompt, text, commands: commands.to_vec() }
 }
@@ -129,10 +154,12 @@ mod tests {
 
     #[test]
     fn every_story_can_be_played_and_checks_something() {
-        for story in stories() {
+        for story in stories().into_iter().chain([outlives_a_kill("true")]) {
             let script = Script { accounts: story.accounts, ..Script::rules(story.scenario.rules.clone()) };
             script.check().unwrap_or_else(|error| panic!("{}: {error}", story.scenario.name));
             assert!(story.scenario.expect.requests > 0 && !story.scenario.expect.bodies.is_empty());
         }
+        let (rules, accounts) = two_turns();
+        Script { accounts, ..Script::rules(rules) }.check().unwrap();
     }
 }

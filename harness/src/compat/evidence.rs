@@ -72,6 +72,14 @@ pub struct Evidence {
 }
 
 impl Evidence {
+    /// What arrived at a mock, for who drives a client by other means than a [`Player`](super::Player).
+    #[must_use]
+    pub fn of_journal(exchanges: &[Exchange]) -> Self {
+        let mut evidence = Self::default();
+        evidence.add_journal(exchanges);
+        evidence
+    }
+
     /// Adds what a run of the client gave.
     pub(super) fn add_outcome(&mut self, outcome: &Outcome) {
         self.exit_codes.push(outcome.exit.and_then(crate::process::Exit::code));

@@ -1,5 +1,6 @@
 //! Asking the running proxies of a home: for the command line, so it blocks.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -44,6 +45,8 @@ pub struct LaunchInfo {
     pub scope: Option<Vec<String>>,
     /// Whether it records what clients send.
     pub recorded: bool,
+    /// Its settings that are not at their default. An older version does not say.
+    pub settings: Option<BTreeMap<String, String>>,
 }
 
 /// Why there is no answer.
@@ -131,12 +134,6 @@ impl Running {
     /// When there is no answer, or one of another version.
     pub fn launch(&self) -> Result<LaunchInfo, ClientError> {
         self.get_json("/launch")
-    }
-
-    /// Whether it serves, and does not belong to a `prodex run`.
-    #[must_use]
-    pub fn can_be_replaced(&self) -> bool {
-        self.launch().is_ok_and(|launch| launch.state == Phase::Serving && !launch.launched)
     }
 
     /// Whether it listens at this address.

@@ -157,6 +157,7 @@ impl Admin {
             "upstream": config.upstream.as_ref().map(ToString::to_string),
             "scope": self.proxy.profiles.scope(),
             "recorded": self.proxy.recorder.is_some(),
+            "settings": config.in_force(),
         })
     }
 }

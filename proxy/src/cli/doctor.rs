@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::profile::codex_home;
+use super::profile::{codex_home, logins};
 use super::terminal::{print, redraw};
 use super::{Exit, Failure, Home, page};
 use crate::admin::client::running;
@@ -166,6 +166,7 @@ fn look_around(config: &Config) -> (Option<Facts>, Vec<Finding>) {
     let (facts, findings) = examine(&Surroundings {
         config,
         codex_home: codex_home(),
+        has_logins: !logins(config).is_empty(),
         environment: &process_environment,
         now: jiff::Timestamp::now().as_second(),
     });

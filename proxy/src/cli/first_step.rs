@@ -4,14 +4,14 @@
 
 use std::path::PathBuf;
 
-use super::profile::{codex_home, usual_places};
+use super::profile::{codex_home, logins};
 use super::terminal::{print, short};
 use super::{Exit, Failure, Home};
 use crate::admin::client::running;
 use crate::config::{Config, process_environment};
 use crate::control::describe;
 use crate::launch::find_program;
-use crate::profile::import::{keeps_logins_elsewhere, look};
+use crate::profile::import::keeps_logins_elsewhere;
 use crate::profile::store::{Store, StoreError};
 
 /// What was found on this machine.
@@ -62,8 +62,7 @@ impl Machine {
             }),
             Err(error) => self.problem = Some(describe(&error)),
         }
-        let found = usual_places(config).into_iter().filter_map(|place| look(&place).ok());
-        self.logins = found.flatten().map(|found| found.path).filter(|path| path.is_file()).collect();
+        self.logins = logins(config);
         self.is_in_keyring = codex_home().is_some_and(|home| keeps_logins_elsewhere(&home));
         self.running = running(&config.home).into_iter().map(|running| running.pid).collect();
         self.has_client = find_program(&config.codex, process_environment("PATH").as_deref()).is_some();

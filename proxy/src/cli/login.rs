@@ -9,7 +9,7 @@ use super::profile::{read_key, store, tell_running};
 use super::terminal::{print, shown, tell};
 use super::{Exit, Failure, Home, exit_code, require_program, runtime};
 use crate::config::Config;
-use crate::profile::credentials::Credentials;
+use crate::profile::credentials::{Credentials, Kind};
 use crate::profile::import::{free_name, suggest_name};
 use crate::profile::store::{self as files, LoggedIn, Store, StoreError, is_name};
 use crate::secret::Secret;
@@ -67,6 +67,11 @@ impl LogIn {
         if let Some(name) = self.name.as_ref().filter(|name| !is_name(name)) {
             return Err(StoreError::Name(name.clone()).into());
         }
+        let asks_codex = !self.api_key_stdin && self.arguments.is_empty();
+        if let Some(name) = self.name.as_ref().filter(|name| asks_codex && is_key(&store, name)) {
+            let advice = format!("give it another with `prodex login {name} --api-key-stdin < FILE`");
+            return Err(Failure::new(Exit::Usage, format!("profile {name} has an API key; {advice}")));
+        }
         let auth = if self.api_key_stdin {
             Ok(Secret::new(Credentials::key_file(&read_key()?)))
         } else {
@@ -94,8 +99,9 @@ impl LogIn {
         match (exit_code(status), std::fs::read_to_string(&path)) {
             (0, Ok(text)) => Ok(Ok(Secret::new(text))),
             (0, Err(error)) => {
-                let problem = format!("Codex left no login behind ({error})");
-                let advice = "log in with `codex login`, then run `prodex profile import`";
+                let problem = format!("Codex left no login behind ({error}), and nothing was changed");
+                let advice =
+                    "try `prodex login` again, or `prodex profile import FILE` with an auth.json of yours";
                 Err(Failure::new(Exit::Failure, format!("{problem}; {advice}")))
             }
             (130 | 129 | 143, _) => Ok(Err(Exit::Client(130))),
@@ -135,6 +141,15 @@ impl LogIn {
     }
 }
 
+/// Whether what this profile has, or had until it was logged out, is a key.
+fn is_key(store: &Store, name: &str) -> bool {
+    let had = || Some(store.read_about(name).ok()?.logged_out?.kind == Kind::OpenAiKey.name());
+    match store.read(name) {
+        Ok(stored) => stored.credentials.kind() == Kind::OpenAiKey,
+        Err(_) => had().unwrap_or_default(),
+    }
+}
+
 /// A name for an account that has none yet: what stands before the `@`.
 fn suggested(credentials: &Credentials) -> String {
     let email = credentials.login().and_then(|login| login.email.as_deref()).unwrap_or_default();
@@ -154,7 +169,8 @@ impl Staging {
         // What an earlier process of this number left is nobody's any more.
         let _ = std::fs::remove_dir_all(&staging.path);
         files::make_directory(&staging.path)?;
-        // A login in the keyring of the system would not come back to us (a setting of Codex's since 0.46).
+        // A login in the keyring of the system would not come back to us. The file is Codex's default
+        // (openai/codex#5792, October 2025), which an administrator's settings may change.
         files::replace(&staging.path.join("config.toml"), b"cli_auth_credentials_store = \"file\"\n")?;
         Ok(staging)
     }
@@ -171,15 +187,18 @@ impl Drop for Staging {
 impl LogOut {
     pub(super) fn execute(self) -> Result<Exit, Failure> {
         let store = store(&self.home)?;
+        let is_key = is_key(&store, &self.name);
         store.log_out(&self.name)?;
         let name = &self.name;
         print(format_args!(
-            "profile {name} is logged out; `prodex login {name}` logs the same account in again, and for 30 days \n\
+            "profile {name} is logged out; `prodex login {name}` logs the same account in again, and for 30 days\n\
              `prodex profile restore {name}` brings this login back"
         ))?;
-        tell(
-            "the vendor was not told; to end the session there, use its own settings (for ChatGPT: Security)",
-        );
+        tell(if is_key {
+            "the vendor was not told; the key is good until it is deleted there"
+        } else {
+            "the vendor was not told; to end the session there, use its own settings (for ChatGPT: Security)"
+        });
         tell_running(&self.home)
     }
 }

@@ -25,7 +25,7 @@ mod show;
 
 mod standing;
 
-pub(super) use import::usual_places;
+pub(super) use import::{first_profile, logins};
 
 /// Manage the accounts that are pooled
 ///
@@ -237,7 +237,8 @@ pub(super) fn read_key() -> Result<Secret, Failure> {
 
 impl List {
     fn execute(self) -> Result<Exit, Failure> {
-        let store = store(&self.home)?;
+        let config = self.home.config(&Vec::new())?;
+        let store = Store::new(&config.home);
         let current = store.current()?;
         let names = store.names()?;
         let profiles: Vec<(String, Result<Stored, StoreError>)> =
@@ -245,11 +246,11 @@ impl List {
         if self.json {
             let rows: Vec<_> =
                 profiles.iter().map(|(name, stored)| row(name, stored, current.as_deref())).collect();
-            print(json!({"profiles": rows}))?;
+            print(json!({"version": 1, "profiles": rows}))?;
             return Ok(Exit::Ok);
         }
         if profiles.is_empty() {
-            print("There are no profiles. `prodex profile import` takes over the login that Codex has.")?;
+            print(format_args!("There are no profiles; {}.", first_profile(&config)))?;
             return Ok(Exit::Ok);
         }
         let rows = profiles.iter().map(|(name, stored)| {

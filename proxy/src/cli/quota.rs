@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::serve::open_state;
-use super::terminal::{print, redraw};
+use super::serve::{no_profiles, open_state};
+use super::terminal::{print, progress, redraw};
 use super::{Exit, Failure, Home, runtime};
 use crate::config::process_environment;
 use crate::control::Control;
@@ -17,6 +17,7 @@ use crate::profile::backend::Problem;
 use crate::profile::quota::probe::{self, Usage};
 use crate::profile::quota::{Measured, Quota};
 use crate::profile::refresh::RefreshError;
+use crate::profile::store::Store;
 use crate::profile::{Kind, Now, Profile};
 use crate::server::authority::client_config;
 use crate::telemetry::RunLog;
@@ -98,11 +99,14 @@ enum Asked {
 impl ShowQuota {
     pub(super) fn execute(self) -> Result<Exit, Failure> {
         let config = self.home.config(&Vec::new())?;
+        if Store::new(&config.home).names()?.is_empty() {
+            return Err(no_profiles(&config));
+        }
         let runtime = runtime()?;
         let tls = Arc::new(client_config(config.upstream_ca.as_deref())?);
         let handle = runtime.handle().clone();
         let log = Arc::new(RunLog::none());
-        let state = open_state(&config, &log)?;
+        let state = open_state(&config, &log, true)?;
         let control = Arc::new(Control::new(config, state, log, tls, handle));
         runtime.block_on(async {
             let result = tokio::select! {
@@ -138,16 +142,11 @@ impl ShowQuota {
 
     /// The profiles to show.
     fn load(&self, control: &Control) -> Result<Vec<Loaded>, Failure> {
-        let (config, store) = (&control.config, &control.store);
+        let store = &control.store;
         let names = match &self.profile {
             Some(name) => vec![store.read(name)?.name],
             None => store.names()?,
         };
-        if names.is_empty() {
-            let home = config.home.display();
-            let advice = "run `prodex profile import` to take over the login that Codex has";
-            return Err(Failure::new(Exit::NoProfile, format!("there are no profiles in {home}; {advice}")));
-        }
         let load = |name: String| {
             let profile = store.read(&name).map(|stored| {
                 let profile = Profile::new(&stored.name, stored.credentials);
@@ -197,12 +196,7 @@ async fn ask_all(control: &Arc<Control>, profiles: &[Loaded]) -> Vec<Entry> {
             (at, asked)
         });
     }
-    let (count, is_terminal) = (asking.len(), std::io::stderr().is_terminal());
-    let progress = |text: &str| {
-        if is_terminal {
-            eprint!("\r\x1b[K{text}");
-        }
-    };
+    let count = asking.len();
     let mut asked = vec![Asked::Not; profiles.len()];
     for done in 0..count {
         progress(&format!("asking the backend: {done} of {count}"));

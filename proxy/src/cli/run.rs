@@ -1,10 +1,12 @@
 //! `prodex run`: Codex behind a proxy of its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use wire::route::Api;
 
 use super::profile::codex_home;
 use super::serve::{Options, load_profiles, random_capability};
-use super::terminal::print;
+use super::terminal::{is_interactive, print, tell};
 use super::{Exit, Failure, Home, exit_code, require_program, runtime};
 use crate::admin::client::{LaunchInfo, running};
 use crate::admin::status::Phase;
@@ -14,7 +16,6 @@ use crate::profile::Pool;
 use crate::profile::scopes::Scopes;
 use crate::profile::store::Store;
 use crate::supervisor::{Behind, Shared, run_client};
-use wire::route::Api;
 
 /// Start Codex behind the proxy
 ///
@@ -47,19 +48,29 @@ impl Run {
         let mut flags = self.options.overrides();
         flags.extend(self.codex.clone().map(|codex| ("codex", codex)));
         let config = self.home.config(&flags)?;
-        let login = codex_home().map_or(Login::Chatgpt, |home| Login::of(&home));
         self.options.only = self.allowed(&config)?;
         let profiles = load_profiles(&config, &self.options.only)?;
-        require_profile(&profiles, login)?;
+        let login = codex_home().and_then(|home| Login::of(&home));
+        let api = api(login, &profiles)?;
         let program = require_program(&config)?;
+        let launch = |ready: &Ready| Launch::codex(ready, api, login, &self.arguments, &process_environment);
         if self.dry_run {
-            print(self.shown(&config, login, &program))?;
+            print(self.shown(&config, launch, &program))?;
             return Ok(Exit::Ok);
         }
-        runtime()?.block_on(self.run(&config, login, &program))
+        let stays = !self.arguments.iter().any(|argument| argument == "exec" || argument == "e");
+        if login.is_none() && stays && is_interactive() {
+            tell_of_login(api);
+        }
+        runtime()?.block_on(self.run(&config, launch, &program))
     }
 
-    async fn run(&self, config: &Config, login: Login, program: &std::path::Path) -> Result<Exit, Failure> {
+    async fn run(
+        &self,
+        config: &Config,
+        launch: impl Fn(&Ready) -> Launch,
+        program: &Path,
+    ) -> Result<Exit, Failure> {
         let own = std::env::current_exe().map_err(|error| Failure::of(Exit::Environment, &error))?;
         let arguments = self.server_arguments(config);
         let (mut server, ready) = match self.shared(config).await {
@@ -68,14 +79,13 @@ impl Run {
                 |error| Failure::new(Exit::Environment, format!("the proxy did not start: {error}")),
             )?,
         };
-        let launch = Launch::codex(&ready, login, &self.arguments, &process_environment);
-        let status = run_client(program, &launch, &mut server).await;
+        let status = run_client(program, &launch(&ready), &mut server).await;
         if server.restarts() > 0 {
             let log = config.log_directory();
             let (count, log) = (server.restarts(), log.display());
-            eprintln!(
-                "prodex: the proxy ended {count} time(s) and was started again; its run logs are in {log}"
-            );
+            tell(format_args!(
+                "the proxy ended {count} time(s) and was started again; its run logs are in {log}"
+            ));
         }
         server.stop(config.control_timeout).await;
         let status = status.map_err(|error| {
@@ -147,7 +157,7 @@ impl Run {
     }
 
     /// The command line of the client, with placeholders where the proxy's answers would be.
-    fn shown(&self, config: &Config, login: Login, program: &std::path::Path) -> String {
+    fn shown(&self, config: &Config, launch: impl Fn(&Ready) -> Launch, program: &Path) -> String {
         let scheme = if self.options.tls { "https" } else { "http" };
         let url = |host: &str, path: &str| format!("{scheme}://{host}:<port>/k/***{path}");
         let host = if self.options.tls { "localhost" } else { "127.0.0.1" };
@@ -160,10 +170,10 @@ impl Run {
             },
             ca_cert: self.options.tls.then(|| config.home.join("tls").join("authority.pem")),
         };
-        let launch = Launch::codex(&ready, login, &self.arguments, &process_environment);
+        let launch = launch(&ready);
         let variables: String =
             launch.environment.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
-        let words: Vec<String> = std::iter::once(PathBuf::from(program).display().to_string())
+        let words: Vec<String> = std::iter::once(program.display().to_string())
             .chain(launch.arguments)
             .map(|word| quote(&word))
             .collect();
@@ -192,20 +202,38 @@ fn quote(word: &str) -> String {
     if is_plain { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
-/// The way Codex is logged in decides which profiles can serve it.
-fn require_profile(profiles: &Pool, login: Login) -> Result<(), Failure> {
-    let (api, has, needs) = match login {
-        Login::Chatgpt => (Api::Chatgpt, "uses a ChatGPT login", "chatgpt"),
-        Login::ApiKey => (Api::OpenAi, "is logged in with an API key", "openai-key"),
-    };
+/// The API that Codex asks: the way it is logged in decides that, and so which profiles can serve it. One that is
+/// not logged in at all is sent to whichever there are profiles for.
+fn api(login: Option<Login>, profiles: &Pool) -> Result<Api, Failure> {
     let is_allowed = |name: &str| profiles.scope().is_none_or(|scope| scope.iter().any(|one| one == name));
-    if profiles.of(api).iter().any(|profile| is_allowed(&profile.name)) {
-        return Ok(());
+    let is_served = |api: Api| profiles.of(api).iter().any(|profile| is_allowed(&profile.name));
+    let Some(login) = login else {
+        return Ok(if is_served(Api::Chatgpt) { Api::Chatgpt } else { Api::OpenAi });
+    };
+    if is_served(login.api()) {
+        return Ok(login.api());
     }
-    let advice = "add one with `prodex login`, or change how Codex is logged in";
+    let (has, needs, adds) = match login {
+        Login::Chatgpt => ("uses a ChatGPT login", "chatgpt", "prodex login NAME"),
+        Login::ApiKey => ("is logged in with an API key", "openai-key", "prodex login NAME --api-key-stdin"),
+    };
     if let Some(scope) = profiles.scope() {
         let problem = format!("Codex {has}, and only {} may serve, none of kind {needs}", scope.join(", "));
         return Err(Failure::new(Exit::NoProfile, format!("{problem}; see `prodex profile scope`")));
     }
+    let advice = format!("add one with `{adds}`, or change how Codex is logged in");
     Err(Failure::new(Exit::NoProfile, format!("Codex {has}, and no profile is of kind {needs}; {advice}")))
+}
+
+/// Says what will be asked of the person, and why it makes no difference: at a terminal Codex begins with its own
+/// login, whoever serves its requests (seen with 0.169).
+fn tell_of_login(api: Api) {
+    let how = match api {
+        Api::Chatgpt => "with ChatGPT",
+        Api::OpenAi => "another way, with an API key",
+    };
+    tell(format_args!(
+        "Codex has no login of its own and asks for one first: sign in {how}, once; the profiles serve its \
+         requests all the same (`prodex run -- exec \"...\"` needs none)"
+    ));
 }

@@ -9,15 +9,17 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use wire::route::Api;
 use wire::run_event::RunEvent;
 
+use super::profile::first_profile;
+use super::terminal::tell;
 use super::{Exit, Failure, Home, runtime};
-use crate::admin::handover::{self, Taken};
 use crate::admin::{Admin, Port, Run, client};
 use crate::config::{Config, Overrides, unknown_variables};
 use crate::control::{Control, describe};
 use crate::guard::Guard;
-use crate::launch::Ready;
+use crate::launch::{Login, Ready};
 use crate::pipeline::Proxy;
 use crate::profile::refresh::save_unsaved;
 use crate::profile::roster::Roster;
@@ -29,6 +31,8 @@ use crate::server::authority::{Authority, TlsError, client_config};
 use crate::server::{Listeners, Server};
 use crate::state::{Recovery, State};
 use crate::telemetry::RunLog;
+
+mod replace;
 
 /// How long a token that was renewed may take to get to the disk.
 const SAVE: Duration = Duration::from_secs(2);
@@ -112,7 +116,7 @@ impl Serve {
     pub(super) fn execute(self) -> Result<Exit, Failure> {
         let config = self.home.config(&self.options.overrides())?;
         for told in unknown_variables() {
-            eprintln!("prodex: {told}");
+            tell(told);
         }
         raise_file_limit();
         let profiles = load_profiles(&config, &self.options.only)?;
@@ -130,12 +134,12 @@ impl Serve {
         let upstream_tls = Arc::new(client_config(config.upstream_ca.as_deref())?);
         let runtime = runtime()?;
         let handle = runtime.handle().clone();
-        let state = open_state(&config, log)?;
+        let state = open_state(&config, log, !self.launched)?;
         for profile in profiles.profiles() {
             profile.recall(&state);
         }
         if state.is_read_only() {
-            eprintln!("prodex: {}", ends_of_logins(&profiles));
+            tell(ends_of_logins(&profiles));
         }
         let control = Arc::new(Control::new(config, state, Arc::clone(log), upstream_tls, handle));
         let result = runtime.block_on(self.serve(control, profiles));
@@ -187,7 +191,7 @@ impl Serve {
         // From the ready line on a launcher may end the proxy.
         match signals() {
             Ok(signals) => drop(tokio::spawn(drain_on_signal(Arc::clone(&proxy), signals))),
-            Err(_) => eprintln!("prodex: signals cannot be received; stop the proxy with SIGKILL"),
+            Err(_) => tell("signals cannot be received; stop the proxy with SIGKILL"),
         }
         #[cfg(feature = "otlp")]
         let exporter = crate::trace::Exporter::start(&proxy.control);
@@ -208,9 +212,9 @@ impl Serve {
             port: port.as_ref().map(Port::socket),
         };
         let admin = Admin::new(Arc::clone(&proxy), run_facts).serve(port, |error| {
-            eprintln!("prodex: no command will find this proxy, there is no socket for it: {error}");
+            tell(format_args!("no command will find this proxy, there is no socket for it: {error}"));
         });
-        self.announce(&proxy, &ready, count);
+        self.announce(&proxy, &ready);
         if self.launched {
             tokio::spawn(drain_on_stdin(Arc::clone(&proxy)));
         }
@@ -234,7 +238,7 @@ impl Serve {
         proxy.control.state.close();
         drop(admin);
         if aborted > 0 {
-            eprintln!("prodex: {aborted} requests were cut off at the end of the drain");
+            tell(format_args!("{aborted} requests were cut off at the end of the drain"));
         }
         Ok(Exit::Ok)
     }
@@ -252,57 +256,8 @@ impl Serve {
         })
     }
 
-    /// Takes the sockets of the running proxy that is to be replaced; none if nobody runs.
-    async fn take_over(&self, config: &Config, pid: u32) -> Result<Option<Taken>, Failure> {
-        let mut running = client::running(&config.home);
-        running.retain(|one| if pid > 0 { one.pid == pid } else { one.can_be_replaced() });
-        let running = match &running[..] {
-            [one] => one,
-            [] if pid > 0 => {
-                let problem = format!("no proxy of this home has process id {pid}");
-                let advice = "`prodex status` shows those that run";
-                return Err(Failure::new(Exit::Failure, format!("{problem}; {advice}")));
-            }
-            [] => {
-                eprintln!("prodex: no proxy of this home runs that could be replaced; starting one");
-                return Ok(None);
-            }
-            several => {
-                let pids: Vec<_> = several.iter().map(|one| one.pid.to_string()).collect();
-                let problem = format!("several proxies of this home run ({})", pids.join(", "));
-                return Err(Failure::new(Exit::Usage, format!("{problem}; say which with --replace=PID")));
-            }
-        };
-        let taken = handover::take(running.path()).await.map_err(|error| {
-            let problem = format!("cannot take over from process {}: {error}", running.pid);
-            Failure::new(Exit::Environment, problem)
-        })?;
-        self.check_taken(config, &taken)?;
-        eprintln!("prodex: taking over from process {} (prodex {})", taken.pid, taken.program);
-        Ok(Some(taken))
-    }
-
-    /// Clients are to notice nothing, so what they see cannot be changed on the way.
-    fn check_taken(&self, config: &Config, taken: &Taken) -> Result<(), Failure> {
-        let fixed = |flag: &str, is: &str| {
-            let problem = format!("{flag} cannot be with --replace: process {} {is}", taken.pid);
-            Err(Failure::new(Exit::Usage, format!("{problem}; leave it out, or stop that one first")))
-        };
-        let listen = self.options.listen.is_some().then_some(config.listen);
-        if listen.is_some_and(|listen| listen.port() != 0 && listen != taken.listen) {
-            return fixed("--listen", &format!("listens on {}", taken.listen));
-        }
-        if self.options.tls && !taken.tls {
-            return fixed("--tls", "listens without TLS");
-        }
-        if self.no_auth && taken.capability.is_some() {
-            return fixed("--no-auth", "asks for a capability");
-        }
-        Ok(())
-    }
-
     /// Says where the proxy is: to a launcher on standard output, to a person on standard error.
-    fn announce(&self, proxy: &Proxy, ready: &Ready, profiles: usize) {
+    fn announce(&self, proxy: &Proxy, ready: &Ready) {
         let log = proxy.control.log.path();
         if self.print_ready {
             let ready = json!({
@@ -320,17 +275,23 @@ impl Serve {
             let _ = writeln!(out, "prodex-ready {ready}").and_then(|()| out.flush());
             return;
         }
-        eprintln!("prodex: serving {profiles} profile(s); stop with Ctrl-C");
-        eprintln!(
-            "  codex -c 'chatgpt_base_url=\"{}\"' -c 'openai_base_url=\"{}\"'",
-            ready.codex.chatgpt_base_url, ready.codex.openai_base_url
-        );
+        let all = proxy.profiles.profiles().len();
+        let some = proxy.profiles.scope().map(|only| format!("{} of ", only.len())).unwrap_or_default();
+        let mut text = format!("serving {some}{all} profile(s); stop with Ctrl-C");
+        for (api, login) in [(Api::Chatgpt, Login::Chatgpt), (Api::OpenAi, Login::ApiKey)] {
+            if !proxy.profiles.of(api).is_empty() {
+                let settings = ready.codex_settings(api, Some(login));
+                let settings: Vec<String> = settings.iter().map(|one| format!("-c '{one}'")).collect();
+                text += &format!("\n  codex {}", settings.join(" "));
+            }
+        }
         if let Some(certificate) = &ready.ca_cert {
-            eprintln!("  with CODEX_CA_CERTIFICATE={}", certificate.display());
+            text += &format!("\n  with CODEX_CA_CERTIFICATE={}", certificate.display());
         }
         if let Some(log) = log {
-            eprintln!("  run log: {}", log.display());
+            text += &format!("\n  run log: {}", log.display());
         }
+        tell(text);
     }
 }
 
@@ -386,32 +347,33 @@ async fn open_port(config: &Config, taken: Option<std::net::TcpListener>) -> Res
     })?;
     if let Ok(address) = port.address() {
         let token = crate::admin::token::path(&config.home);
-        eprintln!("prodex: metrics at http://{address}/metrics for the token in {}", token.display());
+        tell(format_args!("metrics at http://{address}/metrics for the token in {}", token.display()));
     }
     Ok(Some(port))
 }
 
-/// Opens the state, and says what was found behind a run that was killed.
-pub(super) fn open_state(config: &Config, log: &Arc<RunLog>) -> Result<State, Failure> {
+/// Opens the state, and says what was found behind a run that was killed, if it `tells`: a client may
+/// have the terminal, and the run log says so in any case.
+pub(super) fn open_state(config: &Config, log: &Arc<RunLog>, tells: bool) -> Result<State, Failure> {
     let directory = config.state_directory();
     let (state, recovery) = match State::open(&directory, config.state_sync, log) {
         Err(error) if error.is_read_only() => {
-            eprintln!(
-                "prodex: {} is on a disk that cannot be written; what is known is used, and what is learnt of \
+            tell(format_args!(
+                "{} is on a disk that cannot be written; what is known is used, and what is learnt of \
                  conversations and quotas is forgotten at the end: mount it anew, or name another home with --home",
                 config.home.display()
-            );
+            ));
             let state = State::read_only(&directory);
             return state.map_err(|error| Failure::of(Exit::Environment, &error));
         }
         opened => opened.map_err(|error| Failure::of(Exit::Environment, &error))?,
     };
-    if recovery.frames > 0 {
+    if recovery.frames > 0 && tells {
         let Recovery { frames, bindings, pruned } = recovery;
-        eprintln!(
-            "prodex: the state of a run that was killed is recovered: {frames} pages of its log, {bindings} bindings \
-             in all, {pruned} too old"
-        );
+        tell(format_args!(
+            "the state of a run that was killed is recovered: {frames} pages of its log, {bindings} bindings in \
+             all, {pruned} too old"
+        ));
     }
     Ok(state)
 }
@@ -424,7 +386,7 @@ fn open_log(config: &Config) -> Result<Arc<RunLog>, Failure> {
         Ok(log) => Ok(Arc::new(log)),
         Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => {
             let advice = "there is none; set log_dir, or PRODEX_RUNTIME_LOG_DIR, to have one";
-            eprintln!("prodex: {}; {advice}", problem(error));
+            tell(format_args!("{}; {advice}", problem(error)));
             Ok(Arc::new(RunLog::none()))
         }
         Err(error) => {
@@ -451,6 +413,12 @@ fn ends_of_logins(profiles: &Pool) -> String {
     }
 }
 
+/// There is nothing to serve with.
+pub(super) fn no_profiles(config: &Config) -> Failure {
+    let (home, advice) = (config.home.display(), first_profile(config));
+    Failure::new(Exit::NoProfile, format!("there are no profiles in {home}; {advice}"))
+}
+
 /// Reads the profiles, of which `only` names those that may be used, if it names any. One that cannot be
 /// used is named and left out; without any there is nothing to serve.
 pub(super) fn load_profiles(config: &Config, only: &[String]) -> Result<Pool, Failure> {
@@ -466,9 +434,7 @@ pub(super) fn load_profiles(config: &Config, only: &[String]) -> Result<Pool, Fa
     roster.broken.retain(|(name, _)| is_meant(name));
     let failures: Vec<_> = roster.broken.iter().map(|(_, error)| describe(error)).collect();
     if roster.profiles.is_empty() && failures.is_empty() {
-        let home = config.home.display();
-        let advice = "run `prodex profile import` to take over the login that Codex has";
-        return Err(Failure::new(Exit::NoProfile, format!("there are no profiles in {home}; {advice}")));
+        return Err(no_profiles(config));
     }
     if !roster.profiles.iter().any(|stored| is_meant(&stored.name)) {
         return Err(Failure::new(
@@ -477,7 +443,7 @@ pub(super) fn load_profiles(config: &Config, only: &[String]) -> Result<Pool, Fa
         ));
     }
     for failure in failures {
-        eprintln!("prodex: a profile is left out: {failure}");
+        tell(format_args!("a profile is left out: {failure}"));
     }
     Ok(roster.pool(config, (!only.is_empty()).then(|| only.into())))
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use wire::route::Api;
 
+use super::profile::first_profile;
 use super::serve::open_state;
 use super::terminal::{print, redraw};
 use super::{Exit, Failure, Home};
@@ -60,6 +61,8 @@ struct Report {
     profiles: Vec<ProfileStatus>,
     /// Profiles whose files cannot be used, and why.
     broken: Vec<(String, String)>,
+    /// How to get a first one.
+    first_profile: &'static str,
 }
 
 impl ShowStatus {
@@ -94,7 +97,8 @@ impl Report {
                 Err(error) => silent.push(error.to_string()),
             }
         }
-        let mut report = Self { running: all, silent, profiles: Vec::new(), broken: Vec::new() };
+        let mut report =
+            Self { running: all, silent, profiles: Vec::new(), broken: Vec::new(), first_profile: "" };
         if report.running.is_empty() {
             report.read_state(config)?;
         }
@@ -107,10 +111,11 @@ impl Report {
         let broken = std::mem::take(&mut roster.broken).into_iter();
         self.broken = broken.map(|(name, error)| (name, crate::control::describe(&error))).collect();
         if roster.profiles.is_empty() {
+            self.first_profile = first_profile(config);
             return Ok(());
         }
         let pool = roster.pool(config, None);
-        let state = open_state(config, &Arc::new(RunLog::none()))?;
+        let state = open_state(config, &Arc::new(RunLog::none()), true)?;
         for profile in pool.profiles() {
             profile.recall(&state);
         }

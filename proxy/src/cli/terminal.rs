@@ -10,6 +10,8 @@ use super::wording::{printable, shortened};
 use super::{Exit, Failure};
 use crate::config::process_environment;
 
+pub(super) use crate::notice::tell;
+
 /// Prints a result with a line end behind it.
 ///
 /// # Errors
@@ -39,9 +41,12 @@ pub(super) fn redraw(text: impl fmt::Display) -> Result<(), Failure> {
     print(format_args!("{clear}{text}"))
 }
 
-/// Tells a person something beside the result. Nobody may be there to hear it.
-pub(super) fn tell(text: impl fmt::Display) {
-    let _ = writeln!(io::stderr().lock(), "prodex: {text}");
+/// Shows on a terminal how far something is; the next call takes its place.
+pub(super) fn progress(text: &str) {
+    let mut err = io::stderr().lock();
+    if err.is_terminal() {
+        let _ = write!(err, "\r\x1b[K{text}").and_then(|()| err.flush());
+    }
 }
 
 /// Whether a person can be asked, and sees what it is about.

@@ -9,14 +9,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::Map;
-use wire::route::Api;
 
 use super::finding::{Class, Finding, Severity, word};
 use crate::admin::client::{self, ClientError};
 use crate::config::{Config, unknown_variables};
 use crate::control::describe;
 use crate::launch::{Login, find_program};
-use crate::profile::store::{Store, Stored};
+use crate::profile::store::{Store, StoreError, Stored};
 use crate::state::inspect;
 
 mod version;
@@ -54,6 +53,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) config: &'a Config,
     /// The home of the client.
     pub(crate) codex_home: Option<PathBuf>,
+    /// Whether there are logins on this machine that could be taken over.
+    pub(crate) has_logins: bool,
     pub(crate) environment: &'a dyn Fn(&str) -> Option<String>,
     /// In seconds since the epoch.
     pub(crate) now: i64,
@@ -174,42 +175,40 @@ fn profiles(around: &Surroundings<'_>, facts: &mut Facts, findings: &mut Vec<Fin
     for name in &names {
         match store.read(name) {
             Ok(stored) => usable.push(stored),
-            Err(error) => broken.push(format!("{name}: {}", describe(&error))),
+            Err(error) => broken.push((name, error)),
         }
     }
     if names.is_empty() {
         let told = format!("{} has none, so there is nothing to serve with.", around.config.home.display());
         let title = "There are no profiles";
-        findings.push(finding("no_profiles", Severity::Problem, title, told, "prodex profile import"));
+        let next = if around.has_logins { "prodex profile import" } else { "prodex login" };
+        findings.push(finding("no_profiles", Severity::Problem, title, told, next));
     }
-    if let Some(first) = broken.first() {
-        let name = first.split_once(':').map_or(&**first, |(name, _)| name);
-        let told = format!("{}.", broken.join("; "));
-        let next = format!("prodex profile remove {name}");
+    if let Some((name, first)) = broken.first() {
+        let told: Vec<String> =
+            broken.iter().map(|(name, error)| format!("{name}: {}", describe(error))).collect();
+        let told = format!("{}.", told.join("; "));
+        let next = match first {
+            StoreError::LoggedOut(_) | StoreError::Credentials { .. } => format!("prodex login {name}"),
+            _ => format!("prodex profile remove {name}"),
+        };
         findings.push(finding("broken_profiles", Severity::Problem, "Profiles cannot be used", told, next));
     }
     logins(&usable, around.now, findings);
     orphans(&around.config.home, &names, findings);
     facts.profiles = usable.len();
-    let login = around.codex_home.as_deref().map_or(Login::Chatgpt, Login::of);
-    let (api, name) = match login {
-        Login::Chatgpt => (Api::Chatgpt, "a ChatGPT login"),
-        Login::ApiKey => (Api::OpenAi, "an API key"),
+    // One that is not logged in is served by whatever profiles there are.
+    let Some(login) = around.codex_home.as_deref().and_then(Login::of) else { return };
+    let (name, next) = match login {
+        Login::Chatgpt => ("a ChatGPT login", "prodex login"),
+        Login::ApiKey => ("an API key", "prodex login key --api-key-stdin"),
     };
-    // A client without one begins with its own login screen, which is for a ChatGPT account.
-    let has_login = around.codex_home.as_deref().is_some_and(|home| home.join("auth.json").exists());
-    facts.login = has_login.then_some(name);
-    if !usable.is_empty() && usable.iter().all(|stored| stored.credentials.kind().api() != api) {
+    facts.login = Some(name);
+    if !usable.is_empty() && usable.iter().all(|stored| stored.credentials.kind().api() != login.api()) {
         let told =
             format!("Codex uses {name}, and no profile is of that kind: `prodex run` would refuse to start.");
         let title = "No profile fits the client's login";
-        findings.push(finding(
-            "no_profile_for_login",
-            Severity::Problem,
-            title,
-            told,
-            "prodex profile import",
-        ));
+        findings.push(finding("no_profile_for_login", Severity::Problem, title, told, next));
     }
 }
 
@@ -221,10 +220,10 @@ fn logins(stored: &[Stored], now: i64, findings: &mut Vec<Finding>) {
     for (stored, login) in bound {
         if login.is_expired(now) { &mut ended } else { &mut ending }.push(stored.name.as_str());
     }
-    let next = "codex login && prodex profile import";
+    let next = |names: &[&str]| format!("prodex login {}", names.first().unwrap_or(&""));
     if !ended.is_empty() {
         let told = format!("{}: the token has expired and cannot be renewed.", ended.join(", "));
-        findings.push(finding("login_expired", Severity::Problem, "A login has ended", told, next));
+        findings.push(finding("login_expired", Severity::Problem, "A login has ended", told, next(&ended)));
     }
     if !ending.is_empty() {
         let told = format!(
@@ -232,7 +231,7 @@ fn logins(stored: &[Stored], now: i64, findings: &mut Vec<Finding>) {
             ending.join(", ")
         );
         let title = "A login will not be renewed";
-        findings.push(finding("login_not_renewable", Severity::Warning, title, told, next));
+        findings.push(finding("login_not_renewable", Severity::Warning, title, told, next(&ending)));
     }
 }
 

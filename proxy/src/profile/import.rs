@@ -131,7 +131,8 @@ pub fn look(place: &Path) -> Result<Vec<Found>, StoreError> {
     Ok(found)
 }
 
-/// Whether the Codex of this home is told to keep its login in the keyring (`cli_auth_credentials_store`).
+/// Whether the Codex of this home is told to keep its login in the keyring: `cli_auth_credentials_store`, which
+/// is `file` unless it is set (openai/codex#5792, October 2025).
 #[must_use]
 pub fn keeps_logins_elsewhere(codex_home: &Path) -> bool {
     let text = fs::read_to_string(codex_home.join("config.toml")).unwrap_or_default();

@@ -28,6 +28,7 @@ use super::store::{Lease, Store, StoreError};
 use super::{Now, Profile, lock};
 use crate::control::{Control, Flight, describe};
 use crate::metrics::Renewal;
+use crate::notice;
 use crate::secret::Secret;
 
 /// Renews the credentials of one profile.
@@ -390,11 +391,11 @@ async fn renew_on_disk(
             // The new token is the only good one: it is used from memory, and saved later. That the next
             // start may be without it is told now.
             record_error(control, profile, &error.to_string(), false);
-            eprintln!(
-                "prodex: the renewed login of profile {} is not on the disk ({error}); it is used from memory and \
+            notice::tell(format_args!(
+                "the renewed login of profile {} is not on the disk ({error}); it is used from memory and \
                  written as soon as that goes: do not end this proxy before, or log in again",
                 profile.name
-            );
+            ));
             Ok((Arc::new(credentials), false))
         }
     }

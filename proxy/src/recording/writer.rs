@@ -9,6 +9,7 @@ use wire::capture::{Closing, Draft, Entry, Limits, Note, Transcript};
 use super::conceal::conceal;
 use super::files::Files;
 use super::{Event, Shared, Waiting, What};
+use crate::notice;
 use crate::secret::Secret;
 
 /// How long the first event of a burst waits for others. It is also how much a killed process loses, apart
@@ -154,7 +155,9 @@ impl Writer<'_> {
         let failed = self.files.failed();
         if failed > 0 {
             let directory = self.files.directory().display();
-            eprintln!("prodex: {failed} exchanges could not be recorded in {directory}, or not all of them");
+            notice::tell(format_args!(
+                "{failed} exchanges could not be recorded in {directory}, or not all of them"
+            ));
         }
     }
 
@@ -162,7 +165,9 @@ impl Writer<'_> {
     fn complain(&mut self) {
         if self.files.failed() > 0 && !std::mem::replace(&mut self.has_complained, true) {
             let directory = self.files.directory().display();
-            eprintln!("prodex: {directory} does not take the recording; requests are served all the same");
+            notice::tell(format_args!(
+                "{directory} does not take the recording; requests are served all the same"
+            ));
         }
     }
 }

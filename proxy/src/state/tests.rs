@@ -1,6 +1,7 @@
 //! The state over a database on the disk: what a later run finds, what other processes see, what fails.
 
 #![expect(clippy::disallowed_methods, reason = "tests may touch the disk")]
+#![expect(clippy::disallowed_macros, reason = "what a test prints goes to its runner, which always reads")]
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;

@@ -21,6 +21,7 @@ use super::database::{Batch, Database, Reader, Row, StateError, checkpoint};
 use super::memory::{Digest, Memory};
 use super::ticket::{Gate, LIMIT, Ticket, Watermark};
 use super::{Fact, Facts, Tie, lock};
+use crate::notice;
 use crate::profile::Now;
 use crate::telemetry::RunLog;
 
@@ -628,10 +629,10 @@ impl Thread {
         // The log may be on the same disk. That a database is locked goes by itself.
         if before.is_none_or(|before| before == "busy") && cause != "busy" {
             let path = self.database.path().display();
-            eprintln!(
-                "prodex: the state {path} cannot be written: {error}; requests are served all the same, and what \
+            notice::tell(format_args!(
+                "the state {path} cannot be written: {error}; requests are served all the same, and what \
                  is learnt is kept in memory until its disk takes it: see that there is room and it can be written"
-            );
+            ));
         }
         if before != Some(cause) {
             let error = error.to_string().into();

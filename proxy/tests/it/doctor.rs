@@ -248,7 +248,7 @@ async fn without_a_log_or_with_a_wrong_argument_the_exit_code_says_so() {
     let sandbox = sandbox();
     let none = prodex(&sandbox, &["doctor"]).await;
     assert_eq!(code(&none), Some(3), "{none:?}");
-    assert!(none.stdout.contains("There is no run log") && none.stdout.contains("prodex profile import"));
+    assert!(none.stdout.contains("There is no run log") && none.stdout.contains("prodex login"));
     assert_eq!(code(&prodex(&sandbox, &["log"]).await), Some(3));
     for arguments in [&["doctor", "--since", "soon"][..], &["doctor", "--log"], &["doctor", "--pid", "1"]] {
         assert_eq!(code(&prodex(&sandbox, arguments).await), Some(2), "{arguments:?}");

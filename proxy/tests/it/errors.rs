@@ -1,10 +1,12 @@
 //! What goes wrong on the command line is one sentence that ends with what to do; readers that stop are no error.
 
-use harness::process::Program;
+use harness::process::{Exit, Program};
 use harness::sandbox::Sandbox;
 use mock_upstream::Account;
+use prodex::admin::client::running;
 
-use crate::rig::{LIMIT, add_profile, code, prodex, program, sandbox};
+use crate::connection::Connection;
+use crate::rig::{LIMIT, add_profile, code, prodex, program, sandbox, until};
 
 /// What a command says that fails, with its code.
 async fn failure(sandbox: &Sandbox, command: &str) -> String {
@@ -62,6 +64,29 @@ async fn every_failure_names_the_next_step() {
 }
 
 #[tokio::test]
+async fn where_there_are_no_profiles_the_next_step_is_one_that_works() {
+    let sandbox = sandbox();
+    let commands = ["run --codex /bin/sh", "serve", "quota", "profile list", "status", "doctor"];
+    let said = async |command: &str| {
+        let arguments: Vec<&str> = command.split_whitespace().collect();
+        let finished = prodex(&sandbox, &arguments).await;
+        finished.stdout + &finished.stderr
+    };
+    for command in commands {
+        let said = said(command).await;
+        assert!(said.contains("prodex login") && !said.contains("profile import"), "{command}: {said}");
+        assert!(!sandbox.home().join("prodex").exists(), "{command} makes nothing");
+    }
+    std::fs::create_dir(sandbox.home().join(".codex")).unwrap();
+    let login = Account::new("one").auth_json().to_string();
+    std::fs::write(sandbox.home().join(".codex/auth.json"), login).unwrap();
+    for command in commands {
+        let said = said(command).await;
+        assert!(said.contains("prodex profile import"), "{command}: {said}");
+    }
+}
+
+#[tokio::test]
 async fn a_reader_that_stops_early_is_no_failure() {
     let sandbox = sandbox();
     for name in ["a", "b"] {
@@ -105,4 +130,31 @@ async fn a_result_that_cannot_be_written_is_a_failure() {
         assert_eq!(code(&finished), Some(3), "{command}: {}", finished.stderr);
         assert!(finished.stderr.contains("standard output"), "{command}: {}", finished.stderr);
     }
+}
+
+#[tokio::test]
+async fn a_proxy_that_nobody_hears_goes_on() {
+    let mut sandbox = sandbox();
+    // Each of these is something to tell: a variable that is no setting, an admin port, nobody to be replaced.
+    sandbox.set("PRODEX_NONSENSE", "1");
+    sandbox.set("PRODEX_ADMIN_LISTEN", "127.0.0.1:0");
+    add_profile(&sandbox, "one", &Account::new("one").auth_json().to_string()).await;
+    let own = program();
+    let serve = format!("exec {} serve --replace --upstream http://127.0.0.1:9", own.display());
+    let heard = Program::new("/bin/sh").args(["-c", &format!("{serve} --print-ready 2> /dev/full")]);
+    let (server, ready) =
+        heard.envs(sandbox.environment()).start_ready("prodex-ready ", LIMIT).await.unwrap();
+    let port = ready["listen"].as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap();
+    let mut connection = Connection::open(port).await;
+    connection.send("GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    assert_eq!(connection.response().await.status(), 401);
+    let stopped = server.stop(LIMIT).await.unwrap();
+    assert_eq!(stopped.exit.and_then(Exit::code), Some(0), "{stopped:?}");
+    // Where it says to a person where it is.
+    let spoken = Program::new("/bin/sh").args(["-c", &format!("{serve} 2> /dev/full")]);
+    let server = spoken.envs(sandbox.environment()).start().unwrap();
+    let home = sandbox.home().join("prodex");
+    until("it serves", || running(&home).iter().any(|one| one.launch().is_ok())).await;
+    let stopped = server.stop(LIMIT).await.unwrap();
+    assert_eq!(stopped.exit.and_then(Exit::code), Some(0), "{stopped:?}");
 }

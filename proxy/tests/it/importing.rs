@@ -85,8 +85,12 @@ fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// What `script` prints at a terminal, and its code.
-async fn at_a_terminal(sandbox: &Sandbox, input: &str, command: &str) -> Option<(String, Option<i32>)> {
+/// What a command prints at a terminal, and its code; none where there is no `script` to make one.
+pub(crate) async fn at_a_terminal(
+    sandbox: &Sandbox,
+    input: &str,
+    command: &str,
+) -> Option<(String, Option<i32>)> {
     let shell = format!("printf '{input}' | script -qec '{} {command}' /dev/null", program().display());
     let run =
         Program::new("/bin/sh").args(["-c", &shell]).envs(sandbox.environment()).run(LIMIT).await.unwrap();

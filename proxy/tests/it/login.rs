@@ -162,6 +162,15 @@ async fn a_key_is_logged_in_from_standard_input() {
         assert!(!finished.stdout.contains(&key) && !finished.stderr.contains(&key));
     }
     assert_eq!(code(&prodex(&sandbox, &["login", "--api-key-stdin"]).await), Some(2), "it needs a name");
+    // Codex's login makes no key: that is said before Codex asks.
+    client(&sandbox, "acct-1");
+    for _ in 0..2 {
+        let refused = prodex(&sandbox, &["login", "key"]).await;
+        assert_eq!(code(&refused), Some(2), "{}", refused.stderr);
+        assert!(refused.stderr.contains("`prodex login key --api-key-stdin < FILE`"), "{}", refused.stderr);
+        let out = prodex(&sandbox, &["logout", "key"]).await;
+        assert!(out.stderr.contains("the key is good until") || code(&out) == Some(4), "{}", out.stderr);
+    }
 }
 
 #[tokio::test]

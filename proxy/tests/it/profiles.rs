@@ -38,7 +38,7 @@ fn auth(id: &str) -> String {
 async fn a_profile_is_added_listed_used_and_removed() {
     let sandbox = sandbox();
     let text = succeeds(&sandbox, &["profile", "list"]).await;
-    assert!(text.contains("no profiles") && text.contains("prodex profile import"));
+    assert!(text.contains("no profiles") && text.contains("prodex login"));
     add_profile(&sandbox, "work", &auth("acct-1")).await;
     add_profile(&sandbox, "home", &auth("acct-2")).await;
     succeeds(&sandbox, &["profile", "use", "home"]).await;
@@ -150,7 +150,7 @@ async fn the_login_of_codex_is_imported() {
     let sandbox = sandbox();
     let said = prodex(&sandbox, &["profile", "import"]).await;
     assert_eq!(code(&said), Some(1), "{}", said.stdout);
-    assert!(said.stdout.contains("codex login"));
+    assert!(said.stdout.contains("`prodex login`"));
     let codex = sandbox.home().join(".codex");
     std::fs::create_dir(&codex).unwrap();
     std::fs::write(codex.join("auth.json"), auth("acct-1")).unwrap();

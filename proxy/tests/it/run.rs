@@ -14,6 +14,7 @@ use prodex::profile::store::Store;
 use tokio::net::TcpStream;
 
 use crate::connection::Connection;
+use crate::importing::at_a_terminal;
 use crate::rig::{LIMIT, add_profile, asked, code, prodex, program, sandbox, until};
 use crate::socket::{Socket, create, create_behind, response_id};
 
@@ -97,6 +98,43 @@ async fn a_client_with_an_api_key_has_one_url() {
     assert_eq!(code(&finished), Some(0), "{}", finished.stderr);
     assert!(setting(&finished.stdout, "openai_base_url").ends_with("/v1"));
     assert!(!finished.stdout.contains("chatgpt_base_url") && !finished.stdout.contains("sk-own"));
+}
+
+#[tokio::test]
+async fn a_client_without_a_login_is_served_by_what_there_is() {
+    let sandbox = sandbox();
+    let path = sandbox.programs().join("codex");
+    std::fs::write(&path, "#!/bin/sh\nprintf '%s\\n' \"$@\"\n").unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    add_profile(&sandbox, "key", "{\"OPENAI_API_KEY\":\"sk-own\"}").await;
+    let run = ["run", "--upstream", "http://127.0.0.1:9"];
+    let finished = prodex(&sandbox, &run).await;
+    assert_eq!(code(&finished), Some(0), "{}", finished.stderr);
+    assert!(setting(&finished.stdout, "openai_base_url").ends_with("/v1"), "{}", finished.stdout);
+    let is_told = |text: &str| !text.contains("no_profile_for_login");
+    assert!(is_told(&prodex(&sandbox, &["doctor", "--json"]).await.stdout));
+    add_profile(&sandbox, "one", &Account::new("one").auth_json().to_string()).await;
+    let finished = prodex(&sandbox, &run).await;
+    assert!(setting(&finished.stdout, "openai_base_url").ends_with("/codex"), "{}", finished.stdout);
+    // Only those that may serve count, also here.
+    let finished = prodex(&sandbox, &[&run[..], &["--only", "key"]].concat()).await;
+    assert!(setting(&finished.stdout, "openai_base_url").ends_with("/v1"), "{}", finished.stdout);
+    // At a terminal it asks for a login first, which should be of the kind that can be served.
+    for (command, told) in [
+        ("run --upstream http://127.0.0.1:9", Some("sign in with ChatGPT, once")),
+        ("run --upstream http://127.0.0.1:9 --only key", Some("sign in another way, with an API key, once")),
+        ("run --upstream http://127.0.0.1:9 -- exec hi", None),
+    ] {
+        let Some((said, exit)) = at_a_terminal(&sandbox, "", command).await else { break };
+        assert!(exit == Some(0) && said.contains("sign in") == told.is_some(), "{said}");
+        assert!(told.is_none_or(|told| said.contains(told)), "{said}");
+    }
+    // A login in the keyring nobody reads; it is most likely that of a ChatGPT account.
+    std::fs::create_dir(sandbox.home().join(".codex")).unwrap();
+    std::fs::write(sandbox.home().join(".codex/config.toml"), "cli_auth_credentials_store = 'keyring'\n")
+        .unwrap();
+    let refused = prodex(&sandbox, &[&run[..], &["--only", "key"]].concat()).await;
+    assert!(code(&refused) == Some(4) && refused.stderr.contains("chatgpt"), "{}", refused.stderr);
 }
 
 #[tokio::test]
@@ -392,6 +430,7 @@ async fn a_session_goes_on_when_its_proxy_is_killed_during_an_idle_websocket() {
         last = response_id(&socket.turn(&create_behind(text, &last)).await);
     }
     assert_eq!(asked(&mock), ["one", "one", "one"]);
+    assert_eq!(launcher.stderr(), "", "the terminal is the client's");
     kill(Pid::from_raw(client), Signal::SIGTERM).unwrap();
     assert_eq!(launcher.wait(LIMIT).await.unwrap(), Some(Exit::Code(143)));
     assert!(servers(&sandbox).is_empty());

@@ -100,7 +100,7 @@ async fn without_profiles_the_first_step_is_named() {
     let sandbox = sandbox();
     for command in [&SERVE[..], &["run", "--", "x"]] {
         let said = fails(&sandbox, command, 4).await;
-        assert!(said.contains("no profiles") && said.contains("prodex profile import"), "{said}");
+        assert!(said.contains("no profiles") && said.contains("prodex login"), "{said}");
     }
     assert!(!sandbox.home().join("prodex").exists(), "nothing is left behind");
 }

@@ -44,7 +44,7 @@ async fn without_a_proxy_the_state_is_told() {
         assert!(screen.stdout.contains(part), "{part} in {}", screen.stdout);
     }
     let empty = prodex(&crate::rig::sandbox(), &["status"]).await;
-    assert!(empty.stdout.contains("`prodex profile import`"), "{}", empty.stdout);
+    assert!(empty.stdout.contains("`prodex login`"), "{}", empty.stdout);
 }
 
 #[tokio::test]

@@ -243,6 +243,34 @@ async fn who_is_replaced_is_plain_or_has_to_be_said() {
 }
 
 #[tokio::test]
+async fn settings_that_change_with_the_place_are_told() {
+    let setting = Setting::new(&["one", "two"], Script::default()).set("PRODEX_WORKERS", "2");
+    let (_mock, proxy) = setting.start().await;
+    let next = replaced(&proxy, &[]).await;
+    let told = next.server.stderr();
+    assert!(told.contains("taking over from process") && told.lines().count() == 1, "{told}");
+    ended(proxy).await;
+    // Without --upstream it goes to the vendors from now on, which is worth a line.
+    let home = next.home().display().to_string();
+    let program = Program::new(program()).args(["serve", "--print-ready", "--replace", "--home", &home]);
+    let program = program.args(["--only", "two"]).envs(next.sandbox.environment());
+    let program = program.envs([("PRODEX_WORKERS", "1"), ("PRODEX_KEEP_ALIVE", "2m")]);
+    let (server, _) = program.start_ready("prodex-ready ", LIMIT).await.unwrap();
+    let told = server.stderr().replace(next.upstream(), "MOCK");
+    let lines: Vec<&str> = told.lines().skip(1).collect();
+    assert_eq!(
+        lines,
+        [
+            "  upstream: not set, instead of MOCK",
+            "  workers: 1, instead of 2",
+            "  --only: two, instead of all profiles"
+        ],
+        "{told}"
+    );
+    ended(next).await;
+}
+
+#[tokio::test]
 async fn the_admin_port_goes_with_the_place() {
     let setting = Setting::new(&["one"], Script::default()).set("PRODEX_ADMIN_LISTEN", "127.0.0.1:0");
     let (_mock, proxy) = setting.start().await;

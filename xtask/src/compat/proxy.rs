@@ -117,6 +117,12 @@ impl Home {
         Wrapper { program: self.program.clone(), arguments, variables }
     }
 
+    /// What a shell does that kills the proxies of this home. Their sockets have the names of their processes.
+    pub(crate) fn kill(&self) -> String {
+        let sockets = self.sandbox.home().join(FOLDER).join("run");
+        format!("for s in {}/*.sock; do kill -9 \"$(basename \"$s\" .sock)\"; done", sockets.display())
+    }
+
     /// Whether the proxy met only what it knows. Looks at the newest run log of this home.
     pub(crate) fn check_log(&self) -> Check {
         let what = "the run log tells of no trouble with the upstream".to_owned();

@@ -11,8 +11,8 @@ use harness::compat::{
 use harness::mock::script::CallName;
 use harness::mock::{Account, Mock};
 
-use super::Outcome;
 use super::proxy::Home;
+use super::{Outcome, killed};
 
 /// A part of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,11 +25,13 @@ pub(crate) enum Section {
     Continuity,
     /// Clients in front of a pool whose first account is used up and whose second has an expired token.
     Pool,
+    /// Clients that `prodex run` starts, and whose proxy is killed within a turn and between two.
+    Killed,
 }
 
 impl Section {
     /// All of them.
-    pub(super) const ALL: [Self; 4] = [Self::Serve, Self::Run, Self::Pool, Self::Continuity];
+    pub(super) const ALL: [Self; 5] = [Self::Serve, Self::Run, Self::Pool, Self::Continuity, Self::Killed];
 
     fn name(self) -> &'static str {
         match self {
@@ -37,6 +39,7 @@ impl Section {
             Self::Run => "prodex run",
             Self::Pool => "prodex serve, one account used up, one token expired",
             Self::Continuity => "prodex serve, conversations that outlive something",
+            Self::Killed => "prodex run, its proxy killed within a turn and between two",
         }
     }
 
@@ -45,6 +48,8 @@ impl Section {
             Self::Serve | Self::Pool => &Mode::ALL,
             // The launcher defines no provider, so the other two modes are not its own.
             Self::Run => &[Mode::ChatgptSplit, Mode::ChatgptTls, Mode::ApiKey],
+            // What only one account can read is a ChatGPT account's.
+            Self::Killed => &[Mode::ChatgptSplit, Mode::ChatgptTls],
             // Over a WebSocket, as most clients run.
             Self::Continuity => &[Mode::ChatgptSplit],
         }
@@ -55,7 +60,7 @@ impl Section {
         match self {
             Self::Serve | Self::Run => vec![account("pool")],
             // A story has its own.
-            Self::Continuity => Vec::new(),
+            Self::Continuity | Self::Killed => Vec::new(),
             Self::Pool => {
                 vec![account(USED_UP).turns_left(0), account(EXPIRED).expired(), account("c-good")]
             }
@@ -92,8 +97,10 @@ impl Section {
         mode: Mode,
         each: &mut impl FnMut(&CaseResult),
     ) -> Result<(Vec<CaseResult>, Vec<Check>)> {
-        if self == Self::Continuity {
-            return tell_all(program, client, mode, each).await;
+        match self {
+            Self::Continuity => return tell_all(program, client, mode, each).await,
+            Self::Killed => return killed::run(program, client, mode, each).await,
+            Self::Serve | Self::Run | Self::Pool => {}
         }
         let upstream = Upstream::start(self.accounts()).await?;
         let mock = &upstream.plain;

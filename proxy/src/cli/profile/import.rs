@@ -96,7 +96,7 @@ impl Import {
 
 /// Where logins usually are: Codex's home, the place where that is by default, our own home, and the place
 /// where that is by default, which an older tool of the same name uses, too.
-pub(in super::super) fn usual_places(config: &Config) -> Vec<PathBuf> {
+fn usual_places(config: &Config) -> Vec<PathBuf> {
     let home = process_environment("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
     let below_home = |name: &str| home.as_ref().map(|home| home.join(name));
     let places = [codex_home(), below_home(".codex"), Some(config.home.clone()), below_home(".prodex")];
@@ -110,6 +110,21 @@ pub(in super::super) fn usual_places(config: &Config) -> Vec<PathBuf> {
         }
     }
     usual
+}
+
+/// What makes the first profile of a home: taking over a login that is on this machine, or a new one.
+pub(in super::super) fn first_profile(config: &Config) -> &'static str {
+    if logins(config).is_empty() {
+        "`prodex login` logs in an account"
+    } else {
+        "`prodex profile import` takes over the login that is here"
+    }
+}
+
+/// The logins where they usually are. A place that cannot be read has none; importing says why.
+pub(in super::super) fn logins(config: &Config) -> Vec<PathBuf> {
+    let found = usual_places(config).into_iter().filter_map(|place| look(&place).ok()).flatten();
+    found.map(|found| found.path).filter(|path| path.is_file()).collect()
 }
 
 /// Takes over which account owns which conversation. Says how many ids are new.
@@ -140,9 +155,9 @@ fn nothing_found() -> String {
     let why = if in_keyring {
         "Codex keeps its login in the keyring of the system, which is not read."
     } else {
-        "Nothing was found: Codex has no login here (`codex login` makes one)."
+        "Nothing was found: Codex has no login here."
     };
-    format!("{why}\nNext: `prodex login` logs in an account for prodex alone.")
+    format!("{why}\nNext: `prodex login` logs in an account, for prodex alone.")
 }
 
 /// Whether a thing is told before it is done or afterwards.
@@ -229,7 +244,7 @@ fn masked(email: &str) -> String {
 
 fn report(steps: &[Step], failed: &[Step], is_dry_run: bool, bindings: usize) -> Value {
     let rows: Vec<Value> = steps.iter().chain(failed).map(row).collect();
-    json!({"dry_run": is_dry_run, "found": rows, "bindings": bindings})
+    json!({"version": 1, "dry_run": is_dry_run, "found": rows, "bindings": bindings})
 }
 
 fn row(step: &Step) -> Value {

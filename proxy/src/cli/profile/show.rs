@@ -68,7 +68,7 @@ impl Show {
         if let Ok(credentials) = &credentials {
             // A lease that another process has for long says nothing about a rejection.
             rejected = rejection(&store, &self.name, credentials).unwrap_or_default();
-            let state = open_state(&config, &Arc::new(RunLog::none()))?;
+            let state = open_state(&config, &Arc::new(RunLog::none()), true)?;
             let profile = Profile::new(&self.name, credentials.clone());
             profile.recall(&state);
             profile.quota().describe(&mut standing);

@@ -27,6 +27,9 @@ pub(super) fn render(entries: &[Entry], all: bool, is_coloured: bool, now: Now) 
             widths[at] = widths[at].max(cell.chars().count()).min(WIDTHS[at]);
         }
     }
+    if entries.is_empty() {
+        return "API keys have no windows, and there are no other profiles; --all shows them.\n".to_owned();
+    }
     let mut text = String::new();
     let heads = HEADS.map(str::to_owned);
     write_line(&mut text, &heads, &widths, None);

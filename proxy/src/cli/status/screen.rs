@@ -25,7 +25,7 @@ pub(super) fn render(report: &Report, now: i64) -> String {
     if report.running.is_empty() {
         text.push_str("No proxy of this home runs; `prodex run` or `prodex serve` starts one.\n\n");
         if report.profiles.is_empty() && report.broken.is_empty() {
-            text.push_str("There are no profiles; `prodex profile import` takes over Codex's login.\n");
+            let _ = writeln!(text, "There are no profiles; {}.", report.first_profile);
         } else {
             profiles(&mut text, &report.profiles, now);
         }

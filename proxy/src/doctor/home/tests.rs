@@ -10,6 +10,7 @@ fn told(config: &Config, codex_home: &Path, environment: &[(&str, &str)]) -> (Fa
     let (facts, findings) = examine(&Surroundings {
         config,
         codex_home: Some(codex_home.to_owned()),
+        has_logins: codex_home.join("auth.json").exists(),
         environment: &environment,
         now: 1_795_154_400,
     });

@@ -20,7 +20,7 @@ pub(super) const RULES: &[Rule] = &[
         says: |seen| {
             format!("Left out until somebody logs in again: {}. Last: {}.", seen.still(), seen.last("reason"))
         },
-        next: "codex login && prodex profile import",
+        next: "prodex login {profile}",
         ..RULE
     },
     Rule {

@@ -88,7 +88,8 @@ fn status() -> Status {
 }
 
 fn report(running: Vec<Status>) -> Report {
-    Report { running, silent: Vec::new(), profiles: Vec::new(), broken: Vec::new() }
+    let first_profile = "`prodex login` logs in an account";
+    Report { running, silent: Vec::new(), profiles: Vec::new(), broken: Vec::new(), first_profile }
 }
 
 #[test]
