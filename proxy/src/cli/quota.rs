@@ -99,8 +99,12 @@ enum Asked {
 impl ShowQuota {
     pub(super) fn execute(self) -> Result<Exit, Failure> {
         let config = self.home.config(&Vec::new())?;
-        if Store::new(&config.home).names()?.is_empty() {
-            return Err(no_profiles(&config));
+        // Before anything is made in the home.
+        let store = Store::new(&config.home);
+        match &self.profile {
+            Some(name) => drop(store.read(name)?),
+            None if store.names()?.is_empty() => return Err(no_profiles(&config)),
+            None => {}
         }
         let runtime = runtime()?;
         let tls = Arc::new(client_config(config.upstream_ca.as_deref())?);

@@ -154,7 +154,7 @@ async fn the_backend_is_asked_and_what_is_left_is_shown() {
 
 #[tokio::test]
 async fn a_home_of_keys_alone_is_told_that_they_have_no_windows() {
-    let sandbox = crate::rig::sandbox();
+    let sandbox = sandbox();
     add_profile(&sandbox, "key", &json!({ "OPENAI_API_KEY": "sk-own" }).to_string()).await;
     let said = printed(&sandbox, &[], 0).await;
     assert!(said.contains("API keys have no windows") && said.contains("--all"), "{said}");
