@@ -515,6 +515,7 @@ fn lock(directory: &Path, database: &Path) -> Result<(File, u64), StateError> {
 
 /// How many pages are in the write-ahead log (<https://sqlite.org/fileformat2.html>, section 4.1): behind a
 /// header of 32 bytes, which says how long they are, each with one of 24.
+#[expect(clippy::disallowed_methods, reason = "everything here blocks on the disk")]
 fn frames(database: &Path) -> u64 {
     let mut log = database.as_os_str().to_owned();
     log.push("-wal");

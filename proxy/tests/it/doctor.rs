@@ -210,8 +210,8 @@ async fn whoever_watches_sees_what_changes_around_the_proxy() {
     let mut watch = watch.start().unwrap();
     let looked = |profiles: u64| {
         let text = watch.stdout();
-        let looks = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        looks.last().is_some_and(|look| look["home"]["profiles"] == profiles)
+        let mut looks = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        looks.next_back().is_some_and(|look| look["home"]["profiles"] == profiles)
     };
     until("the first look", || looked(1)).await;
     add_profile(&proxy.sandbox, "two", &Account::new("two").auth_json().to_string()).await;

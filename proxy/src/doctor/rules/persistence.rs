@@ -19,7 +19,6 @@ pub(super) const RULES: &[Rule] = &[
             format!("Why: {causes}; {backlog} bindings waited. Last: {error}. It is tried again and again.")
         },
         next: "prodex log --event state_save_error",
-        ..RULE
     },
     Rule {
         name: "save_given_up",
