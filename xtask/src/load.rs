@@ -335,9 +335,11 @@ impl Programs {
             cargo_metadata::MetadataCommand::new().no_deps().exec().context("failed to ask cargo")?;
         let profile = if args.debug_build { "debug" } else { "release" };
         let built = |name: &str| metadata.target_directory.join(profile).join(name).into_std_path_buf();
-        let proxy = args.prodex.clone().unwrap_or_else(|| built("prodex"));
+        // They are started in directories of their own.
+        let given = |program: &Option<PathBuf>| program.as_deref().map(std::path::absolute).transpose();
+        let proxy = given(&args.prodex)?.unwrap_or_else(|| built("prodex"));
         let driver = (!args.debug_build).then(|| built("load-driver"));
-        let mock = args.mock.clone().unwrap_or_else(|| built("mock-upstream"));
+        let mock = given(&args.mock)?.unwrap_or_else(|| built("mock-upstream"));
         Ok(Ok(Self { mock, proxy, driver }))
     }
 }
