@@ -16,9 +16,9 @@ use wire::run_event::RunEvent;
 use crate::profile::{Now, health, quota};
 use crate::telemetry::RunLog;
 
-mod change;
-
 mod ballast;
+
+mod change;
 
 pub mod crash;
 

@@ -167,10 +167,12 @@ impl<K: Eq + Hash, V: Clone> Recent<K, V> {
     /// Takes what was written some time ago. Says whether it was not among the young.
     pub(super) fn keep(&mut self, key: K, value: V) -> bool {
         if self.young.len() >= self.capacity && !self.young.contains_key(&key) {
-            let forgotten = std::mem::replace(&mut self.old, std::mem::take(&mut self.young));
-            if !forgotten.is_empty() {
+            std::mem::swap(&mut self.old, &mut self.young);
+            if !self.young.is_empty() {
                 self.forgotten = self.capacity.saturating_sub(self.written).max(self.forgotten);
             }
+            // Its memory is used again: tables that grow anew each time leave holes, and a long run grows by them.
+            self.young.clear();
             self.written = 0;
         }
         self.young.insert(key, value).is_none()

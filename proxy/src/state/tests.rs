@@ -192,6 +192,9 @@ async fn a_disk_that_hangs_keeps_nobody_who_looks_something_up() {
     let (state, log) = open_logged(&directory);
     let state = Arc::new(state);
     let hanging = state.writer.as_ref().unwrap().hang_reader();
+    // What nobody else can have written is not looked for.
+    let other = open(&directory);
+    settle(&other, other.bind(Tie::Response, "zero", &profile("a"))).await;
     let look = async |id: &str| {
         let recall = state.recall([(Tie::Response, digest(id))]);
         tokio::time::timeout(Duration::from_secs(20), recall).await.expect("nobody waits for ever");
@@ -201,7 +204,6 @@ async fn a_disk_that_hangs_keeps_nobody_who_looks_something_up() {
     look("three").await;
     assert!(began.elapsed() < Duration::from_secs(1), "what does not answer is not asked again");
     drop(hanging);
-    let other = open(&directory);
     settle(&other, other.bind(Tie::Response, "four", &profile("a"))).await;
     let found = async {
         while state.owner(Tie::Response, "four").is_none() {

@@ -96,7 +96,7 @@ pub(super) struct Shared {
     changed: Condvar,
     /// Another process has committed since [`Writer::has_news`] was asked.
     has_news: AtomicBool,
-    /// The count of commits up to which memory was told everything; with a bit above it while there is none.
+    /// The count of commits up to which memory was told everything, or [`UNKNOWN`].
     known: AtomicU64,
     log: Arc<RunLog>,
 }

@@ -239,7 +239,12 @@ async fn who_is_replaced_is_plain_or_has_to_be_said() {
     next.stop().await;
     assert!(running(&home).is_empty());
     let first = Proxy::start(sandbox, vec!["--replace".to_owned()]).await;
-    assert!(first.server.stderr().contains("starting one"), "{}", first.server.stderr());
+    let told = async {
+        while !first.server.stderr().contains("starting one") {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(tokio::time::timeout(LIMIT, told).await.is_ok(), "{}", first.server.stderr());
 }
 
 #[tokio::test]
