@@ -186,12 +186,10 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
         terminal::result(&format!("{}{}", plan.outline(), outline(&limits(args, &scenario))))?;
         return Ok(Exit::Good);
     }
-    let programs = match Programs::build(args)? {
-        Ok(programs) => programs,
+    let Prepared { programs, stop, runtime } = match Prepared::of(args)? {
+        Ok(prepared) => prepared,
         Err(exit) => return Ok(exit),
     };
-    let stop = stop_on_signals()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let ended = runtime.block_on(perform(args, &scenario, target, &programs, &stop));
     let Some(run) = ended? else {
         terminal::progress("load: interrupted before anything was driven");
@@ -297,6 +295,28 @@ fn outline(limits: &Limits) -> String {
 
 fn plan(args: &Args, scenario: &Scenario, target: Target) -> Plan {
     scenario.plan(target, args.seed, usize::from(args.threads), DEFAULT_BYTES)
+}
+
+/// What every kind of run begins with.
+struct Prepared {
+    programs: Programs,
+    stop: Arc<AtomicBool>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Prepared {
+    /// Says how the task ends when the programs do not build. Signals ask the run to end from here on.
+    fn of(args: &Args) -> Result<std::result::Result<Self, Exit>> {
+        Ok(match Programs::build(args)? {
+            Ok(programs) => {
+                let stop = stop_on_signals()?;
+                let runtime =
+                    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+                Ok(Self { programs, stop, runtime })
+            }
+            Err(exit) => Err(exit),
+        })
+    }
 }
 
 /// The programs of a run.

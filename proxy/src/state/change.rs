@@ -1,36 +1,57 @@
-//! Whether anybody has committed: a count that every commit of every process raises by one.
+//! Whether anybody has committed: a mark that every commit of every process changes.
 //!
-//! It stands in the index of the write-ahead log, the file `state.db-shm` that SQLite shares between processes, in
-//! native byte order behind eight other bytes (<https://sqlite.org/walformat.html>, section 2.1, `iChange`). A
-//! commit is seen by others from the moment that its header is written there. To read it costs one call of the
-//! system for bytes that are in memory, and no lock.
+//! It is made of the header of the index of the write-ahead log, the file `state.db-shm` that SQLite shares between
+//! processes (<https://sqlite.org/walformat.html>, section 2.1), in native byte order: `iChange`, which a commit
+//! raises by one, and `aFrameCksum`, since the count begins anew when a process that was killed while it wrote the
+//! header is recovered from. A commit is seen by others from the moment that its header is written there. To read it
+//! costs one call of the system for bytes that are in memory, and no lock.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-/// Where the count stands.
+/// Where the count stands, and behind it, 16 bytes further, the sum.
 const PLACE: u64 = 8;
 
-/// The count, as this process reads it.
-#[derive(Debug)]
-pub(super) struct ChangeCounter(File);
+/// What stands there between two commits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Change {
+    count: u32,
+    sum: u32,
+}
 
-impl ChangeCounter {
-    /// Opens the count of a database that is open.
-    #[expect(clippy::disallowed_methods, reason = "the disk of the state, before anything listens")]
+impl Change {
+    /// Whether this is one commit behind `before`.
+    pub(super) fn follows(self, before: Self) -> bool {
+        self.count == before.count.wrapping_add(1)
+    }
+}
+
+impl From<Change> for u64 {
+    fn from(change: Change) -> Self {
+        Self::from(change.count) << 32 | Self::from(change.sum)
+    }
+}
+
+/// The file with the mark.
+#[derive(Debug)]
+pub(super) struct ChangeMark(File);
+
+impl ChangeMark {
+    /// Opens the mark of a database that is open.
     pub(super) fn open(database: &Path) -> io::Result<Self> {
         let mut path = database.as_os_str().to_owned();
         path.push("-shm");
         File::open(path).map(Self)
     }
 
-    /// The count now.
-    pub(super) fn read(&self) -> Option<u32> {
-        let mut bytes = [0; 4];
+    /// The mark now.
+    pub(super) fn read(&self) -> Option<Change> {
+        let mut bytes = [0; 20];
         self.0.read_exact_at(&mut bytes, PLACE).ok()?;
-        Some(u32::from_ne_bytes(bytes))
+        let number = |bytes: Option<&[u8; 4]>| bytes.copied().map(u32::from_ne_bytes);
+        Some(Change { count: number(bytes.first_chunk())?, sum: number(bytes.last_chunk())? })
     }
 }
 
@@ -46,21 +67,22 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (mut ours, _) = Database::open(directory.path(), Durability::Normal).unwrap();
         let (mut theirs, _) = Database::open(directory.path(), Durability::Normal).unwrap();
-        let count = ChangeCounter::open(ours.path()).unwrap();
+        let mark = ChangeMark::open(ours.path()).unwrap();
+        let now = || mark.read().unwrap();
         let row = |id: &str| Row { tie: Tie::Response, id: digest(id), profile: "one".into(), at: 1 };
         let batch = |id: &str| Batch { rows: vec![row(id)], ..Batch::default() };
-        let start = count.read().unwrap();
-        let mut expected = start;
+        let mut last = now();
         for number in 0..20 {
             let written = ours.write(&batch(&format!("ours {number}")), 0, |_| {}).unwrap();
-            expected += 1;
-            assert_eq!((written.change, count.read()), (Some(expected), Some(expected)));
+            assert_eq!(written.change, Some(now()));
+            assert!(now().follows(last));
+            last = now();
             let _ = theirs.write(&batch(&format!("theirs {number}")), 0, |_| {}).unwrap();
-            expected += 1;
-            assert_eq!(count.read(), Some(expected));
+            assert!(now().follows(last) && now().sum != last.sum);
+            last = now();
             super::super::database::checkpoint(ours.path()).unwrap();
             assert!(ours.has_changed().unwrap(), "and a look or a checkpoint is no commit");
-            assert_eq!(count.read(), Some(expected));
+            assert_eq!(now(), last);
         }
     }
 }

@@ -15,7 +15,7 @@ use rusqlite::{
     Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params,
 };
 
-use super::change::ChangeCounter;
+use super::change::{Change, ChangeMark};
 use super::memory::Digest;
 use super::{Fact, Facts, Tie, ballast, crash, schema};
 use crate::profile::Now;
@@ -175,7 +175,7 @@ pub struct Database {
     /// What `PRAGMA data_version` said last: it changes when another process commits.
     version: i64,
     population: Population,
-    change: Option<ChangeCounter>,
+    change: Option<ChangeMark>,
     /// Held as long as the database is open.
     _lock: File,
 }
@@ -225,7 +225,7 @@ impl Database {
         transaction.commit()?;
         self.version = self.connection.pragma_query_value(None, "data_version", |row| row.get(0))?;
         // Without it everything is as well, but slower.
-        self.change = ChangeCounter::open(&self.path).ok();
+        self.change = ChangeMark::open(&self.path).ok();
         Ok(Recovery { frames, bindings, pruned })
     }
 
@@ -251,7 +251,7 @@ impl Database {
     }
 
     /// What tells when somebody commits; none if that cannot be read.
-    pub(super) fn change(&self) -> Option<&ChangeCounter> {
+    pub(super) fn change(&self) -> Option<&ChangeMark> {
         self.change.as_ref()
     }
 
@@ -274,7 +274,7 @@ impl Database {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         crash::point("write.begun");
         // Nobody else commits from here on.
-        let before = change.as_ref().and_then(ChangeCounter::read);
+        let before = change.as_ref().and_then(ChangeMark::read);
         // Kept when all of it is committed.
         let mut grown = population.clone();
         let mut seen = if last(&transaction)? > seen {
@@ -314,7 +314,9 @@ impl Database {
         transaction.commit()?;
         crash::point("write.committed");
         *population = grown;
-        let ours = before.map(|before| before.wrapping_add(1));
+        // One that somebody else has made meanwhile is told with the next look.
+        let after = change.as_ref().and_then(ChangeMark::read);
+        let ours = after.filter(|after| before.is_some_and(|before| after.follows(before)));
         Ok(Written { seen, pruned, change: ours })
     }
 
@@ -382,8 +384,8 @@ pub(super) struct Written {
     pub(super) seen: i64,
     /// How many rows were pruned.
     pub(super) pruned: usize,
-    /// The count of this commit. What was committed before it has been told.
-    pub(super) change: Option<u32>,
+    /// The mark of this commit, if it is the last. What was committed before it has been told.
+    pub(super) change: Option<Change>,
 }
 
 impl Written {

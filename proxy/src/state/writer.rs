@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use wire::run_event::RunEvent;
 
-use super::change::ChangeCounter;
+use super::change::{Change, ChangeMark};
 use super::database::{Batch, Database, Reader, Row, StateError, checkpoint};
 use super::memory::{Digest, Memory};
 use super::ticket::{Gate, LIMIT, Ticket, Watermark};
@@ -80,7 +80,7 @@ pub(super) struct Writer {
     /// The look-up that was given up last: while the disk does not answer it, no other is begun.
     given_up: Mutex<Option<AbortHandle>>,
     /// What tells when somebody commits.
-    change: Option<ChangeCounter>,
+    change: Option<ChangeMark>,
     path: PathBuf,
     looked: Mutex<Instant>,
     /// The thread, and what is closed when it has ended.
@@ -96,12 +96,12 @@ pub(super) struct Shared {
     changed: Condvar,
     /// Another process has committed since [`Writer::has_news`] was asked.
     has_news: AtomicBool,
-    /// The count of commits up to which memory was told everything, or [`UNKNOWN`].
+    /// The mark of the commit up to which memory was told everything, or [`UNKNOWN`].
     known: AtomicU64,
     log: Arc<RunLog>,
 }
 
-/// No count of commits.
+/// No mark of a commit.
 const UNKNOWN: u64 = u64::MAX;
 
 /// What waits to be written.
@@ -175,8 +175,8 @@ impl Shared {
         }
     }
 
-    /// Memory was told all that was committed up to this count.
-    fn know(&self, change: Option<u32>) {
+    /// Memory was told all that was committed up to this mark.
+    fn know(&self, change: Option<Change>) {
         self.known.store(change.map_or(UNKNOWN, u64::from), Ordering::Release);
     }
 
@@ -200,7 +200,7 @@ impl Writer {
         log: Arc<RunLog>,
     ) -> Result<Self, StateError> {
         let path = database.path().to_owned();
-        let change = ChangeCounter::open(&path).ok();
+        let change = ChangeMark::open(&path).ok();
         let shared = Arc::new(Shared {
             watermark: Watermark::default(),
             queue: Mutex::default(),
@@ -309,7 +309,7 @@ impl Writer {
 
     /// Whether memory was told all that anybody has committed.
     pub(super) fn is_up_to_date(&self) -> bool {
-        let change = self.change.as_ref().and_then(ChangeCounter::read);
+        let change = self.change.as_ref().and_then(ChangeMark::read);
         change.is_some_and(|change| u64::from(change) == self.shared.known.load(Ordering::Acquire))
     }
 
@@ -543,7 +543,7 @@ impl Thread {
     /// Takes what other processes have written.
     fn look(&mut self) {
         // Read before: what is committed from here on may be missed.
-        let change = self.database.change().and_then(ChangeCounter::read);
+        let change = self.database.change().and_then(ChangeMark::read);
         let has_changed = self.database.has_changed();
         let (memory, watermark) = (&self.memory, &self.shared.watermark);
         let seen = match has_changed {

@@ -16,7 +16,7 @@ use harness::load::resources::{self, Process};
 use harness::load::rig::{self, Started};
 use harness::process::{Program, Running};
 
-use super::{Programs, stop_on_signals};
+use super::{Prepared, Programs};
 use crate::exit::Exit;
 use crate::terminal;
 
@@ -101,12 +101,10 @@ pub(super) fn run(args: &super::Args) -> Result<Exit> {
         ))?;
         return Ok(Exit::Good);
     }
-    let programs = match Programs::build(args)? {
-        Ok(programs) => programs,
+    let Prepared { programs, stop, runtime } = match Prepared::of(args)? {
+        Ok(prepared) => prepared,
         Err(exit) => return Ok(exit),
     };
-    let stop = stop_on_signals()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(perform(args, &chosen, &programs, &stop))
 }
 

@@ -14,7 +14,7 @@ use harness::load::{machine, rig};
 use serde::Serialize;
 
 use super::compare::drive;
-use super::{Programs, stop_on_signals, unless_stopped};
+use super::{Prepared, Programs, unless_stopped};
 use crate::exit::Exit;
 use crate::terminal;
 
@@ -56,12 +56,10 @@ pub(super) fn run(args: &super::Args) -> Result<Exit> {
         terminal::result(&format!("self-test: the mock alone under {}", names.join(", ")))?;
         return Ok(Exit::Good);
     }
-    let programs = match Programs::build(args)? {
-        Ok(programs) => programs,
+    let Prepared { programs, stop, runtime } = match Prepared::of(args)? {
+        Ok(prepared) => prepared,
         Err(exit) => return Ok(exit),
     };
-    let stop = stop_on_signals()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let rows = runtime.block_on(measure(args, &workloads, &programs, &stop))?;
     let Some(rows) = rows else {
         terminal::progress("self-test: interrupted");
