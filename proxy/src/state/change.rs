@@ -40,6 +40,7 @@ pub(super) struct ChangeMark(File);
 
 impl ChangeMark {
     /// Opens the mark of a database that is open.
+    #[expect(clippy::disallowed_methods, reason = "the disk of the state, before anything listens")]
     pub(super) fn open(database: &Path) -> io::Result<Self> {
         let mut path = database.as_os_str().to_owned();
         path.push("-shm");
